@@ -1,0 +1,272 @@
+"""The ``windfall`` command on one page: what a person can type. Each body loads what it needs when it is called.
+
+How it ends:
+
+====  ==================================================================================
+code  meaning
+====  ==================================================================================
+0     done
+1     something broke that is not listed below
+2     a wrong argument, setting or input file: a trace row, a site, an event
+3     a port in use, a folder missing or not writable, a program not found
+4     a server that cannot be reached, refuses us, or is too old
+5     the disk is full
+130   interrupted; nothing is left running
+====  ==================================================================================
+
+Whatever a person can mend is told in one line on standard error, ``windfall: <cause>. <cure>``.
+"""
+
+import asyncio
+import errno
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from windfall.servicekit.errors import ExitCode, Mistake
+
+T = TypeVar("T")
+EPILOG = """\b
+Exit codes: 0 done; 1 failed; 2 wrong argument, setting or input; 3 port in use,
+folder or program missing; 4 server unreachable or too old; 5 disk full;
+130 interrupted, with nothing left running.
+"""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def main() -> NoReturn:
+    """The console script: run the command, and end with a documented code."""
+    sys.exit(_ended(lambda: windfall.main(prog_name="windfall", standalone_mode=False)))
+
+
+def _ended(command: Callable[[], Any]) -> int:
+    try:
+        code = command()
+        return code if isinstance(code, int) else ExitCode.OK
+    except Mistake as mistake:
+        _complain(str(mistake))
+        return mistake.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return ExitCode.USAGE
+    except click.ClickException as error:
+        _complain(_usage(error))
+        return ExitCode.USAGE
+    except (KeyboardInterrupt, click.Abort, asyncio.CancelledError):
+        _complain("interrupted. Nothing is left running")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our lines has read enough. What is still buffered has nowhere to go.
+        sys.stdout = None
+        return ExitCode.OK
+    except OSError as error:
+        where = f" at {error.filename}" if error.filename else ""
+        if error.errno in _FULL:
+            _complain(f"the disk is full{where} ({error.strerror}). Free space, or write elsewhere, and start again")
+            return ExitCode.DISK_FULL
+        _complain(f"the system refuses{where} ({error.strerror}). Check that this user may use it")
+        return ExitCode.RESOURCE
+
+
+def _usage(error: click.ClickException) -> str:
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{error.format_message().rstrip('.')}. See `{error.ctx.command_path} --help`"
+    return f"{error.format_message().rstrip('.')}. See `windfall --help`"
+
+
+def _complain(text: str) -> None:
+    print(f"windfall: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _wait(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+_server = click.option(
+    "--server",
+    envvar="WINDFALL_NATS_URL",
+    default="nats://127.0.0.1:4222",
+    show_default=True,
+    metavar="URL",
+    help="NATS server of the hub or of a site.  [env: WINDFALL_NATS_URL]",
+)
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+def windfall() -> None:
+    """Train where the power is a windfall."""
+
+
+@windfall.command()
+def version() -> None:
+    """Print the versions of what runs here."""
+    from windfall.cli.report import versions
+
+    for name, found in versions().items():
+        print(f"{name:16} {found}")
+
+
+@windfall.command()
+@click.option("--fast", is_flag=True, help="The first eight hours and a smaller model: half a minute.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<date>-<time>]")
+@click.option("--sites", default="", metavar="A,B", help="Sites, by their columns in the trace.  [default: all]")
+@click.option("--trace", type=click.Path(path_type=Path), help="CSV of gCO2/kWh: point_time and a column per site.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True, help="Of model and text order."
+)
+@click.option("--port", type=click.IntRange(1, 65535), help="Of the hub's NATS.  [default: a free one]")
+@click.option("--plain", is_flag=True, help="Lines, even in a terminal.")
+@click.option("-v", "--verbose", is_flag=True, help="Every line worth a line, not only the first ones.")
+def demo(
+    fast: bool,
+    out: Path | None,
+    sites: str,
+    trace: Path | None,
+    seed: int,
+    port: int | None,
+    plain: bool,
+    verbose: bool,
+) -> None:
+    """Run a whole fleet on this machine, then report.
+
+    A hub and sites whose power comes and goes, with real services, real NATS servers and real training; no account and
+    no network. A day of the trace takes a minute and a half.
+    """
+    commanded_at = datetime.now(UTC)
+    from windfall.cli.demo import run
+    from windfall.cli.preparation import Asked
+    from windfall.cli.report import closing_words
+
+    chosen = tuple(name.strip() for name in sites.split(",") if name.strip())
+    asked = Asked(fast=fast, out=out, sites=chosen, seed=seed, trace=trace, port=port)
+    harvest = run(asked, plain=plain, everything=verbose, commanded_at=commanded_at)
+    for line in closing_words(harvest.summary, harvest.folder):
+        print(line)
+
+
+@windfall.group()
+def events() -> None:
+    """Read what a fleet says, and say it something."""
+
+
+@events.command()
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="json", show_default=True)
+def schema(output: str) -> None:
+    """Print every event and command as an AsyncAPI 3.0 document."""
+    from importlib.metadata import version as installed
+
+    from windfall.cli.events import schema as text
+
+    print(text(installed("windfall-contracts"), output))
+
+
+@events.command()
+@_server
+@click.option("--topic", metavar="TOPIC", help="Only these, like window.opened or window.*")
+@click.option("--site", metavar="SITE", help="Only those about one site.")
+@click.option("-o", "--output", type=click.Choice(["line", "json"]), default="line", show_default=True)
+@click.option("--from-start", is_flag=True, help="From the oldest that the server keeps.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
+def tail(server: str, topic: str | None, site: str | None, output: str, from_start: bool, count: int | None) -> None:
+    """Print events as they are said; -o json prints a recording that `replay` reads."""
+    from windfall.cli.events import in_json, in_words
+    from windfall.cli.events import tail as follow
+
+    form = in_json if output == "json" else in_words
+    _wait(follow(server, topic, site, from_start, count, lambda said: print(form(said), flush=True)))
+
+
+@events.command()
+@click.argument("topic")
+@click.option("--file", default="-", show_default=True, metavar="FILE", help="JSON body; - is standard input.")
+@_server
+def publish(topic: str, file: str, server: str) -> None:
+    """Say one event or command; a bad one is refused with the reason. id and at are filled in when absent."""
+    from windfall.cli.events import body_of, sentence
+    from windfall.cli.events import publish as say
+
+    message = sentence(topic, body_of(file))
+    new = _wait(say(server, message))
+    print(f"{message.id} {'stored' if new else 'was stored before'}")
+
+
+@events.command()
+@click.option("--from-file", required=True, type=click.Path(path_type=Path), metavar="FILE", help="A recording.")
+@_server
+def replay(from_file: Path, server: str) -> None:
+    """Say a recording again under the same ids, so that a stream keeps one of each."""
+    from windfall.cli.events import replay as say_again
+
+    new, known = _wait(say_again(server, from_file))
+    print(f"{new} stored, {known} were stored before")
+
+
+@windfall.group()
+def dlq() -> None:
+    """Read, replay or drop what a service could not handle."""
+
+
+@dlq.command("list")
+@_server
+def dlq_list(server: str) -> None:
+    """List the dead letters of a server's domain, oldest first."""
+    from windfall.cli.dead_letters import listed
+
+    for dead in _wait(listed(server)):
+        print(f"{dead.sequence:>6}  {dead.consumer:24} {dead.letter.subject:44} {dead.reason}")
+
+
+@dlq.command("show")
+@click.argument("number", type=int)
+@_server
+def dlq_show(number: int, server: str) -> None:
+    """Print one dead letter: its headers and its body."""
+    from windfall.cli.dead_letters import one
+
+    dead = _wait(one(server, number))
+    print(f"{dead.letter.subject}\nnot handled by {dead.consumer}: {dead.reason}\n")
+    for name, value in dead.letter.headers.items():
+        print(f"{name}: {value}")
+    print(f"\n{dead.letter.body.decode(errors='backslashreplace')}")
+
+
+def _which(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.argument("number", type=int, required=False),
+        click.option("--all", "everything", is_flag=True, help="All of them."),
+        _server,
+    ):
+        command = option(command)
+    return command
+
+
+def _number(number: int | None, everything: bool) -> int | None:
+    if (number is None) != everything:
+        raise click.UsageError("Give the number of one dead letter, or --all", click.get_current_context())
+    return number
+
+
+@dlq.command("replay")
+@_which
+def dlq_replay(number: int | None, everything: bool, server: str) -> None:
+    """Say a dead letter again, and take it off the list."""
+    from windfall.cli.dead_letters import replay as say_again
+
+    print(f"{_wait(say_again(server, _number(number, everything)))} replayed")
+
+
+@dlq.command("drop")
+@_which
+def dlq_drop(number: int | None, everything: bool, server: str) -> None:
+    """Forget a dead letter."""
+    from windfall.cli.dead_letters import drop
+
+    print(f"{_wait(drop(server, _number(number, everything)))} dropped")
+
+
+if __name__ == "__main__":
+    main()

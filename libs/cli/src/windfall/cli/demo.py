@@ -1,0 +1,169 @@
+"""``windfall demo``: a day of three sites in a minute and a half, then what it came to."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from nats.aio.client import Client
+from rich.console import Console
+
+from windfall.cli.audience import Audience
+from windfall.cli.events import SOURCE
+from windfall.cli.fleet import Plan, Program, plan, server_program
+from windfall.cli.launch import Crew
+from windfall.cli.live import Lanes, Plain, View
+from windfall.cli.preparation import Asked, Prepared, furnish, ports, prepare
+from windfall.cli.recording import Said
+from windfall.cli.server import connection, declared, store
+from windfall.cli.watch import fleet
+from windfall.contracts.commands import StopFederation
+from windfall.contracts.envelope import seal
+from windfall.contracts.subjects import HUB
+from windfall.servicekit.clock import Clock
+from windfall.servicekit.natsserver import find_binary, render
+
+if TYPE_CHECKING:
+    from windfall.cli.harvest import Harvest
+
+_BEAT_S: Final = 0.25
+_GOODBYE: Final = timedelta(seconds=8)
+"""How long services may take to end."""
+_LAST_ROUND: Final = timedelta(seconds=15)
+"""How long the coordinator may take to finish the running round and write the model."""
+_RECONCILE: Final = timedelta(seconds=10)
+"""How long the sites' last events may take to reach the hub."""
+
+
+def run(asked: Asked, *, plain: bool, everything: bool, commanded_at: datetime) -> "Harvest":
+    """The whole command; leaves nothing running, however it ends.
+
+    Raises:
+        Mistake: it cannot be done; one line says why.
+        asyncio.CancelledError: the person, or whoever runs this, asked it to stop.
+    """
+    prepared = prepare(asked, commanded_at.astimezone())
+    return asyncio.run(_run(prepared, asked.port, plain, everything, commanded_at))
+
+
+async def _run(
+    prepared: Prepared, port: int | None, plain: bool, everything: bool, commanded_at: datetime
+) -> "Harvest":
+    _cancel_on_signals()
+    wish = prepared.wish
+    chosen = plan(wish, datetime.now(UTC) + wish.pace.head_start, ports(port))
+    furnish(chosen)
+    with _view(chosen, plain, everything) as view:
+        view.say(f"{len(wish.sites)} sites, one hub, {len(chosen.programs)} services; run folder {wish.folder}")
+        view.say(f"the hub speaks NATS at {chosen.hub_url}: try `windfall events tail --server {chosen.hub_url}`")
+        async with Crew(view.say) as crew:
+            said = await _story(chosen, crew, view)
+        view.say("everything has ended; writing the report")
+    # Loaded only now: what draws pictures is a second of start-up that the first window should not wait for.
+    from windfall.cli.harvest import gather_in
+
+    return gather_in(prepared, chosen, said, commanded_at, datetime.now(UTC))
+
+
+async def _story(chosen: Plan, crew: Crew, view: View) -> Sequence[Said]:
+    """Begin with the servers, end with them; what happens between is what the hub has heard."""
+    servers = _servers(chosen)
+    for server in servers:
+        crew.start(server)
+    await _guarded(_all(crew.standing(server) for server in servers), crew.gave_up)
+    await _guarded(declared(chosen.servers), crew.gave_up)
+    audience = Audience(fleet(chosen.wish.sites, chosen.clock.speed), view)
+    async with connection(chosen.hub_url) as hub:
+        await _guarded(
+            _day(chosen, crew, view, audience, hub),
+            crew.gave_up,
+            asyncio.ensure_future(audience.listen(hub)),
+            asyncio.ensure_future(crew.stand(chosen.programs)),
+            asyncio.ensure_future(_beat(view, chosen.clock)),
+        )
+    await crew.stop(servers, _GOODBYE)
+    return audience.said
+
+
+async def _day(chosen: Plan, crew: Crew, view: View, audience: Audience, hub: Client) -> None:
+    """The replay, and an orderly end: the last window, the last round, the services of the sites, the coordinator."""
+    await chosen.clock.sleep_until(chosen.wish.trace_end)
+    await audience.until(audience.all_dark, chosen.wish.pace.drain + _GOODBYE)
+    order = StopFederation(
+        id=uuid4(), at=chosen.clock.now(), federation=chosen.wish.federation, reason="the replay is over"
+    )
+    await store(hub, seal(order, SOURCE))
+    if not await audience.until(lambda: audience.fleet.finished, _LAST_ROUND):
+        view.say(f"the coordinator did not say in {_LAST_ROUND.total_seconds():.0f} s that it has finished")
+    await crew.stop((*chosen.named("energy-watcher"), *chosen.named("profiler")), _GOODBYE)
+    await crew.stop(chosen.named("provisioner"), _GOODBYE)
+    sites = tuple(server.url for server in chosen.servers if server.domain != HUB)
+    if not await audience.reconciled(hub, sites, _RECONCILE):
+        view.say("some of the sites' last events have not reached the hub: the report lacks them")
+    await crew.stop(chosen.named("federation-coordinator"), _GOODBYE)
+
+
+def _servers(chosen: Plan) -> tuple[Program, ...]:
+    """Write the configuration of each server; the programs that run them."""
+    binary = find_binary()
+    programs = []
+    for server in chosen.servers:
+        config = server.store.parent / "nats.conf"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(render(server), encoding="utf-8")
+        programs.append(server_program(server, config, binary, chosen.wish.folder))
+    return tuple(programs)
+
+
+async def _guarded(story: Coroutine[Any, Any, None], *companions: asyncio.Future[None]) -> None:
+    """Live through the story; what breaks beside it breaks it, and what runs beside it ends with it."""
+    telling = asyncio.ensure_future(story)
+    waiting: set[asyncio.Future[None]] = {telling, *companions}
+    try:
+        while not telling.done():
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                ended.result()
+    finally:
+        tasks = [future for future in (telling, *companions) if isinstance(future, asyncio.Task)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _all(waits: Iterable[Coroutine[Any, Any, None]]) -> None:
+    await asyncio.gather(*waits)
+
+
+async def _beat(view: View, clock: Clock) -> None:
+    while True:
+        view.beat(clock.now())
+        await asyncio.sleep(_BEAT_S)
+
+
+def _view(chosen: Plan, plain: bool, everything: bool) -> View:
+    console = Console(stderr=True)
+    if plain or everything or not console.is_terminal:
+        return Plain(_printed, chosen.clock.now, everything)
+    empty = fleet(chosen.wish.sites, chosen.clock.speed)
+    return Lanes(console, empty, chosen.wish.trace_start, chosen.wish.trace_end)
+
+
+def _printed(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _cancel_on_signals() -> None:
+    """The first of these ends the run in order; more of them change nothing, so that the order is kept."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    def cancel() -> None:
+        if not task.cancelling():
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, cancel)

@@ -1,0 +1,266 @@
+"""Which processes a demo is made of: a plan as a value. Pure: nothing here starts, listens or writes.
+
+Durations of the plan are wall time, because people and processors live in it; services are told business time, so each
+is multiplied by the replay's speed on its way into an environment.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from windfall.contracts.subjects import HUB
+from windfall.servicekit.clock import ReplayClock
+from windfall.servicekit.natsserver import ServerPlan
+
+LOOPBACK: Final = "127.0.0.1"
+_SILENT_THREADS: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""One thread each: three trainers and ten services share the cores of a laptop."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a day is squeezed: wall durations, and the replay's speed."""
+
+    speed: float = 960.0
+    """Trace seconds per wall second: a day in 90 s."""
+    head_start: timedelta = timedelta(seconds=1.5)
+    """From the launch to the first instant of the trace."""
+    round_length: timedelta = timedelta(seconds=3.5)
+    straggler_grace: timedelta = timedelta(seconds=1.5)
+    """How long after a round's end its last contributions are waited for."""
+    drain: timedelta = timedelta(seconds=3)
+    """How long a trainer may take to finish its step and push after its window closed."""
+    warning: timedelta = timedelta(seconds=1.5)
+    """How long before the expected end of a window its warning comes."""
+    stale_after: timedelta = timedelta(seconds=10)
+
+    def business(self, wall: timedelta) -> timedelta:
+        """A wall duration in trace time."""
+        return wall * self.speed
+
+
+DAY: Final = Pace()
+FAST: Final = Pace(speed=1200.0, head_start=timedelta(seconds=1), round_length=timedelta(seconds=2.5))
+FAST_HOURS: Final = (timedelta(minutes=30), timedelta(hours=8, minutes=45))
+"""The part of the day that ``--fast`` replays: each site opens once, two overlap, all are dark at times."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the person asked for, after it was found to be possible."""
+
+    folder: Path
+    sites: tuple[str, ...]
+    trace_file: Path
+    trace_start: datetime
+    trace_end: datetime
+    pace: Pace = DAY
+    seed: int = 1
+    federation: str = "demo"
+    open_below_g_per_kwh: float = 100.0
+    close_above_g_per_kwh: float = 150.0
+    close_grace: timedelta = timedelta(minutes=10)
+    """In trace time: how long the signal must stay dirty before a window closes."""
+    minimum_window: timedelta = timedelta(minutes=30)
+    """In trace time: a window that is expected to be shorter does not open."""
+    task: str = "gpt-neox"
+    task_settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Program:
+    """One process: what it runs, with which environment, and how it is known to stand."""
+
+    name: str
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]
+    folder: Path
+    """Its own folder: working directory and state."""
+    log: Path
+    port: int | None = None
+    """Stands when this loopback port accepts; otherwise when ``health.json`` in its folder leads to a ready service."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that runs, in order of need: what trains first is started first."""
+
+    wish: Wish
+    clock: ReplayClock
+    servers: tuple[ServerPlan, ...]
+    programs: tuple[Program, ...]
+    coordinator: str
+    """``host:port`` of the Training service."""
+
+    @property
+    def hub_url(self) -> str:
+        return next(server.url for server in self.servers if server.domain == HUB)
+
+    def named(self, service: str) -> tuple[Program, ...]:
+        """The programs of one service, over all sites."""
+        return tuple(program for program in self.programs if program.name.partition("@")[0] == service)
+
+    @property
+    def traces(self) -> Path:
+        """Folder where each service writes its spans."""
+        return self.wish.folder / "traces"
+
+    def data_of(self, site: str) -> Path:
+        """Folder of a site's own text."""
+        return self.wish.folder / "data" / site
+
+    @property
+    def held_out(self) -> Path:
+        """Folder of the text that no site trains on."""
+        return self.wish.folder / "data" / "held-out"
+
+    def state_of(self, service: str, whom: str) -> Path:
+        """State folder of one service."""
+        return self.wish.folder / "state" / whom / service
+
+
+def plan(wish: Wish, wall_start: datetime, ports: Iterator[int]) -> Plan:
+    """The fleet for a wish.
+
+    Args:
+        wish: what is wanted.
+        wall_start: wall instant of the first instant of the trace.
+        ports: free loopback ports; the first becomes the hub's NATS.
+    """
+    hub, leaf = next(ports), next(ports)
+    nats = wish.folder / "nats"
+    servers = (
+        ServerPlan(HUB, hub, nats / HUB / "jetstream", leaf_port=leaf),
+        *(ServerPlan(site, next(ports), nats / site / "jetstream", hub_leaf_port=leaf) for site in wish.sites),
+    )
+    empty = Plan(
+        wish=wish,
+        clock=ReplayClock(wish.trace_start, wall_start, wish.pace.speed),
+        servers=servers,
+        programs=(),
+        coordinator=f"{LOOPBACK}:{next(ports)}",
+    )
+    return Plan(
+        wish=wish,
+        clock=empty.clock,
+        servers=servers,
+        programs=tuple(_programs(empty)),
+        coordinator=empty.coordinator,
+    )
+
+
+def _programs(plan: Plan) -> Iterator[Program]:
+    yield _coordinator(plan)
+    site_servers = {server.domain: server for server in plan.servers}
+    # A site's first window needs its watcher and provisioner; what is measured can come a moment later.
+    for site in plan.wish.sites:
+        yield _service(plan, "energy-watcher", site, site_servers[site], _watching(plan, site))
+        yield _service(plan, "provisioner", site, site_servers[site], _provisioning(plan, site))
+    for site in plan.wish.sites:
+        yield _service(plan, "profiler", site, site_servers[site], _profiling(plan))
+
+
+def _coordinator(plan: Plan) -> Program:
+    wish = plan.wish
+    hub = next(server for server in plan.servers if server.domain == HUB)
+    settings = {
+        "SITES": ",".join(wish.sites),
+        "FEDERATION": wish.federation,
+        "LISTEN": plan.coordinator,
+        "TASK": wish.task,
+        "TASK_SETTINGS": json.dumps(dict(wish.task_settings)),
+        "ROUND_LENGTH": _iso(wish.pace.business(wish.pace.round_length)),
+        "STRAGGLER_GRACE": _iso(wish.pace.business(wish.pace.straggler_grace)),
+        "SEED": str(wish.seed),
+        "HELD_OUT_DIR": str(plan.held_out),
+    }
+    return _service(plan, "federation-coordinator", HUB, hub, settings)
+
+
+def _watching(plan: Plan, site: str) -> dict[str, str]:
+    wish = plan.wish
+    return {
+        "SIGNAL": "replay",
+        "TRACE_FILE": str(wish.trace_file),
+        "TRACE_COLUMN": site,
+        "OPEN_BELOW": f"{wish.open_below_g_per_kwh:g}",
+        "CLOSE_ABOVE": f"{wish.close_above_g_per_kwh:g}",
+        "DWELL": _iso(timedelta(0)),
+        "GRACE": _iso(wish.close_grace),
+        "MINIMUM_WINDOW": _iso(wish.minimum_window),
+        "CLOSING_LEAD": _iso(wish.pace.business(wish.pace.warning)),
+        "STALE_AFTER": _iso(wish.pace.business(wish.pace.stale_after)),
+    }
+
+
+def _provisioning(plan: Plan, site: str) -> dict[str, str]:
+    wish = plan.wish
+    return {
+        "BACKEND": "process",
+        "GRACE": _iso(wish.pace.business(wish.pace.drain)),
+        "ON_STOP": "release",
+        "TRAINER_COORDINATOR": plan.coordinator,
+        "TRAINER_FEDERATION": wish.federation,
+        "TRAINER_DATA_DIR": str(plan.data_of(site)),
+        "TRAINER_SEED": str(wish.seed),
+        "TRAINER_TRACES_FILE": str(plan.traces / f"site-trainer@{site}.jsonl"),
+        "TRAINER_TORCH_THREADS": "1",
+    }
+
+
+def _profiling(plan: Plan) -> dict[str, str]:
+    # What is measured competes with what trains, on a laptop: short benchmarks, and little over the link.
+    return {
+        "COORDINATOR": plan.coordinator,
+        "BENCH_BUDGET": _iso(timedelta(seconds=0.5)),
+        "LINK_BYTES": str(1024 * 1024),
+        "TARGET_ROUND": _iso(plan.wish.pace.round_length),
+    }
+
+
+def _service(plan: Plan, service: str, whom: str, server: ServerPlan, settings: Mapping[str, str]) -> Program:
+    name = f"{service}@{whom}"
+    folder = plan.state_of(service, whom)
+    told = {
+        "NATS_URL": server.url,
+        "STATE_DIR": str(folder),
+        "CLOCK": str(plan.clock),
+        "HEALTH_PORT": "0",
+        "TRACES_FILE": str(plan.traces / f"{name}.jsonl"),
+        **({} if whom == HUB else {"SITE": whom}),
+        **settings,
+    }
+    return Program(
+        name=name,
+        argv=(sys.executable, "-m", f"windfall.{service.replace('-', '_')}"),
+        environ={**_SILENT_THREADS, **{f"WINDFALL_{key}": value for key, value in told.items()}},
+        folder=folder,
+        log=plan.wish.folder / "logs" / f"{name}.log",
+    )
+
+
+def server_program(server: ServerPlan, config: Path, binary: Path, folder: Path) -> Program:
+    """A NATS server as one more process of the fleet."""
+    return Program(
+        name=f"nats@{server.domain}",
+        argv=(str(binary), "-c", str(config)),
+        environ={},
+        folder=config.parent,
+        log=folder / "logs" / f"nats@{server.domain}.log",
+        port=server.port,
+    )
+
+
+def in_words(plan: Plan) -> Sequence[str]:
+    """What would start, for a person: one line per process."""
+    servers = [f"nats@{server.domain:24} {server.url}" for server in plan.servers]
+    return [*servers, *(f"{program.name:29} {' '.join(program.argv[1:])}" for program in plan.programs)]
+
+
+def _iso(duration: timedelta) -> str:
+    """ISO 8601, in seconds: what settings read."""
+    return f"PT{duration.total_seconds():g}S"

@@ -1,0 +1,127 @@
+"""From a run that is over to its folder: events, spans, model, figures, pictures and the report."""
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from windfall.cli import plots, report
+from windfall.cli.fleet import Plan, in_words
+from windfall.cli.preparation import Prepared
+from windfall.cli.recording import Said, line
+from windfall.cli.story import windows
+from windfall.cli.summary import Run, summarise
+from windfall.contracts.subjects import HUB
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """What a run left."""
+
+    folder: Path
+    summary: Mapping[str, Any]
+
+
+def gather_in(
+    prepared: Prepared, plan: Plan, said: Sequence[Said], commanded_at: datetime, ended_at: datetime
+) -> Harvest:
+    """Write everything into the run folder.
+
+    Raises:
+        OSError: the disk is full or the folder is gone.
+    """
+    wish, folder = plan.wish, plan.wish.folder
+    _write_lines(folder / "events.jsonl", [line(sentence) for sentence in said])
+    spans = _merged_spans(plan.traces)
+    _write_lines(folder / "traces.jsonl", [json.dumps(span) for span in spans])
+    model = _final_model(plan.state_of("federation-coordinator", HUB), folder / "model.safetensors")
+    run = Run(
+        federation=wish.federation,
+        sites=wish.sites,
+        traces=prepared.traces,
+        trace_start=wish.trace_start,
+        trace_end=wish.trace_end,
+        speed=wish.pace.speed,
+        wall_start=plan.clock.wall_start,
+        commanded_at=commanded_at,
+        ended_at=ended_at,
+        open_below_g_per_kwh=wish.open_below_g_per_kwh,
+        close_above_g_per_kwh=wish.close_above_g_per_kwh,
+        model_bytes=model_bytes(model) if model else 0,
+        model_sha256=_sha256(model) if model else None,
+        seed=wish.seed,
+    )
+    summary = summarise(run, said)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    loss = plots.losses(said)
+    signals = plots.signals(
+        windows(said),
+        prepared.traces,
+        wish.trace_start,
+        wish.trace_end,
+        wish.open_below_g_per_kwh,
+        wish.close_above_g_per_kwh,
+    )
+    plots.png(loss, folder / "loss.png")
+    plots.png(signals, folder / "windows.png")
+    page = report.page(
+        summary=summary,
+        said=said,
+        spans=spans,
+        pictures={"loss": plots.svg(loss), "windows": plots.svg(signals)},
+        processes=in_words(plan),
+        policy=report.policy_in_words(wish),
+    )
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    return Harvest(folder, summary)
+
+
+def model_bytes(path: Path) -> int:
+    """Bytes of a safetensors file's tensors in fp32, from its header alone (8-byte length, then JSON)."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(length))
+    return sum(4 * prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def _final_model(state: Path, target: Path) -> Path | None:
+    """The final model in the run folder, by a hard link where that goes; none when no model was written."""
+    found = [path for path in state.rglob("*.safetensors") if path.is_file()]
+    if not found:
+        return None
+    final = [path for path in found if path.stem in ("final", "model")]
+    newest = max(final or found, key=lambda path: path.stat().st_mtime_ns)
+    try:
+        os.link(newest, target)
+    except OSError:
+        # Another file system, or one without links.
+        shutil.copyfile(newest, target)
+    return target
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _merged_spans(folder: Path) -> list[dict[str, Any]]:
+    """All services' spans by their start. A line that a crash cut short is left out."""
+    spans = []
+    for path in sorted(folder.glob("*.jsonl")):
+        for row in path.read_text(encoding="utf-8").splitlines():
+            try:
+                spans.append(json.loads(row))
+            except ValueError:
+                continue
+    return sorted(spans, key=lambda span: int(span["start_unix_ns"]))
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    path.write_text("".join(f"{text}\n" for text in lines), encoding="utf-8")

@@ -1,0 +1,213 @@
+"""From what a person typed to a run folder with all that a fleet needs, or one clear line that says why not."""
+
+import csv
+import errno
+import io
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from windfall.cli.fleet import DAY, FAST, FAST_HOURS, LOOPBACK, Plan, Wish
+from windfall.contracts.message import Name
+from windfall.contracts.subjects import HUB
+from windfall.energy.shipped import synthetic_trace
+from windfall.energy.signals import TIME_COLUMN, Trace, TraceError, parse_trace, sites_of
+from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.servicekit.natsserver import free_port
+
+HELD_OUT_CHARACTERS = 111_539
+"""The end of the text, which only the coordinator gets."""
+SHIPPED = "the shipped trace"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the person typed."""
+
+    fast: bool = False
+    out: Path | None = None
+    sites: tuple[str, ...] = ()
+    """Empty: every column of the trace."""
+    seed: int = 1
+    trace: Path | None = None
+    """None: the shipped one."""
+    port: int | None = None
+    """Of the hub's NATS; none takes a free one."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A wish that can be granted, and the traces of its sites over the hours that are replayed."""
+
+    wish: Wish
+    traces: Mapping[str, Trace]
+
+
+def prepare(asked: Asked, now: datetime) -> Prepared:
+    """Check what was asked and make the run folder.
+
+    Raises:
+        Mistake: a trace that cannot be read, a site that it does not have, a folder that is taken or not writable, a
+            full disk.
+    """
+    name = str(asked.trace) if asked.trace else SHIPPED
+    lines = _lines(asked.trace)
+    sites = _sites(asked.sites, lines, name)
+    whole = {site: _traced(lines, site, name) for site in sites}
+    start, end = max(trace.start for trace in whole.values()), min(trace.end for trace in whole.values())
+    if asked.fast:
+        start, end = start + FAST_HOURS[0], min(end, start + FAST_HOURS[1])
+    traces = {site: _cut(trace, start, end, name) for site, trace in whole.items()}
+    folder = _made(asked.out or Path("runs") / f"{now:%Y%m%d-%H%M%S}")
+    wish = Wish(
+        folder=folder,
+        sites=sites,
+        trace_file=folder / "trace.csv",
+        trace_start=start,
+        trace_end=min(trace.end for trace in traces.values()),
+        pace=FAST if asked.fast else DAY,
+        seed=asked.seed,
+        task_settings={"preset": "tiny" if asked.fast else "small"},
+    )
+    wish.trace_file.write_text(in_csv(traces), encoding="utf-8")
+    return Prepared(wish, traces)
+
+
+def ports(first: int | None) -> Iterator[int]:
+    """Free loopback ports, each once, beginning with the one that was asked for.
+
+    Raises:
+        Mistake: that one is in use.
+    """
+    seen = set()
+    if first is not None:
+        try:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((LOOPBACK, first))
+        except OSError as error:
+            raise Mistake(
+                f"port {first} cannot be used ({error.strerror})",
+                "Choose another with --port, or leave it out",
+                ExitCode.RESOURCE,
+            ) from error
+        seen.add(first)
+        yield first
+    while True:
+        port = free_port()
+        if port not in seen:
+            seen.add(port)
+            yield port
+
+
+def furnish(plan: Plan) -> None:
+    """Write each site's own text and the held-out text.
+
+    Raises:
+        OSError: the disk is full or the folder is gone.
+    """
+    text = files("windfall.cli").joinpath("data/tinyshakespeare.txt").read_text(encoding="utf-8")
+    shards, held_out = split(text, len(plan.wish.sites))
+    for site, shard in zip(plan.wish.sites, shards, strict=True):
+        _write(plan.data_of(site) / "text.txt", shard)
+    _write(plan.held_out / "text.txt", held_out)
+
+
+def split(text: str, sites: int) -> tuple[Sequence[str], str]:
+    """Equal consecutive parts of the beginning, one per site, and the held-out end."""
+    begin, held_out = text[:-HELD_OUT_CHARACTERS], text[-HELD_OUT_CHARACTERS:]
+    size = len(begin) // sites
+    return [begin[index * size : (index + 1) * size] for index in range(sites)], held_out
+
+
+def in_csv(traces: Mapping[str, Trace]) -> str:
+    """Traces with common instants as one CSV file; an instant that one of them lacks is left out."""
+    values = [{reading.point_time: reading.intensity_g_per_kwh for reading in t.points} for t in traces.values()]
+    common = set(values[0]).intersection(*values[1:])
+    output = io.StringIO()
+    rows = csv.writer(output, lineterminator="\n")
+    rows.writerow([TIME_COLUMN, *traces])
+    rows.writerows([at.isoformat(), *(f"{column[at]:g}" for column in values)] for at in sorted(common))
+    return output.getvalue()
+
+
+def _lines(path: Path | None) -> Sequence[str]:
+    if path is None:
+        return synthetic_trace()
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise Mistake(
+            f"cannot read the trace {path} ({error.strerror})", "Give a CSV file with --trace", ExitCode.RESOURCE
+        ) from error
+    except UnicodeDecodeError as error:
+        raise Mistake(f"the trace {path} is not text in UTF-8", "Save it as plain CSV in UTF-8") from error
+
+
+def _sites(asked: Sequence[str], lines: Sequence[str], name: str) -> tuple[str, ...]:
+    try:
+        columns = sites_of(lines)
+    except TraceError as error:
+        raise _refused(name, error) from error
+    for site in asked:
+        if site not in columns:
+            raise Mistake(f"unknown site {site!r}", f"The columns of {name} are: {', '.join(columns) or 'none'}")
+    sites = tuple(dict.fromkeys(asked)) or columns
+    for site in sites:
+        try:
+            TypeAdapter(Name).validate_python(site)
+        except ValidationError as error:
+            raise Mistake(
+                f"{site!r} in {name} cannot name a site", "Use 1 to 48 lower-case letters, digits and inner dashes"
+            ) from error
+        if site == HUB:
+            raise Mistake(f"a site cannot be called {HUB!r}", "That is the hub's name; rename the column")
+    return sites
+
+
+def _traced(lines: Sequence[str], site: str, name: str) -> Trace:
+    try:
+        return parse_trace(lines, site)
+    except TraceError as error:
+        raise _refused(name, error) from error
+
+
+def _refused(name: str, error: TraceError) -> Mistake:
+    return Mistake(f"{name}, {error.cause}", error.cure[0].upper() + error.cure[1:])
+
+
+def _cut(trace: Trace, start: datetime, end: datetime, name: str) -> Trace:
+    points = tuple(reading for reading in trace.points if start <= reading.point_time < end)
+    if len(points) < 2:
+        raise Mistake(
+            f"{name} has no two readings between {start.isoformat()} and {end.isoformat()}", "Give more hours"
+        )
+    return Trace(points)
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise Mistake(
+                f"the folder {folder} is not empty", "Choose another with --out: a run is kept whole", ExitCode.RESOURCE
+            )
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise Mistake(
+            f"cannot make the run folder {folder} ({error.strerror})",
+            "Choose one that this user may write, with --out",
+            ExitCode.RESOURCE,
+        ) from error
+    return folder.resolve()
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

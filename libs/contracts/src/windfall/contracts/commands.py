@@ -1,0 +1,80 @@
+"""Everything that one may ask a service to do. A command has one addressee and is done once.
+
+Each travels on ``windfall.v1.command.<service>.<verb>.<whom>`` through a work queue. Its outcome is an event.
+"""
+
+from typing import ClassVar
+from uuid import UUID
+
+from pydantic import Field
+
+from windfall.contracts.message import Message, Name
+
+
+class SiteCommand(Message):
+    """An order to a service of one site."""
+
+    site: Name
+
+    @property
+    def whom(self) -> str:
+        return self.site
+
+
+class FederationCommand(Message):
+    """An order to the coordinator of a federation."""
+
+    federation: Name
+
+    @property
+    def whom(self) -> str:
+        return self.federation
+
+
+class AcquireNode(SiteCommand):
+    """provisioner: take a lease for this window, as if it had opened."""
+
+    topic: ClassVar[str] = "provisioner.acquire"
+    window_id: UUID
+
+
+class ReleaseNode(SiteCommand):
+    """provisioner: drain the node of this window (of any window, when none is named) and give it back."""
+
+    topic: ClassVar[str] = "provisioner.release"
+    window_id: UUID | None = None
+    reason: str = "asked"
+
+
+class FinishRound(SiteCommand):
+    """site-trainer: the round is over; finish the step and push. The same word is pushed on the open gRPC stream."""
+
+    topic: ClassVar[str] = "site-trainer.finish"
+    federation: Name
+    round: int = Field(ge=0)
+
+
+class StopTraining(SiteCommand):
+    """site-trainer: push what is there, leave, and say drained."""
+
+    topic: ClassVar[str] = "site-trainer.stop"
+    lease_token: int = Field(ge=1)
+    """The lease that is meant: a trainer under a newer one goes on."""
+    reason: str
+
+
+class StopFederation(FederationCommand):
+    """federation-coordinator: finish the running round, write the final model, start no more."""
+
+    topic: ClassVar[str] = "federation-coordinator.stop"
+    reason: str = "asked"
+
+
+COMMANDS: tuple[type[SiteCommand] | type[FederationCommand], ...] = (
+    AcquireNode,
+    ReleaseNode,
+    FinishRound,
+    StopTraining,
+    StopFederation,
+)
+"""Every command."""

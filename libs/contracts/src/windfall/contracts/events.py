@@ -1,0 +1,302 @@
+"""Everything that can happen, in the order in which a window lives through it.
+
+An event is a fact: a noun and a past participle, said once by one service and never taken back. Each travels on
+``windfall.v1.<noun>.<verb>.<whom>``. A class says who speaks in its docstring; units stand in the names.
+"""
+
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from windfall.contracts.message import Digest, Instant, Message, Name
+
+Count = Field(ge=0)
+
+
+class SiteEvent(Message):
+    """A fact about one site."""
+
+    site: Name
+
+    @property
+    def whom(self) -> str:
+        return self.site
+
+
+class FederationEvent(Message):
+    """A fact about one federation."""
+
+    federation: Name
+
+    @property
+    def whom(self) -> str:
+        return self.federation
+
+
+# --- the wind ---------------------------------------------------------------------------------------------------------
+
+
+class SignalStale(SiteEvent):
+    """energy-watcher: no fresh reading for longer than the limit; the site fails closed."""
+
+    topic: ClassVar[str] = "signal.stale"
+    last_point_time: Instant | None
+    """Point time of the last reading that was believed; none when there never was one."""
+    limit_s: float = Field(gt=0)
+
+
+class SignalRecovered(SiteEvent):
+    """energy-watcher: readings are fresh again."""
+
+    topic: ClassVar[str] = "signal.recovered"
+    point_time: Instant
+
+
+class WindowOpened(SiteEvent):
+    """energy-watcher: power at this site is surplus from now on."""
+
+    topic: ClassVar[str] = "window.opened"
+    window_id: UUID
+    intensity_g_per_kwh: float = Field(ge=0)
+    expected_close_at: Instant | None
+    """When the forecast says that the window will end; none when it sees no end."""
+
+
+# --- capacity ---------------------------------------------------------------------------------------------------------
+
+
+class NodeReady(SiteEvent):
+    """provisioner: a node runs under a lease."""
+
+    topic: ClassVar[str] = "node.ready"
+    window_id: UUID
+    lease_id: UUID
+    lease_token: int = Field(ge=1)
+    """Fencing token: grows with every lease of the site."""
+    node: Name
+    backend: str
+
+
+class NodeFailed(SiteEvent):
+    """provisioner: no node could be had for this window, or it died and its attempts are used up."""
+
+    topic: ClassVar[str] = "node.failed"
+    window_id: UUID
+    lease_id: UUID
+    lease_token: int = Field(ge=1)
+    reason: str
+
+
+class Measured(BaseModel):
+    """What the profiler measured on a node. A part that could not be measured is none and named in ``missing``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    fingerprint: str
+    """Changes when hardware, driver or benchmark version change."""
+    cpu_model: str
+    cpu_cores: int = Field(ge=1)
+    memory_bytes: int = Field(ge=0)
+    matmul_gflops: float | None = Field(default=None, ge=0)
+    memory_bandwidth_gb_per_s: float | None = Field(default=None, ge=0)
+    step_s_by_micro_batch: dict[int, float] = Field(default_factory=dict)
+    """Seconds of one training step of the reference model, by samples in the step."""
+    link_rtt_ms: float | None = Field(default=None, ge=0)
+    link_up_mb_per_s: float | None = Field(default=None, ge=0)
+    link_down_mb_per_s: float | None = Field(default=None, ge=0)
+    missing: dict[str, str] = Field(default_factory=dict)
+    """Part that is missing → why."""
+
+
+class Recommendation(BaseModel):
+    """Training settings that follow from a measurement, with the sentence that explains them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    micro_batch: int = Field(ge=1)
+    local_steps: int = Field(ge=1)
+    because: str
+
+
+class NodeProfiled(SiteEvent):
+    """profiler: what came up has been measured."""
+
+    topic: ClassVar[str] = "node.profiled"
+    window_id: UUID
+    lease_token: int = Field(ge=1)
+    node: Name
+    measured: Measured
+    recommendation: Recommendation
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+class SiteJoined(SiteEvent):
+    """federation-coordinator: the site is a member from this round on."""
+
+    topic: ClassVar[str] = "site.joined"
+    federation: Name
+    window_id: UUID
+    lease_token: int = Field(ge=1)
+    attempt: int = Field(ge=1)
+    round: int = Field(ge=0)
+
+
+class RoundStarted(FederationEvent):
+    """federation-coordinator: members train from this base."""
+
+    topic: ClassVar[str] = "round.started"
+    round: int = Field(ge=0)
+    base_digest: Digest
+    members: tuple[Name, ...]
+    ends_at: Instant | None
+    """When the round ends at the latest; none when it is boxed by steps alone."""
+
+
+class TrainingStarted(SiteEvent):
+    """site-trainer: the first step under this lease is done; the devices draw training power."""
+
+    topic: ClassVar[str] = "training.started"
+    federation: Name
+    window_id: UUID
+    lease_token: int = Field(ge=1)
+    round: int = Field(ge=0)
+
+
+class ContributionAccepted(SiteEvent):
+    """federation-coordinator: a contribution was checked and is journaled on disk; it counts once."""
+
+    topic: ClassVar[str] = "contribution.accepted"
+    federation: Name
+    round: int = Field(ge=0)
+    attempt: int = Field(ge=1)
+    tokens: int = Count
+    steps: int = Count
+    loss_nats: float
+    """Mean training loss of the contribution, rounded to 0.01."""
+    bytes_up: int = Count
+    partial: bool
+    """The site leaves and the round goes on without it."""
+
+
+class ContributionRefused(SiteEvent):
+    """federation-coordinator: a contribution did not pass the checks; the round goes on."""
+
+    topic: ClassVar[str] = "contribution.refused"
+    federation: Name
+    round: int = Field(ge=0)
+    attempt: int = Field(ge=0)
+    reason: Literal["lease", "round", "base", "codec", "layout", "size", "digest", "not-finite", "tokens", "member"]
+    detail: str
+
+
+class RoundCompleted(FederationEvent):
+    """federation-coordinator: the outer step is taken and committed; a crash from here on keeps it."""
+
+    topic: ClassVar[str] = "round.completed"
+    round: int = Field(ge=0)
+    base_digest: Digest
+    model_digest: Digest
+    contributors: tuple[Name, ...]
+    tokens: int = Count
+    """Tokens trained in this round by all contributors."""
+    tokens_total: int = Count
+    steps: int = Count
+    loss_nats: float
+    """Token-weighted mean training loss of the contributions."""
+    bytes_up: int = Count
+    bytes_down: int = Count
+
+
+class RoundEvaluated(FederationEvent):
+    """federation-coordinator: the committed model's loss on held-out data that no site trains on."""
+
+    topic: ClassVar[str] = "round.evaluated"
+    round: int = Field(ge=0)
+    model_digest: Digest
+    loss_nats: float
+
+
+class WindowClosing(SiteEvent):
+    """energy-watcher: the forecast says that the window ends soon; there is time to finish."""
+
+    topic: ClassVar[str] = "window.closing"
+    window_id: UUID
+    closes_at: Instant
+
+
+class WindowClosed(SiteEvent):
+    """energy-watcher: power at this site is no longer surplus."""
+
+    topic: ClassVar[str] = "window.closed"
+    window_id: UUID
+    reason: Literal["dirty", "stale", "ended"]
+    """``dirty``: over the threshold for the grace; ``stale``: the signal is; ``ended``: the source has no more."""
+    crossed_at: Instant
+    """When the signal crossed the close threshold, before the grace."""
+
+
+class SiteDrained(SiteEvent):
+    """site-trainer: the step is finished and what was trained has been pushed; the node may go."""
+
+    topic: ClassVar[str] = "site.drained"
+    federation: Name
+    window_id: UUID
+    lease_token: int = Field(ge=1)
+    delivered: bool
+    """False when work since the last accepted contribution could not be delivered."""
+
+
+class SiteLeft(SiteEvent):
+    """federation-coordinator: the site is no longer a member."""
+
+    topic: ClassVar[str] = "site.left"
+    federation: Name
+    attempt: int = Field(ge=1)
+    reason: Literal["drained", "silent", "replaced", "stopped"]
+
+
+class NodeReleased(SiteEvent):
+    """provisioner: the node is gone."""
+
+    topic: ClassVar[str] = "node.released"
+    window_id: UUID
+    lease_id: UUID
+    lease_token: int = Field(ge=1)
+    node: Name
+    reason: Literal["drained", "grace", "died", "released", "replaced"]
+
+
+class FederationFinished(FederationEvent):
+    """federation-coordinator: no more rounds; the final model stands on the hub's disk."""
+
+    topic: ClassVar[str] = "federation.finished"
+    rounds: int = Count
+    tokens_total: int = Count
+    model_digest: Digest
+
+
+EVENTS: tuple[type[SiteEvent] | type[FederationEvent], ...] = (
+    SignalStale,
+    SignalRecovered,
+    WindowOpened,
+    NodeReady,
+    NodeFailed,
+    NodeProfiled,
+    SiteJoined,
+    RoundStarted,
+    TrainingStarted,
+    ContributionAccepted,
+    ContributionRefused,
+    RoundCompleted,
+    RoundEvaluated,
+    WindowClosing,
+    WindowClosed,
+    SiteDrained,
+    SiteLeft,
+    NodeReleased,
+    FederationFinished,
+)
+"""Every event, in life order."""

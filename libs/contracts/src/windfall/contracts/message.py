@@ -1,0 +1,50 @@
+"""The form that every sentence on the bus shares."""
+
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, StringConstraints
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?$")]
+"""A site, federation or node: one NATS subject token of 1 to 48 lower-case letters, digits and inner dashes."""
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""A SHA-256 in lower-case hexadecimal."""
+
+Instant = Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))]
+"""A timezone-aware instant, kept in UTC. A naive one is refused."""
+
+_ORIGIN = uuid5(NAMESPACE_URL, "https://windfall.dev/ids")
+
+
+class Message(BaseModel):
+    """A frozen sentence. Readers tolerate fields that they do not know, so that versions can mix."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    topic: ClassVar[str] = ""
+    """What is said: ``noun.verb`` for an event, ``service.verb`` for a command."""
+
+    id: UUID
+    """Derived from the cause, so that a retried handler says the same sentence and the stream keeps one."""
+    at: Instant
+    """When it became true, by the speaker's clock."""
+
+    @property
+    def whom(self) -> str:
+        """The site or federation that the sentence concerns: the last token of its subject."""
+        raise NotImplementedError(type(self).__name__)
+
+
+def derived_id(cause: UUID | str, topic: str, whom: str) -> UUID:
+    """The id of what follows from a cause: the same three give the same id (UUID version 5, RFC 9562)."""
+    return uuid5(_ORIGIN, f"{cause}/{topic}/{whom}")
+
+
+def instant(text: str) -> datetime:
+    """Read an ISO 8601 instant; a naive one is refused with ``ValueError``."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone; write it like 2026-01-01T00:00:00+00:00")
+    return at.astimezone(UTC)

@@ -1,0 +1,172 @@
+"""Where sentences travel: subjects, streams and the consumers of each service. Constants, never settings.
+
+A subject is ``windfall.v1.<noun>.<verb>.<whom>`` for an event and ``windfall.v1.command.<service>.<verb>.<whom>`` for a
+command. The hub and every site run a JetStream domain of their own with the same three streams:
+
+* ``EVENTS`` holds what was said in the domain; the hub's also sources every site's.
+* ``COMMANDS`` is the work queue of the domain's services; a site's also sources the hub's ``ORDERS`` for that site.
+* ``DEAD`` holds what could not be handled, until a person reads, replays or drops it.
+
+The hub has one more, ``ORDERS``: commands for sites, from which each site takes its own.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Final
+
+from windfall.contracts.commands import COMMANDS
+from windfall.contracts.events import EVENTS
+from windfall.contracts.message import Message
+
+PREFIX: Final = "windfall.v1"
+DEAD_PREFIX: Final = "windfall.dead"
+EVERYTHING: Final = "windfall.>"
+"""What a leaf connection denies in both directions: facts cross domains by sourcing, never by core routing."""
+HUB: Final = "hub"
+"""JetStream domain of the hub; no site may have this name."""
+
+SITE_SERVICES: Final = ("energy-watcher", "provisioner", "profiler", "site-trainer")
+HUB_SERVICES: Final = ("federation-coordinator",)
+
+MAX_MESSAGE_BYTES: Final = 256 * 1024
+"""Largest body on the bus. Weights and data never travel there, so nothing honest comes near it."""
+
+
+class Retention(StrEnum):
+    """How a stream lets go of messages."""
+
+    LIMITS = "limits"
+    WORK_QUEUE = "workqueue"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A stream of another domain that flows into this one."""
+
+    stream: str
+    domain: str
+    filter_subject: str | None = None
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """A stream as code declares it: file storage, bounded, with a duplicate window for message ids."""
+
+    name: str
+    subjects: tuple[str, ...]
+    retention: Retention
+    max_bytes: int
+    max_age: timedelta
+    discard_new: bool
+    """True pushes back on the speaker when the stream is full; False drops the oldest."""
+    duplicate_window: timedelta = timedelta(hours=1)
+    sources: tuple[Source, ...] = ()
+
+
+EVENTS_STREAM: Final = "EVENTS"
+COMMANDS_STREAM: Final = "COMMANDS"
+ORDERS_STREAM: Final = "ORDERS"
+DEAD_STREAM: Final = "DEAD"
+
+_MIB = 1024 * 1024
+_EVENTS_SUBJECT = f"{PREFIX}.*.*.*"
+
+
+def site_streams(site: str) -> tuple[StreamSpec, ...]:
+    """The streams of a site's own domain.
+
+    Raises:
+        ValueError: the site carries the hub's name.
+    """
+    if site == HUB:
+        raise ValueError(f"a site cannot be called {HUB!r}: that is the hub's domain")
+    orders = Source(ORDERS_STREAM, HUB, f"{PREFIX}.command.*.*.{site}")
+    own = tuple(f"{PREFIX}.command.{service}.*.*" for service in SITE_SERVICES)
+    return (
+        _events(()),
+        _commands(own, (orders,)),
+        _dead(),
+    )
+
+
+def hub_streams(sites: tuple[str, ...]) -> tuple[StreamSpec, ...]:
+    """The streams of the hub's domain, which sources the events of these sites."""
+    own = tuple(f"{PREFIX}.command.{service}.*.*" for service in HUB_SERVICES)
+    orders = tuple(f"{PREFIX}.command.{service}.*.*" for service in SITE_SERVICES)
+    return (
+        _events(tuple(Source(EVENTS_STREAM, site) for site in sites)),
+        _commands(own, ()),
+        StreamSpec(ORDERS_STREAM, orders, Retention.LIMITS, 64 * _MIB, timedelta(days=1), discard_new=True),
+        _dead(),
+    )
+
+
+def _events(sources: tuple[Source, ...]) -> StreamSpec:
+    return StreamSpec(
+        EVENTS_STREAM,
+        (_EVENTS_SUBJECT,),
+        Retention.LIMITS,
+        256 * _MIB,
+        timedelta(days=30),
+        discard_new=False,
+        sources=sources,
+    )
+
+
+def _commands(subjects: tuple[str, ...], sources: tuple[Source, ...]) -> StreamSpec:
+    return StreamSpec(
+        COMMANDS_STREAM,
+        subjects,
+        Retention.WORK_QUEUE,
+        64 * _MIB,
+        timedelta(days=1),
+        discard_new=True,
+        sources=sources,
+    )
+
+
+def _dead() -> StreamSpec:
+    return StreamSpec(
+        DEAD_STREAM,
+        (f"{DEAD_PREFIX}.>",),
+        Retention.LIMITS,
+        64 * _MIB,
+        timedelta(days=30),
+        discard_new=False,
+    )
+
+
+KINDS: Final[dict[str, type[Message]]] = {kind.topic: kind for kind in (*EVENTS, *COMMANDS)}
+"""Every sentence by its topic."""
+
+
+def is_command(kind: type[Message]) -> bool:
+    """Whether a sentence is an order (one addressee, work queue) rather than a fact."""
+    return kind in COMMANDS
+
+
+def subject_for(kind: type[Message], whom: str) -> str:
+    """The subject on which this kind of sentence about ``whom`` travels; ``*`` for everybody."""
+    middle = f"command.{kind.topic}" if is_command(kind) else kind.topic
+    return f"{PREFIX}.{middle}.{whom}"
+
+
+def subject_of(message: Message) -> str:
+    """The subject of one sentence."""
+    return subject_for(type(message), message.whom)
+
+
+def stream_for(kind: type[Message]) -> str:
+    """The stream of its own domain in which a service hears this kind of sentence."""
+    return COMMANDS_STREAM if is_command(kind) else EVENTS_STREAM
+
+
+def type_of(kind: type[Message]) -> str:
+    """The CloudEvents ``type`` of a sentence: its subject without whom it concerns."""
+    return subject_for(kind, "").removesuffix(".")
+
+
+def dead_subject(consumer: str, subject: str) -> str:
+    """Where a sentence that ``consumer`` could not handle is kept."""
+    return f"{DEAD_PREFIX}.{consumer}.{subject}"

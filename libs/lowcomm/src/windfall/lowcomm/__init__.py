@@ -1,0 +1,12 @@
+"""Pure mathematics of talking rarely: fp32 tensors on the CPU in, fp32 tensors out, no I/O and no clock.
+
+``layout`` says how a model lies in one flat vector, ``codec`` how that vector travels, ``merge`` how contributions
+become one, ``outer`` how the global model moves, ``schedule`` when a round ends.
+
+A pseudo-gradient is Δ = base − local, so that an outer optimizer descends along it.
+
+Every result is the same to the last bit whatever the chunking, the number of threads or the width of the processor's
+vectors: arithmetic that replicas must agree on is written as single elementwise IEEE 754 operations (one kernel per
+multiplication and addition), because a fused multiply-add rounds once where two operations round twice, and kernels
+fuse in their vector body but not always in their tail.
+"""

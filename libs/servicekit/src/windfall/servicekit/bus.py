@@ -1,0 +1,94 @@
+"""The bus as a service sees it: what it hears, and the promise of how."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Protocol, TypeVar
+
+from windfall.contracts.envelope import Letter
+from windfall.contracts.message import Message
+from windfall.contracts.subjects import stream_for, subject_for
+
+M = TypeVar("M", bound=Message)
+Handler = Callable[[M], Awaitable[None]]
+
+ACK_WAIT: Final = timedelta(seconds=10)
+"""How long a delivery may stay silent. Long work is kept in progress for its handler."""
+DELIVERIES: Final = 30
+"""Deliveries after which a message is buried, however transient each failure claimed to be."""
+
+DEAD_REASON: Final = "windfall-dead-reason"
+"""Header of a dead letter: why it could not be handled."""
+
+
+class Bus(Protocol):
+    """One service's connection to its domain. Register with ``hears`` before ``start``."""
+
+    def hears(self, kind: type[M], whom: str, handler: Handler[M]) -> None:
+        """Call ``handler`` for each sentence of this kind about ``whom`` (``*`` for everybody).
+
+        One at a time and in order within a stream; at least once, so handlers are idempotent. ``Transient`` brings the
+        message back later, ``Poison`` buries it with the reason, and so does a message that is no sentence at all.
+        """
+
+    async def start(self) -> None:
+        """Connect, declare streams and consumers, begin to deliver.
+
+        Raises:
+            Mistake: the server refuses us or is too old.
+        """
+
+    async def stop(self) -> None:
+        """Finish the delivery in hand, acknowledge it, disconnect."""
+
+    async def publish(self, letter: Letter) -> None:
+        """Return when a stream has stored the letter. Raises ``Transient`` or ``Poison``."""
+
+    async def store_identity(self) -> str:
+        """Names the store behind the bus; another name means that the old store's messages are gone."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the service is connected and its consumers stand."""
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """What one durable consumer of a service takes from one stream."""
+
+    stream: str
+    subjects: tuple[str, ...]
+
+
+class Ears:
+    """Who handles what: the registry that every bus shares."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[type[Message], Handler[Any]] = {}
+        self._subjects: dict[str, list[str]] = {}
+
+    def hears(self, kind: type[M], whom: str, handler: Handler[M]) -> None:
+        """Register; one handler per kind.
+
+        Raises:
+            ValueError: the kind has a handler already.
+        """
+        if kind in self._handlers:
+            raise ValueError(f"{kind.__name__} is heard already")
+        self._handlers[kind] = handler
+        self._subjects.setdefault(stream_for(kind), []).append(subject_for(kind, whom))
+
+    def hearings(self) -> Sequence[Hearing]:
+        """The durable consumers that this service needs."""
+        return [Hearing(stream, tuple(sorted(subjects))) for stream, subjects in sorted(self._subjects.items())]
+
+    async def handle(self, message: Message) -> None:
+        """Give a sentence to its handler; a kind that nobody hears is none of this service's business."""
+        handler = self._handlers.get(type(message))
+        if handler is not None:
+            await handler(message)
+
+
+def back_off(delivery: int) -> timedelta:
+    """How long a message rests after its n-th failed delivery: 0.2 s, doubled each time, at most 30 s."""
+    return timedelta(seconds=min(30.0, 0.2 * 2 ** min(delivery - 1, 10)))

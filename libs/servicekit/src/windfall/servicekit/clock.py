@@ -1,0 +1,110 @@
+"""Time as services see it.
+
+Instants and durations of the product are *business time*: the time of the energy signal. Live, that is the wall clock.
+In a replay it is the trace's time at a speed-up, so that a day's windows, graces and rounds pass in seconds and
+every service agrees on them. Only transport deadlines (a gRPC call, an acknowledgement) are wall time.
+"""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from windfall.contracts.message import instant
+
+
+class Clock(Protocol):
+    """Everything that waits, waits here."""
+
+    def now(self) -> datetime:
+        """The business instant, in UTC."""
+
+    def wall(self, duration: timedelta) -> timedelta:
+        """How long a business duration lasts on the wall clock."""
+
+    async def sleep(self, duration: timedelta) -> None:
+        """Let a business duration pass; none or a negative one only yields."""
+
+    async def sleep_until(self, at: datetime) -> None:
+        """Wait for a business instant; one in the past only yields."""
+
+
+@dataclass(frozen=True)
+class SystemClock:
+    """Business time is wall time."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def wall(self, duration: timedelta) -> timedelta:
+        return duration
+
+    async def sleep(self, duration: timedelta) -> None:
+        await asyncio.sleep(max(0.0, duration.total_seconds()))
+
+    async def sleep_until(self, at: datetime) -> None:
+        await self.sleep(at - self.now())
+
+
+@dataclass(frozen=True)
+class ReplayClock:
+    """Business time is a trace's: ``trace_start`` at ``wall_start``, running ``speed`` times as fast as the wall."""
+
+    trace_start: datetime
+    wall_start: datetime
+    speed: float
+
+    def now(self) -> datetime:
+        return self.trace_start + (datetime.now(UTC) - self.wall_start) * self.speed
+
+    def wall(self, duration: timedelta) -> timedelta:
+        return duration / self.speed
+
+    async def sleep(self, duration: timedelta) -> None:
+        await asyncio.sleep(max(0.0, self.wall(duration).total_seconds()))
+
+    async def sleep_until(self, at: datetime) -> None:
+        await self.sleep(at - self.now())
+
+    def __str__(self) -> str:
+        return f"replay:{self.trace_start.isoformat()}@{self.wall_start.isoformat()}x{self.speed:g}"
+
+
+@dataclass(frozen=True)
+class LoopClock:
+    """Business time is the event loop's own: on a virtual loop a day passes in seconds, the same way every time."""
+
+    start: datetime
+
+    def now(self) -> datetime:
+        return self.start + timedelta(seconds=round(asyncio.get_running_loop().time(), 6))
+
+    def wall(self, duration: timedelta) -> timedelta:
+        return duration
+
+    async def sleep(self, duration: timedelta) -> None:
+        await asyncio.sleep(max(0.0, duration.total_seconds()))
+
+    async def sleep_until(self, at: datetime) -> None:
+        await self.sleep(at - self.now())
+
+
+_REPLAY = re.compile(r"^replay:(?P<trace>[^@]+)@(?P<wall>[^@]+)x(?P<speed>[0-9.]+)$")
+
+
+def parse_clock(text: str) -> SystemClock | ReplayClock:
+    """Read a clock from a setting: ``system`` or ``replay:<trace instant>@<wall instant>x<speed>``.
+
+    Raises:
+        ValueError: not one of these, an instant without a zone, or a speed that is not positive.
+    """
+    if text == "system":
+        return SystemClock()
+    match = _REPLAY.match(text)
+    if match is None:
+        raise ValueError(f"{text!r} is neither 'system' nor 'replay:<trace instant>@<wall instant>x<speed>'")
+    speed = float(match["speed"])
+    if not speed > 0:
+        raise ValueError(f"the speed in {text!r} must be over 0")
+    return ReplayClock(instant(match["trace"]), instant(match["wall"]), speed)

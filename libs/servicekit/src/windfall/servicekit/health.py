@@ -1,0 +1,82 @@
+"""Liveness and readiness over HTTP on loopback, answered by a thread: a stuck event loop cannot say so itself."""
+
+import asyncio
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from windfall.servicekit.errors import ExitCode, Mistake
+
+_BEAT_S = 1.0
+_STUCK_AFTER_S = 10.0
+
+
+class Health:
+    """Serves ``/livez`` (the event loop turns) and ``/readyz`` (the service can do its work).
+
+    Args:
+        port: loopback port; 0 takes a free one.
+        folder: where ``health.json`` says which port and process it is.
+        ready: asked at every ``/readyz``.
+
+    Raises:
+        Mistake: the port is in use.
+    """
+
+    def __init__(self, port: int, folder: Path, ready: Callable[[], bool]) -> None:
+        self._ready = ready
+        self._last_beat = time.monotonic()
+        self._timer: asyncio.TimerHandle | None = None
+        health = self
+
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                fine = {"/livez": health.live, "/readyz": health.live_and_ready}.get(self.path)
+                status = 404 if fine is None else 200 if fine() else 503
+                body = b"ok\n" if status == 200 else b"not ok\n"
+                self.send_response(status)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Probes are not news."""
+
+        try:
+            self._server = ThreadingHTTPServer(("127.0.0.1", port), Answer)
+        except OSError as error:
+            raise Mistake(
+                f"port {port} for health checks is in use ({error.strerror})",
+                "Set WINDFALL_HEALTH_PORT to a free one, or 0",
+                ExitCode.RESOURCE,
+            ) from error
+        self.port: int = self._server.server_address[1]
+        self._file = folder / "health.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file.write_text(json.dumps({"port": self.port, "pid": os.getpid()}))
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread.start()
+
+    def live(self) -> bool:
+        """Whether the event loop has turned lately."""
+        return time.monotonic() - self._last_beat < _STUCK_AFTER_S
+
+    def live_and_ready(self) -> bool:
+        return self.live() and self._ready()
+
+    def beat(self) -> None:
+        """Begin to beat on the running loop."""
+        self._last_beat = time.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(_BEAT_S, self.beat)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+        self._file.unlink(missing_ok=True)

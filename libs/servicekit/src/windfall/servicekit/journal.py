@@ -1,0 +1,174 @@
+"""A service's own memory: its state, what it has heard, and what it has still to say, in one SQLite file.
+
+Write-ahead log with ``synchronous=FULL``: when :meth:`Journal.commit` returns, a power cut keeps it. State, outbox and
+inbox change in one transaction, so that a crash leaves all of a decision or none. Everything ever said stays in the
+outbox table: a bus that lost its store can be told again.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ValidationError
+
+from windfall.contracts.envelope import Letter, seal
+from windfall.contracts.message import Message
+from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.servicekit.telemetry import outgoing_trace
+
+V = TypeVar("V", bound=BaseModel)
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS inbox (id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outbox (
+    position INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    subject TEXT NOT NULL,
+    headers TEXT NOT NULL,
+    body BLOB NOT NULL,
+    said INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS unsaid ON outbox (position) WHERE said = 0;
+"""
+
+
+@dataclass(frozen=True)
+class Unsaid:
+    """A letter that waits in the outbox."""
+
+    position: int
+    letter: Letter
+
+
+class Journal:
+    """One service's journal. Calls are synchronous: a commit is one small fsync.
+
+    Args:
+        path: the file; its folder is created. ``None`` keeps the journal in memory (a double for virtual-time fleets).
+        source: CloudEvents source of what is said from here, like ``/windfall/energy-watcher/site-a``.
+
+    Raises:
+        Mistake: the folder cannot be written, the file is not a journal, or the disk is full.
+    """
+
+    def __init__(self, path: Path | None, source: str) -> None:
+        self._source = source
+        self._name = str(path) if path else "memory"
+        try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
+            if path is not None:
+                self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+        except OSError as error:
+            raise Mistake(
+                f"cannot write the folder of {self._name} ({error.strerror})",
+                "Set WINDFALL_STATE_DIR to a folder that this user may write",
+                ExitCode.RESOURCE,
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise self._explained(error) from error
+
+    def load(self, key: str, kind: type[V]) -> V | None:
+        """The state last committed under a key; none when there never was one.
+
+        Raises:
+            Mistake: what stands there is not of this kind (written by another version, or damaged).
+        """
+        row = self._db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return None
+        try:
+            return kind.model_validate_json(row[0])
+        except ValidationError as error:
+            raise Mistake(
+                f"the journal {self._name} holds a {key!r} that this version cannot read",
+                "Run the version that wrote it, or move the journal away to start afresh",
+                ExitCode.RESOURCE,
+            ) from error
+
+    def commit(
+        self,
+        *,
+        state: Mapping[str, BaseModel] | None = None,
+        say: Sequence[Message] = (),
+        heard: UUID | None = None,
+    ) -> None:
+        """Keep a decision: new state, what follows to be said, and the message that was its cause. All or nothing.
+
+        A sentence whose id is in the outbox already is not said again. The current span's trace context goes along.
+
+        Raises:
+            Mistake: the disk is full or the file is damaged; nothing was kept.
+        """
+        trace = outgoing_trace()
+        letters = [seal(message, self._source, trace) for message in say]
+        with self._transaction():
+            for key, value in (state or {}).items():
+                self._db.execute(
+                    "INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                    (key, value.model_dump_json()),
+                )
+            self._db.executemany(
+                "INSERT OR IGNORE INTO outbox (id, subject, headers, body) VALUES (?, ?, ?, ?)",
+                [(letter.id, letter.subject, json.dumps(dict(letter.headers)), letter.body) for letter in letters],
+            )
+            if heard is not None:
+                self._db.execute("INSERT OR IGNORE INTO inbox VALUES (?)", (str(heard),))
+
+    def heard(self, message_id: UUID) -> bool:
+        """Whether a message was already the cause of a commit."""
+        return self._db.execute("SELECT 1 FROM inbox WHERE id = ?", (str(message_id),)).fetchone() is not None
+
+    def unsaid(self, limit: int = 100) -> tuple[Unsaid, ...]:
+        """What is still to be said, oldest first."""
+        rows = self._db.execute(
+            "SELECT position, subject, headers, body FROM outbox WHERE said = 0 ORDER BY position LIMIT ?", (limit,)
+        ).fetchall()
+        return tuple(Unsaid(row[0], Letter(row[1], json.loads(row[2]), row[3])) for row in rows)
+
+    def mark_said(self, positions: Sequence[int]) -> None:
+        """The bus has acknowledged these."""
+        with self._transaction():
+            self._db.executemany("UPDATE outbox SET said = 1 WHERE position = ?", [(place,) for place in positions])
+
+    def unsay_all(self) -> None:
+        """Say everything again: the bus lost its store. Listeners know the ids and take each once."""
+        with self._transaction():
+            self._db.execute("UPDATE outbox SET said = 0")
+
+    def close(self) -> None:
+        """Release the file. Uncommitted work does not exist, so nothing is lost."""
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise self._explained(error) from error
+
+    def _explained(self, error: sqlite3.DatabaseError) -> Mistake:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return Mistake(
+                f"the disk under {self._name} is full; the last decision was not kept and will be taken again",
+                "Free space and start again",
+                ExitCode.DISK_FULL,
+            )
+        return Mistake(
+            f"the journal {self._name} cannot be used ({error})",
+            "Check the disk; move the file away to start afresh: the bus still holds what was said",
+            ExitCode.RESOURCE,
+        )

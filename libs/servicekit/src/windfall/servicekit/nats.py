@@ -1,0 +1,369 @@
+"""The bus on NATS JetStream, through FastStream and nats-py.
+
+Why not FastStream's defaults: its acknowledgement policy drops a message whose handler raised, its pull subscriber
+never recovers a lost consumer or stream, and once its reconnect attempts are used up its fetch loop starves the event
+loop. So: manual acknowledgement, reconnect for ever, consumers declared and watched by us, and a closed connection ends
+the process.
+"""
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Final
+
+import nats.errors
+import nats.js.errors
+from faststream import AckPolicy
+from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
+from nats.aio.client import Client
+from nats.js import JetStreamContext, api
+from opentelemetry.trace import SpanKind
+
+from windfall.contracts.envelope import MESSAGE_ID, TRACEPARENT, Letter, Unreadable, unseal
+from windfall.contracts.message import Message
+from windfall.contracts.subjects import (
+    DEAD_STREAM,
+    EVENTS_STREAM,
+    MAX_MESSAGE_BYTES,
+    Retention,
+    Source,
+    StreamSpec,
+    dead_subject,
+)
+from windfall.servicekit.bus import ACK_WAIT, DEAD_REASON, DELIVERIES, Ears, Handler, Hearing, M, back_off
+from windfall.servicekit.errors import ExitCode, Mistake, Poison, Transient
+from windfall.servicekit.telemetry import outgoing_trace, span
+
+log = logging.getLogger(__name__)
+
+OLDEST_SERVER: Final = (2, 10, 0)
+"""Older servers ignore ``filter_subjects`` and stream sources' filters without a word."""
+
+_PUBLISH_TIMEOUT_S: Final = 5.0
+_WATCH_EVERY: Final = timedelta(seconds=1)
+_FETCH_TIMEOUT_S: Final = 5.0
+
+
+class NatsBus:
+    """See :class:`windfall.servicekit.bus.Bus`.
+
+    Args:
+        url: the server of this service's own domain.
+        service: durable name of its consumers.
+        streams: what the domain must have; declared at start and again when they are lost.
+        on_mistake: told when a handler meets something that a person must mend; the process should end.
+        on_store_lost: told when a stream had to be made anew, so that the outbox looks.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        service: str,
+        streams: Sequence[StreamSpec],
+        on_mistake: Callable[[Mistake], None],
+        on_store_lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._url = url
+        self._service = service
+        self._streams = streams
+        self._on_mistake = on_mistake
+        self._on_store_lost = on_store_lost
+        self._ears = Ears()
+        self._stopping = False
+        self._standing = False
+        self._watchdog: asyncio.Task[None] | None = None
+        self._broker = NatsBroker(
+            url,
+            name=service,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            connect_timeout=2,
+            ping_interval=5,
+            max_outstanding_pings=2,
+            closed_cb=self._closed,
+            error_cb=_tell_error,
+            disconnected_cb=self._disconnected,
+            reconnected_cb=self._reconnected,
+            logger=None,
+        )
+
+    def hears(self, kind: type[M], whom: str, handler: Handler[M]) -> None:
+        self._ears.hears(kind, whom, handler)
+
+    @property
+    def ready(self) -> bool:
+        return self._standing
+
+    async def start(self) -> None:
+        self._client: Client = await self._broker.connect()
+        version = self._client.connected_server_version
+        if (version.major, version.minor, version.patch) < OLDEST_SERVER:
+            found = f"{version.major}.{version.minor}.{version.patch}"
+            await self.stop()
+            raise Mistake(
+                f"the NATS server at {self._url} is {found}; its old filters would lose messages without a word",
+                f"Run nats-server {'.'.join(map(str, OLDEST_SERVER))} or newer",
+                ExitCode.SERVER,
+            )
+        self._jetstream: JetStreamContext = self._client.jetstream(timeout=_PUBLISH_TIMEOUT_S)
+        await self._declared()
+        for hearing in self._ears.hearings():
+            self._broker.subscriber(
+                hearing.subjects[0],
+                stream=JStream(hearing.stream, declare=False),
+                durable=self._service,
+                pull_sub=PullSub(batch_size=1, timeout=_FETCH_TIMEOUT_S),
+                ack_policy=AckPolicy.MANUAL,
+                decoder=_undecoded,
+                no_reply=True,
+            )(self._deliverer(hearing.stream))
+        await self._broker.start()
+        self._standing = True
+        self._watchdog = asyncio.create_task(self._watch(), name="bus-watchdog")
+
+    async def stop(self) -> None:
+        self._stopping = True
+        self._standing = False
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watchdog
+        with suppress(nats.errors.Error):
+            # A server that is gone cannot take our leave; what it has not acknowledged it will deliver again.
+            await self._broker.stop()
+
+    async def publish(self, letter: Letter) -> None:
+        if len(letter.body) > MAX_MESSAGE_BYTES:
+            raise Poison(f"body of {len(letter.body)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
+        operation = letter.headers.get("ce-type", letter.subject)
+        parent = {TRACEPARENT: letter.headers[TRACEPARENT]} if TRACEPARENT in letter.headers else None
+        if parent is None:
+            await self._stored(letter.subject, letter.body, dict(letter.headers))
+            return
+        with span(
+            f"send {operation}",
+            kind=SpanKind.PRODUCER,
+            parent=parent,
+            attributes=_messaging("send", letter),
+        ):
+            await self._stored(letter.subject, letter.body, {**letter.headers, **outgoing_trace()})
+
+    async def store_identity(self) -> str:
+        try:
+            info = await self._jetstream.stream_info(EVENTS_STREAM)
+        except (TimeoutError, nats.errors.Error) as error:
+            raise Transient(f"{EVENTS_STREAM} is not there ({type(error).__name__})") from error
+        return str(info.created)
+
+    async def _stored(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
+        try:
+            await self._jetstream.publish(subject, body, headers=headers, timeout=_PUBLISH_TIMEOUT_S)
+        except nats.errors.MaxPayloadError as error:
+            raise Poison(f"the server refuses {len(body)} bytes") from error
+        except (TimeoutError, nats.errors.Error) as error:
+            # A time-out may have been stored all the same: the message id makes saying it again safe.
+            raise Transient(f"{subject} was not acknowledged ({type(error).__name__}: {error})") from error
+
+    def _deliverer(self, stream: str) -> Callable[..., Awaitable[None]]:
+        async def deliver(body: bytes, message: NatsMessage) -> None:
+            await self._deliver(stream, message)
+
+        return deliver
+
+    async def _deliver(self, stream: str, delivered: NatsMessage) -> None:
+        raw = delivered.raw_message
+        letter = Letter(raw.subject, dict(raw.headers or {}), raw.data)
+        delivery = raw.metadata.num_delivered
+        progress = asyncio.create_task(_in_progress(raw))
+        try:
+            if delivery > DELIVERIES:
+                raise Poison(f"delivered {delivery - 1} times and never handled")
+            await self._hear(unseal(letter), letter, stream)
+            await raw.ack_sync()
+        except Transient as error:
+            wait = error.retry_after or back_off(delivery)
+            log.info("%s comes back in %.1f s: %s", letter.subject, wait.total_seconds(), error)
+            await raw.nak(delay=wait.total_seconds())
+        except (Poison, Unreadable) as error:
+            await self._bury(letter, str(error))
+            await raw.term()
+        except Mistake as error:
+            self._on_mistake(error)
+        except (TimeoutError, nats.errors.Error) as error:
+            # Not acknowledged: it will be delivered again, and the handler knows its id.
+            log.info("%s could not be acknowledged: %s", letter.subject, type(error).__name__)
+        finally:
+            progress.cancel()
+
+    async def _hear(self, message: Message, letter: Letter, stream: str) -> None:
+        with span(
+            f"process {letter.headers.get('ce-type', letter.subject)}",
+            kind=SpanKind.CONSUMER,
+            parent={TRACEPARENT: letter.headers.get(TRACEPARENT, "")},
+            attributes={**_messaging("process", letter), "messaging.consumer.group.name": self._service},
+        ):
+            await self._ears.handle(message)
+
+    async def _bury(self, letter: Letter, reason: str) -> None:
+        log.error("%s goes to the dead letters: %s", letter.subject, reason)
+        # Stored there before it is terminated here, so that a crash between leaves two copies and never none.
+        headers = {**letter.headers, DEAD_REASON: _one_line(reason)}
+        if letter.id:
+            headers[MESSAGE_ID] = f"dead-{self._service}-{letter.id}"
+        await self._stored(dead_subject(self._service, letter.subject), letter.body, headers)
+
+    async def _declared(self) -> bool:
+        """Make streams and consumers as the contracts have them; true when a stream was missing."""
+        made = False
+        while True:
+            try:
+                for spec in self._streams:
+                    made |= await declare_stream(self._jetstream, spec)
+                for hearing in self._ears.hearings():
+                    await self._jetstream.add_consumer(hearing.stream, _consumer(self._service, hearing))
+                return made
+            except (nats.js.errors.ServiceUnavailableError, nats.js.errors.NoStreamResponseError) as error:
+                log.warning("JetStream is not ready yet: %s", type(error).__name__)
+            except (nats.errors.TimeoutError, nats.errors.NoRespondersError) as error:
+                log.warning("the server does not answer yet: %s", type(error).__name__)
+            except nats.js.errors.APIError as error:
+                if error.code != 503:
+                    raise Mistake(
+                        f"the NATS server at {self._url} refuses our streams ({error.description})",
+                        "Give it JetStream, room on its disk and this service's permissions",
+                        ExitCode.SERVER,
+                    ) from error
+                log.warning("JetStream is not ready yet: %s", error.description)
+            await asyncio.sleep(_WATCH_EVERY.total_seconds())
+
+    async def _watch(self) -> None:
+        """Look for lost consumers and streams: FastStream's subscriber would wait on them for ever."""
+        while True:
+            await asyncio.sleep(_WATCH_EVERY.total_seconds())
+            try:
+                lost = await self._lost()
+                if lost:
+                    log.warning("%s lost on the server: declaring again", ", ".join(lost))
+                    await self._declared()
+                    for subscriber in self._broker.subscribers:
+                        await subscriber.stop()
+                        await subscriber.start()
+                    self._on_store_lost()
+                self._standing = self._client.is_connected
+            except (TimeoutError, nats.errors.Error) as error:
+                self._standing = False
+                log.info("the server does not answer the watchdog: %s", type(error).__name__)
+            except Mistake as error:
+                self._on_mistake(error)
+                return
+
+    async def _lost(self) -> list[str]:
+        lost = []
+        for hearing in self._ears.hearings():
+            try:
+                await self._jetstream.consumer_info(hearing.stream, self._service, timeout=2)
+            except nats.js.errors.NotFoundError:
+                lost.append(f"consumer of {hearing.stream}")
+        try:
+            await self._jetstream.stream_info(EVENTS_STREAM)
+        except nats.js.errors.NotFoundError:
+            lost.append(EVENTS_STREAM)
+        return lost
+
+    async def _disconnected(self) -> None:
+        self._standing = False
+
+    async def _reconnected(self) -> None:
+        # The server may have come back without its store.
+        self._on_store_lost()
+
+    async def _closed(self) -> None:
+        if self._stopping:
+            return
+        # The fetch loop would now spin without ever yielding, deaf to signals: end here, and be started again.
+        log.critical("the connection to %s is closed for good", self._url)
+        os._exit(ExitCode.SERVER)
+
+
+async def declare_stream(jetstream: JetStreamContext, spec: StreamSpec) -> bool:
+    """Make a stream as its specification says, or bring an existing one in line; true when it was missing."""
+    config = api.StreamConfig(
+        name=spec.name,
+        subjects=list(spec.subjects),
+        retention=api.RetentionPolicy.WORK_QUEUE if spec.retention is Retention.WORK_QUEUE else None,
+        max_bytes=spec.max_bytes,
+        max_age=spec.max_age.total_seconds(),
+        duplicate_window=spec.duplicate_window.total_seconds(),
+        discard=api.DiscardPolicy.NEW if spec.discard_new else api.DiscardPolicy.OLD,
+        storage=api.StorageType.FILE,
+        sources=[_source(source) for source in spec.sources] or None,
+    )
+    try:
+        info = await jetstream.stream_info(spec.name)
+    except nats.js.errors.NotFoundError:
+        with suppress(nats.js.errors.BadRequestError):
+            # Another service of the domain was faster with the same declaration.
+            await jetstream.add_stream(config)
+        return True
+    known = {(source.name, source.external.api if source.external else "") for source in info.config.sources or []}
+    wanted = {(source.stream, f"$JS.{source.domain}.API") for source in spec.sources}
+    if set(info.config.subjects or []) != set(spec.subjects) or known != wanted:
+        await jetstream.update_stream(config)
+    return False
+
+
+def _source(source: Source) -> api.StreamSource:
+    return api.StreamSource(
+        name=source.stream,
+        filter_subject=source.filter_subject,
+        external=api.ExternalStream(api=f"$JS.{source.domain}.API"),
+    )
+
+
+def _consumer(service: str, hearing: Hearing) -> api.ConsumerConfig:
+    return api.ConsumerConfig(
+        durable_name=service,
+        filter_subjects=list(hearing.subjects),
+        ack_policy=api.AckPolicy.EXPLICIT,
+        ack_wait=ACK_WAIT.total_seconds(),
+        max_ack_pending=1,
+        # We count and bury ourselves, so that nothing is dropped in silence; the server's bound is a last resort.
+        max_deliver=DELIVERIES * 4,
+    )
+
+
+def _messaging(operation: str, letter: Letter) -> dict[str, str | int]:
+    """Attributes of the OpenTelemetry messaging conventions."""
+    return {
+        "messaging.system": "nats",
+        "messaging.operation.name": operation,
+        "messaging.destination.name": letter.subject,
+        "messaging.message.id": letter.id,
+        "messaging.message.body.size": len(letter.body),
+    }
+
+
+async def _in_progress(raw: Any) -> None:
+    while True:
+        await asyncio.sleep(ACK_WAIT.total_seconds() / 3)
+        await raw.in_progress()
+
+
+async def _undecoded(message: Any) -> bytes:
+    body: bytes = message.body
+    return body
+
+
+async def _tell_error(error: Exception) -> None:
+    log.debug("nats: %s", error)
+
+
+def _one_line(text: str) -> str:
+    return json.dumps(text)[1:-1][:500]
+
+
+__all__ = ["DEAD_STREAM", "OLDEST_SERVER", "NatsBus", "declare_stream"]

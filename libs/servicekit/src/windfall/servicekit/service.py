@@ -1,0 +1,176 @@
+"""Puts a service together and keeps it standing until it is told to stop.
+
+A service's ``__main__`` names its settings, its streams and an ``attend`` that registers handlers and starts its loops;
+everything else is the same for all five.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeVar
+
+from windfall.contracts.subjects import StreamSpec
+from windfall.servicekit import telemetry
+from windfall.servicekit.bus import Bus
+from windfall.servicekit.clock import Clock, parse_clock
+from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.servicekit.health import Health
+from windfall.servicekit.journal import Journal
+from windfall.servicekit.nats import NatsBus
+from windfall.servicekit.outbox import Outbox
+from windfall.servicekit.settings import Settings, load
+
+log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass
+class Stand:
+    """What a service stands on. The same on a real machine and in a fleet on virtual time."""
+
+    service: str
+    whom: str
+    clock: Clock
+    journal: Journal
+    bus: Bus
+    outbox: Outbox
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the service should come to an end."""
+    mistake: Mistake | None = None
+    _tasks: dict[asyncio.Task[None], None] = field(default_factory=dict)
+    # A dictionary and not a set: what is cut is cut in the order in which it began, the same way every time.
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run a loop of the service; if it breaks, the service ends."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks[task] = None
+        task.add_done_callback(self._finished)
+        return task
+
+    def fail(self, mistake: Mistake) -> None:
+        """End the service: a person must mend something."""
+        self.mistake = self.mistake or mistake
+        self.stopping.set()
+
+    async def rise(self) -> None:
+        """Start to hear and to say."""
+        await self.bus.start()
+        self.spawn(self.outbox.run(), "outbox")
+
+    async def lie_down(self) -> None:
+        """Stop hearing, finish what is in hand. What is unsaid stays in the journal for the next start."""
+        await self.bus.stop()
+        await self.cut()
+        self.journal.close()
+
+    async def cut(self) -> None:
+        """End every loop at once, as a crash would."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, Mistake):
+            self.fail(error)
+            return
+        log.critical("%s broke", task.get_name(), exc_info=error)
+        self.fail(Mistake(f"{task.get_name()} broke: {error!r}", "See the log above", ExitCode.FAILED))
+
+
+Attend = Callable[[S, Stand], AbstractAsyncContextManager[None]]
+"""Registers handlers before it yields, and ends what it began afterwards."""
+
+
+def run(
+    service: str,
+    kind: type[S],
+    whom: Callable[[S], str],
+    streams: Callable[[S], Sequence[StreamSpec]],
+    attend: Attend[S],
+) -> NoReturn:
+    """Run a service until SIGTERM or SIGINT; the whole of a composition root.
+
+    Args:
+        service: the one name of the service.
+        kind: its settings.
+        whom: the site or federation that it serves.
+        streams: what its domain must have.
+        attend: puts handlers and loops on the stand.
+    """
+    logging.basicConfig(
+        level=os.environ.get("WINDFALL_LOG_LEVEL", "INFO").upper(),
+        format=f"%(asctime)s %(levelname)-7s {service} %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("nats").setLevel(logging.CRITICAL)
+    try:
+        settings = load(kind, _without_process_variables(kind, os.environ))
+        telemetry.set_up(service, whom(settings), settings.traces_file)
+        asyncio.run(_stand(service, settings, whom(settings), streams(settings), attend))
+    except Mistake as mistake:
+        sys.stderr.write(f"windfall {service}: {mistake}\n")
+        sys.exit(mistake.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    finally:
+        telemetry.tear_down()
+    sys.exit(ExitCode.OK)
+
+
+def _without_process_variables(kind: type[Settings], environ: "os._Environ[str]") -> dict[str, str]:
+    return {key: value for key, value in environ.items() if key.removeprefix("WINDFALL_").lower() in kind.model_fields}
+
+
+async def _stand(service: str, settings: S, whom: str, streams: Sequence[StreamSpec], attend: Attend[S]) -> None:
+    journal = Journal(settings.state_dir / f"{service}.sqlite", f"/windfall/{service}/{whom}")
+    stand: Stand
+
+    def fail(mistake: Mistake) -> None:
+        stand.fail(mistake)
+
+    def store_lost() -> None:
+        stand.outbox.recheck()
+
+    bus = NatsBus(settings.nats_url, service, streams, fail, store_lost)
+    stand = Stand(service, whom, parse_clock(settings.clock), journal, bus, Outbox(journal, bus))
+    health = Health(settings.health_port, settings.state_dir, lambda: bus.ready)
+    health.beat()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stand.stopping.set)
+    try:
+        async with attend(settings, stand):
+            rising = loop.create_task(stand.rise())
+            stopped = loop.create_task(stand.stopping.wait())
+            await asyncio.wait([rising, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if rising.done():
+                rising.result()
+                log.info("%s stands for %s", service, whom)
+            rising.cancel()
+            await stopped
+        await _last_words(stand)
+    finally:
+        health.close()
+        await stand.lie_down()
+    if stand.mistake is not None:
+        raise stand.mistake
+
+
+async def _last_words(stand: Stand) -> None:
+    """Give the outbox a moment; what it cannot say now waits in the journal."""
+    stand.outbox.wake()
+    try:
+        async with asyncio.timeout(2.0):
+            await stand.outbox.emptied()
+    except TimeoutError:
+        log.info("some words wait in the journal for the next start")

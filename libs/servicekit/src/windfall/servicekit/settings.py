@@ -1,0 +1,94 @@
+"""Settings: read once from the environment, validated as a whole, frozen.
+
+A field ``state_dir`` is read from ``WINDFALL_STATE_DIR``. Unset variables take the field's default; every mistake is
+reported at once, before anything starts.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from windfall.contracts.message import Name
+from windfall.contracts.subjects import HUB
+from windfall.servicekit.clock import parse_clock
+from windfall.servicekit.errors import Mistake
+
+PREFIX = "WINDFALL_"
+
+
+def _clock(text: str) -> str:
+    parse_clock(text)
+    return text
+
+
+class Settings(BaseModel):
+    """What every service is told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    """NATS server of this service's own domain: the site's, or the hub's."""
+    state_dir: Path
+    """Folder of this service alone: its journal and whatever it keeps. It is created when missing."""
+    clock: Annotated[str, AfterValidator(_clock)] = "system"
+    """``system``, or ``replay:<trace instant>@<wall instant>x<speed>`` for a demo or a rehearsal."""
+    health_port: int = Field(default=0, ge=0, le=65535)
+    """Loopback port of the liveness and readiness endpoint; 0 takes a free one. It is written to ``health.json``."""
+    traces_file: Path | None = None
+    """Spans as JSON lines. Spans also go by OTLP when ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set."""
+
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seconds(cls, given: Any) -> Any:
+        """Durations may be plain seconds, beside ISO 8601 like ``PT10M``."""
+        if not isinstance(given, dict):
+            return given
+        durations = {name for name, field in cls.model_fields.items() if "timedelta" in str(field.annotation)}
+        return {key: _number(value) if key in durations else value for key, value in given.items()}
+
+
+def _number(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _not_the_hub(site: str) -> str:
+    if site == HUB:
+        raise ValueError(f"a site cannot be called {HUB!r}: that is the hub's domain")
+    return site
+
+
+class SiteSettings(Settings):
+    """What every service of a site is told."""
+
+    site: Annotated[Name, AfterValidator(_not_the_hub)]
+    """Name of the site: its JetStream domain and the last token of its subjects."""
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load(kind: type[S], environ: Mapping[str, str]) -> S:
+    """Read one service's settings.
+
+    Raises:
+        Mistake: naming every variable that is wrong or missing, in one line.
+    """
+    given = {name: environ[variable] for name in kind.model_fields if (variable := PREFIX + name.upper()) in environ}
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        wrong = "; ".join(_explain(mistake["loc"], mistake["msg"]) for mistake in error.errors())
+        raise Mistake(f"settings are wrong: {wrong}", "Set these variables and start again") from error
+
+
+def _explain(where: tuple[int | str, ...], message: str) -> str:
+    variable = PREFIX + str(where[0]).upper() if where else "settings"
+    return f"{variable}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,136 @@
+"""Traces: one per window, from the signal to the aggregated model, over NATS headers and gRPC metadata.
+
+Spans are OpenTelemetry's. They go as JSON lines to a file when one is set (the demo, a rehearsal) and by OTLP when
+``OTEL_EXPORTER_OTLP_ENDPOINT`` is. Without either, spans cost almost nothing. Names and attributes follow the
+messaging and RPC semantic conventions (1.4x, ``messaging.operation.name``); our own start with ``windfall.``.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import Link, Span, SpanKind, format_span_id, format_trace_id
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from windfall.servicekit.errors import ExitCode, Mistake
+
+_W3C = TraceContextTextMapPropagator()
+Attribute = str | int | float | bool
+
+
+class JsonLines(SpanExporter):
+    """Spans as one JSON object a line, appended whole, so that a cut file loses at most its last line.
+
+    Raises:
+        Mistake: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise Mistake(
+                f"cannot write spans to {path} ({error.strerror})",
+                "Set WINDFALL_TRACES_FILE to a file that this user may write, or unset it",
+                ExitCode.RESOURCE,
+            ) from error
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        try:
+            self._file.write("".join(json.dumps(_line(span)) + "\n" for span in spans))
+        except OSError:
+            # A full disk must not stop training; the exporter's caller counts the failure.
+            return SpanExportResult.FAILURE
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        self._file.close()
+
+
+def _line(span: ReadableSpan) -> dict[str, object]:
+    identity = span.get_span_context()
+    assert identity is not None
+    return {
+        "name": span.name,
+        "kind": span.kind.name.lower(),
+        "trace_id": format_trace_id(identity.trace_id),
+        "span_id": format_span_id(identity.span_id),
+        "parent_id": format_span_id(span.parent.span_id) if span.parent else None,
+        "start_unix_ns": span.start_time,
+        "end_unix_ns": span.end_time,
+        "status": span.status.status_code.name.lower(),
+        "attributes": dict(span.attributes or {}),
+        "links": [
+            {"trace_id": format_trace_id(link.context.trace_id), "span_id": format_span_id(link.context.span_id)}
+            for link in span.links
+        ],
+        "resource": {key: value for key, value in span.resource.attributes.items() if not key.startswith("telemetry.")},
+    }
+
+
+def set_up(service: str, whom: str, traces_file: Path | None, environ: Mapping[str, str] = os.environ) -> None:
+    """Name this process and send its spans where the settings say. Called once, by the composition root."""
+    resource = Resource({"service.name": service, "service.namespace": "windfall", "windfall.whom": whom})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    if traces_file is not None:
+        provider.add_span_processor(SimpleSpanProcessor(JsonLines(traces_file)))
+    if environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        # Imported here: it costs 10 MiB that most processes of a demo do not need.
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+
+
+def tear_down() -> None:
+    """Flush what has not been exported."""
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, TracerProvider):
+        provider.shutdown()
+
+
+@contextmanager
+def span(
+    name: str,
+    *,
+    kind: SpanKind = SpanKind.INTERNAL,
+    parent: Mapping[str, str] | None = None,
+    links: Sequence[Mapping[str, str]] = (),
+    root: bool = False,
+    attributes: Mapping[str, Attribute | None] | None = None,
+) -> Iterator[Span]:
+    """One span, current within the block.
+
+    Args:
+        name: low-cardinality name.
+        kind: OpenTelemetry span kind.
+        parent: W3C headers of the parent; none takes the current span.
+        links: W3C headers of the spans that this one follows without being their child (fan-in).
+        root: start a trace of its own whatever is current.
+        attributes: by their dotted names; those that are none are left out.
+    """
+    context = Context() if root else _W3C.extract(parent) if parent is not None else None
+    found = (trace.get_current_span(_W3C.extract(link)).get_span_context() for link in links)
+    with trace.get_tracer("windfall").start_as_current_span(
+        name,
+        context=context,
+        kind=kind,
+        links=[Link(linked) for linked in found if linked.is_valid],
+        attributes={key: value for key, value in (attributes or {}).items() if value is not None},
+    ) as current:
+        yield current
+
+
+def outgoing_trace() -> dict[str, str]:
+    """W3C headers of the current span; empty without one."""
+    headers: dict[str, str] = {}
+    _W3C.inject(headers)
+    return headers

@@ -1,0 +1,290 @@
+"""The bus in memory: JetStream's promises without a server.
+
+A :class:`MemoryDomain` is one server's store. Durable consumers survive their bus, as they do on a server; ids are kept
+once; sourcing links carry events from site to hub and orders from hub to site, and can be cut and healed.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from opentelemetry.trace import SpanKind
+
+from windfall.contracts.envelope import MESSAGE_ID, TRACEPARENT, Letter, Unreadable, unseal
+from windfall.contracts.message import Message
+from windfall.contracts.subjects import MAX_MESSAGE_BYTES, Source, StreamSpec, dead_subject
+from windfall.servicekit.bus import DEAD_REASON, DELIVERIES, Ears, Handler, Hearing, M, back_off
+from windfall.servicekit.errors import Mistake, Poison, Transient
+from windfall.servicekit.telemetry import outgoing_trace, span
+
+
+@dataclass
+class _Stored:
+    sequence: int
+    letter: Letter
+
+
+@dataclass
+class _Consumer:
+    subjects: tuple[str, ...]
+    position: int = 0
+    deliveries: int = 0
+    """Of the message at the position: at most one is outstanding."""
+
+
+@dataclass
+class _Stream:
+    spec: StreamSpec
+    letters: list[_Stored] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    consumers: dict[str, _Consumer] = field(default_factory=dict)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
+class _Link:
+    """One sourcing: from a stream of the origin into a stream of the target."""
+
+    target: "MemoryDomain"
+    target_stream: str
+    source: Source
+    position: int = 0
+    generation: int = 0
+    """Of the target's store when the position was last right."""
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """NATS subject matching: ``*`` is one token, a last ``>`` is one or more."""
+    wanted, given = pattern.split("."), subject.split(".")
+    for position, part in enumerate(wanted):
+        if part == ">":
+            return len(given) > position
+        if position >= len(given) or part not in ("*", given[position]):
+            return False
+    return len(wanted) == len(given)
+
+
+class MemoryDomain:
+    """One JetStream domain. ``lag`` is how long a sourced message takes."""
+
+    def __init__(self, name: str, lag: timedelta = timedelta(milliseconds=2)) -> None:
+        self.name = name
+        self._lag = lag
+        self._streams: dict[str, _Stream] = {}
+        self._links: list[_Link] = []
+        self._generation = 0
+        self._cut: set[str] = set()
+        self._neighbours: dict[str, MemoryDomain] = {}
+        self.reachable = True
+
+    def join(self, other: "MemoryDomain") -> None:
+        """Connect two domains, as a leaf connection does."""
+        self._neighbours[other.name] = other
+        other._neighbours[self.name] = self
+
+    def cut(self, other: str) -> None:
+        """Cut the link; both sides go on by themselves."""
+        self._cut.add(other)
+        self._neighbours[other]._cut.add(self.name)
+
+    def heal(self, other: str) -> None:
+        """Mend the link; what was stored meanwhile flows in order."""
+        neighbour = self._neighbours[other]
+        self._cut.discard(other)
+        neighbour._cut.discard(self.name)
+        for domain in (self, neighbour):
+            for name in domain._streams:
+                domain._flow(name)
+
+    def wipe(self) -> None:
+        """Lose the store, as a replaced disk does."""
+        lost = list(self._streams.values())
+        self._streams.clear()
+        self._generation += 1
+        for link in self._links:
+            link.position = 0
+        for stream in lost:
+            stream.arrived.set()
+
+    def declare(self, specs: Sequence[StreamSpec]) -> None:
+        """Make what is missing and attach its sources."""
+        for spec in specs:
+            if spec.name in self._streams:
+                continue
+            self._streams[spec.name] = _Stream(spec)
+            for source in spec.sources:
+                origin = self._neighbours.get(source.domain)
+                if origin is not None:
+                    origin._link(self, spec.name, source)
+                    origin._flow(source.stream)
+
+    def consumer(self, service: str, hearing: Hearing) -> _Consumer:
+        consumers = self._streams[hearing.stream].consumers
+        consumer = consumers.setdefault(service, _Consumer(hearing.subjects))
+        consumer.subjects = hearing.subjects
+        return consumer
+
+    def store(self, letter: Letter) -> None:
+        """Keep a letter in the stream that captures its subject.
+
+        Raises:
+            Transient: no stream does, or the server is away.
+        """
+        if not self.reachable:
+            raise Transient(f"{self.name} is away")
+        for name, stream in self._streams.items():
+            if any(matches(pattern, letter.subject) for pattern in stream.spec.subjects):
+                self._keep(name, letter)
+                return
+        raise Transient(f"no stream captures {letter.subject}")
+
+    def letters(self, stream: str) -> list[Letter]:
+        """What a stream holds, oldest first."""
+        return [stored.letter for stored in self._streams[stream].letters] if stream in self._streams else []
+
+    @property
+    def identity(self) -> str:
+        return f"{self.name}-{self._generation}"
+
+    def stream(self, name: str) -> _Stream | None:
+        return self._streams.get(name)
+
+    def _keep(self, name: str, letter: Letter) -> None:
+        stream = self._streams[name]
+        if letter.id:
+            if letter.id in stream.ids:
+                return
+            stream.ids.add(letter.id)
+        stream.letters.append(_Stored(len(stream.letters) + 1, letter))
+        arrived, stream.arrived = stream.arrived, asyncio.Event()
+        arrived.set()
+        self._flow(name)
+
+    def _link(self, target: "MemoryDomain", target_stream: str, source: Source) -> None:
+        known = [link for link in self._links if link.target is target and link.target_stream == target_stream]
+        if not known:
+            self._links.append(_Link(target, target_stream, source, generation=target._generation))
+
+    def _flow(self, name: str) -> None:
+        for link in self._links:
+            if link.source.stream == name and link.target.name not in self._cut:
+                asyncio.get_running_loop().call_later(self._lag.total_seconds(), self._copy, link)
+
+    def _copy(self, link: _Link) -> None:
+        origin = self._streams.get(link.source.stream)
+        if link.target.name in self._cut or not self.reachable or not link.target.reachable or origin is None:
+            return
+        if link.target.stream(link.target_stream) is None:
+            return
+        if link.generation != link.target._generation:
+            link.position, link.generation = 0, link.target._generation
+        fresh, link.position = origin.letters[link.position :], len(origin.letters)
+        for stored in fresh:
+            if link.source.filter_subject is None or matches(link.source.filter_subject, stored.letter.subject):
+                link.target._keep(link.target_stream, stored.letter)
+
+
+class MemoryBus:
+    """See :class:`windfall.servicekit.bus.Bus`."""
+
+    def __init__(
+        self,
+        domain: MemoryDomain,
+        service: str,
+        streams: Sequence[StreamSpec],
+        on_mistake: Callable[[Mistake], None] = lambda mistake: None,
+        on_store_lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._domain = domain
+        self._service = service
+        self._streams = streams
+        self._on_mistake = on_mistake
+        self._on_store_lost = on_store_lost
+        self._ears = Ears()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.ready = False
+
+    def hears(self, kind: type[M], whom: str, handler: Handler[M]) -> None:
+        self._ears.hears(kind, whom, handler)
+
+    async def start(self) -> None:
+        self._domain.declare(self._streams)
+        for hearing in self._ears.hearings():
+            self._domain.consumer(self._service, hearing)
+            self._tasks.append(asyncio.create_task(self._consume(hearing), name=f"{self._service}-{hearing.stream}"))
+        self.ready = True
+
+    async def stop(self) -> None:
+        self.ready = False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    async def publish(self, letter: Letter) -> None:
+        if len(letter.body) > MAX_MESSAGE_BYTES:
+            raise Poison(f"body of {len(letter.body)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
+        await asyncio.sleep(0)
+        if TRACEPARENT not in letter.headers:
+            self._domain.store(letter)
+            return
+        parent = {TRACEPARENT: letter.headers[TRACEPARENT]}
+        with span(f"send {letter.headers.get('ce-type')}", kind=SpanKind.PRODUCER, parent=parent):
+            self._domain.store(Letter(letter.subject, {**letter.headers, **outgoing_trace()}, letter.body))
+
+    async def store_identity(self) -> str:
+        if not self._domain.reachable:
+            raise Transient(f"{self._domain.name} is away")
+        self._domain.declare(self._streams)
+        return self._domain.identity
+
+    async def _consume(self, hearing: Hearing) -> None:
+        while True:
+            stream = self._domain.stream(hearing.stream)
+            if stream is None:
+                self._domain.declare(self._streams)
+                self._on_store_lost()
+                continue
+            consumer = self._domain.consumer(self._service, hearing)
+            waiting = next(
+                (
+                    stored
+                    for stored in stream.letters[consumer.position :]
+                    if any(matches(subject, stored.letter.subject) for subject in consumer.subjects)
+                ),
+                None,
+            )
+            if waiting is None or not self._domain.reachable:
+                await stream.arrived.wait()
+                continue
+            consumer.deliveries += 1
+            rest = await self._deliver(waiting.letter, consumer.deliveries)
+            if rest is None:
+                consumer.position = waiting.sequence
+                consumer.deliveries = 0
+            else:
+                await asyncio.sleep(rest.total_seconds())
+
+    async def _deliver(self, letter: Letter, delivery: int) -> timedelta | None:
+        """None when the message is done with, else how long it rests."""
+        try:
+            if delivery > DELIVERIES:
+                raise Poison(f"delivered {delivery - 1} times and never handled")
+            await self._hear(unseal(letter), letter)
+        except Transient as error:
+            return error.retry_after or back_off(delivery)
+        except (Poison, Unreadable) as error:
+            headers = {**letter.headers, DEAD_REASON: str(error)}
+            if letter.id:
+                headers[MESSAGE_ID] = f"dead-{self._service}-{letter.id}"
+            self._domain.store(Letter(dead_subject(self._service, letter.subject), headers, letter.body))
+        except Mistake as error:
+            self._on_mistake(error)
+            return back_off(delivery)
+        return None
+
+    async def _hear(self, message: Message, letter: Letter) -> None:
+        parent = {TRACEPARENT: letter.headers.get(TRACEPARENT, "")}
+        with span(f"process {letter.headers.get('ce-type')}", kind=SpanKind.CONSUMER, parent=parent):
+            await self._ears.handle(message)

@@ -1,0 +1,226 @@
+"""What every bus promises, held by the real one and by the double that ships."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import nats
+import pytest
+
+from windfall.contracts.commands import ReleaseNode
+from windfall.contracts.envelope import Letter, seal
+from windfall.contracts.events import SignalRecovered, WindowClosed, WindowOpened
+from windfall.contracts.message import Message
+from windfall.contracts.subjects import DEAD_STREAM, site_streams
+from windfall.servicekit.bus import DEAD_REASON, Bus
+from windfall.servicekit.errors import Mistake, Poison, Transient
+from windfall.servicekit.nats import NatsBus
+from windfall.servicekit.testing.fixtures import started_server
+from windfall.servicekit.testing.memory_bus import MemoryBus, MemoryDomain
+
+SITE = "site-a"
+STREAMS = site_streams(SITE)
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@dataclass
+class Place:
+    """A domain to connect to, real or in memory."""
+
+    bus: Callable[[str], Bus]
+    dead: Callable[[], Awaitable[list[Letter]]]
+    mistakes: list[Mistake] = field(default_factory=list)
+
+
+@pytest.fixture(params=["memory", "nats"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    mistakes: list[Mistake] = []
+    if request.param == "memory":
+        domain = MemoryDomain(SITE)
+
+        async def buried() -> list[Letter]:
+            return domain.letters(DEAD_STREAM)
+
+        yield Place(lambda service: MemoryBus(domain, service, STREAMS, mistakes.append), buried, mistakes)
+        return
+    async with started_server(tmp_path) as server:
+
+        async def dead() -> list[Letter]:
+            client = await nats.connect(server.url)
+            jetstream = client.jetstream()
+            info = await jetstream.stream_info(DEAD_STREAM)
+            found = [await jetstream.get_msg(DEAD_STREAM, seq) for seq in range(1, info.state.messages + 1)]
+            await client.close()
+            return [Letter(raw.subject or "", raw.headers or {}, raw.data or b"") for raw in found]
+
+        yield Place(lambda service: NatsBus(server.url, service, STREAMS, mistakes.append), dead, mistakes)
+
+
+def opened(minute: int = 0, window: UUID | None = None) -> WindowOpened:
+    at = NOON + timedelta(minutes=minute)
+    return WindowOpened(
+        id=uuid4(), at=at, site=SITE, window_id=window or uuid4(), intensity_g_per_kwh=20, expected_close_at=None
+    )
+
+
+def closed(window: UUID) -> WindowClosed:
+    return WindowClosed(id=uuid4(), at=NOON, site=SITE, window_id=window, reason="dirty", crossed_at=NOON)
+
+
+class Ear:
+    """Hears, remembers, and can be told to fail."""
+
+    def __init__(self, until: int) -> None:
+        self.heard: list[Message] = []
+        self.failures: list[Exception] = []
+        self.enough = asyncio.Event()
+        self._until = until
+
+    async def __call__(self, message: Message) -> None:
+        self.heard.append(message)
+        if len(self.heard) >= self._until:
+            self.enough.set()
+        if self.failures:
+            raise self.failures.pop(0)
+
+    async def wait(self) -> list[Message]:
+        async with asyncio.timeout(20):
+            await self.enough.wait()
+        return self.heard
+
+
+async def say(bus: Bus, *messages: Message) -> None:
+    for message in messages:
+        await bus.publish(seal(message, "/windfall/test"))
+
+
+async def test_what_is_said_is_heard_in_order_across_kinds(place: Place) -> None:
+    speaker, listener, ear = place.bus("energy-watcher"), place.bus("provisioner"), Ear(until=4)
+    listener.hears(WindowOpened, SITE, ear)
+    listener.hears(WindowClosed, SITE, ear)
+    await speaker.start()
+    await listener.start()
+    first, second = uuid4(), uuid4()
+    said = [opened(0, first), closed(first), opened(1, second), closed(second)]
+    await say(speaker, *said)
+    assert await ear.wait() == said
+    await listener.stop()
+    await speaker.stop()
+
+
+async def test_a_sentence_said_twice_is_kept_once(place: Place) -> None:
+    bus, ear = place.bus("provisioner"), Ear(until=2)
+    bus.hears(WindowOpened, SITE, ear)
+    await bus.start()
+    once, last = opened(), opened(1)
+    await say(bus, once, once, last)
+    assert await ear.wait() == [once, last]
+    await bus.stop()
+
+
+async def test_a_service_hears_after_its_restart_what_was_said_meanwhile(place: Place) -> None:
+    speaker, ear = place.bus("energy-watcher"), Ear(until=1)
+    await speaker.start()
+    before = place.bus("provisioner")
+    before.hears(WindowOpened, SITE, ear)
+    await before.start()
+    first, meanwhile = opened(), opened(1)
+    await say(speaker, first)
+    await ear.wait()
+    await before.stop()
+    await say(speaker, meanwhile)
+    after, later = place.bus("provisioner"), Ear(until=1)
+    after.hears(WindowOpened, SITE, later)
+    await after.start()
+    assert await later.wait() == [meanwhile]
+    await after.stop()
+    await speaker.stop()
+
+
+async def test_transient_comes_back_and_the_next_waits(place: Place) -> None:
+    bus, ear = place.bus("provisioner"), Ear(until=3)
+    ear.failures = [Transient("not yet", timedelta(milliseconds=50))]
+    bus.hears(WindowOpened, SITE, ear)
+    await bus.start()
+    first, second = opened(), opened(1)
+    await say(bus, first, second)
+    assert await ear.wait() == [first, first, second]
+    await bus.stop()
+
+
+async def test_poison_is_buried_with_its_reason_and_the_next_goes_on(place: Place) -> None:
+    bus, ear = place.bus("provisioner"), Ear(until=2)
+    ear.failures = [Poison("it never works")]
+    bus.hears(WindowOpened, SITE, ear)
+    await bus.start()
+    bad, good = opened(), opened(1)
+    await say(bus, bad, good)
+    assert await ear.wait() == [bad, good]
+    (letter,) = await place.dead()
+    assert letter.subject == f"windfall.dead.provisioner.windfall.v1.window.opened.{SITE}"
+    assert letter.headers[DEAD_REASON] == "it never works"
+    assert letter.body == bad.model_dump_json().encode()
+    await bus.stop()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "because"),
+    [
+        (lambda letter: replace(letter, body=b"{"), "window.opened"),
+        (lambda letter: replace(letter, body=b"\xff\xfe"), "window.opened"),
+        (lambda letter: replace(letter, headers={}), "specversion"),
+        (lambda letter: replace(letter, headers={**letter.headers, "ce-type": "windfall.v1.what.is"}), "unknown"),
+        (lambda letter: replace(letter, body=letter.body.replace(b"site-a", b"site-b")), "but says"),
+    ],
+    ids=["cut", "not-text", "bare", "unknown", "forged-site"],
+)
+async def test_what_is_no_sentence_is_buried(place: Place, break_it: Callable[[Letter], Letter], because: str) -> None:
+    bus, ear = place.bus("provisioner"), Ear(until=1)
+    bus.hears(WindowOpened, SITE, ear)
+    await bus.start()
+    good = opened(1)
+    await bus.publish(break_it(seal(opened(), "/windfall/test")))
+    await say(bus, good)
+    assert await ear.wait() == [good]
+    (letter,) = await place.dead()
+    assert because in letter.headers[DEAD_REASON]
+    await bus.stop()
+
+
+async def test_commands_are_a_work_queue(place: Place) -> None:
+    bus, ear = place.bus("provisioner"), Ear(until=1)
+    bus.hears(ReleaseNode, SITE, ear)
+    await bus.start()
+    order = ReleaseNode(id=uuid4(), at=NOON, site=SITE)
+    await say(bus, order)
+    assert await ear.wait() == [order]
+    await bus.stop()
+
+
+async def test_an_oversized_sentence_is_poison_to_its_speaker(place: Place) -> None:
+    bus = place.bus("provisioner")
+    await bus.start()
+    with pytest.raises(Poison, match="over the limit"):
+        await bus.publish(Letter(f"windfall.v1.window.opened.{SITE}", {}, b"x" * 300_000))
+    await bus.stop()
+
+
+async def test_a_mistake_in_a_handler_is_told_to_the_service(place: Place) -> None:
+    bus, ear = place.bus("provisioner"), Ear(until=1)
+    ear.failures = [Mistake("the disk is full", "Free space")]
+    bus.hears(SignalRecovered, SITE, ear)
+    await bus.start()
+    await say(bus, SignalRecovered(id=uuid4(), at=NOON, site=SITE, point_time=NOON))
+    await ear.wait()
+    await bus.stop()
+    assert [mistake.cause for mistake in place.mistakes] == ["the disk is full"]
+
+
+def test_one_handler_per_kind() -> None:
+    bus = MemoryBus(MemoryDomain(SITE), "provisioner", STREAMS)
+    bus.hears(WindowOpened, SITE, Ear(1))
+    with pytest.raises(ValueError, match="heard already"):
+        bus.hears(WindowOpened, "*", Ear(1))

@@ -1,0 +1,85 @@
+"""The composition root of federation-coordinator."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import NoReturn
+
+import torch
+
+from windfall.contracts.subjects import StreamSpec, hub_streams
+from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_server
+from windfall.contracts.v1.training_pb2_grpc import add_TrainingServicer_to_server
+from windfall.federation_coordinator.app import Coordinator, Model
+from windfall.federation_coordinator.evaluation import held_out_loss
+from windfall.federation_coordinator.rounds import Federation
+from windfall.federation_coordinator.settings import CoordinatorSettings
+from windfall.federation_coordinator.store import ModelStore
+from windfall.federation_coordinator.training import TrainingService
+from windfall.lowcomm.layout import flatten, layout_of
+from windfall.lowcomm.outer import parse_outer
+from windfall.servicekit.errors import Mistake
+from windfall.servicekit.link_probe import LinkProbeServicer
+from windfall.servicekit.rpc import serve
+from windfall.servicekit.service import Stand, run
+from windfall.tasks.registry import load_task
+
+
+@asynccontextmanager
+async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[None]:
+    torch.set_num_threads(1)
+    try:
+        task = load_task(settings.task, settings.task_settings)
+    except ValueError as error:
+        raise Mistake(f"the task is wrong: {error}", "Mend WINDFALL_TASK or WINDFALL_TASK_SETTINGS") from error
+    first = task.model(settings.seed).state_dict()
+    layout = layout_of(first)
+    store = ModelStore(settings.state_dir / "models", layout, parse_outer(settings.outer), settings.codec)
+    journaled = stand.journal.load("federation", Federation)
+    if journaled is None:
+        digest = store.initialise(flatten(first, layout))
+    else:
+        digest = journaled.base_digest
+        store.check(journaled.round, digest)
+    evaluate = None
+    if settings.held_out_dir is not None:
+        evaluate = held_out_loss(task, layout, store, settings.held_out_dir)
+    coordinator = Coordinator(
+        stand,
+        settings.federation,
+        Model(settings.task, settings.task_settings, layout, settings.codec),
+        settings.policy,
+        store,
+        digest,
+        settings.silence,
+        asyncio.to_thread,
+        evaluate,
+    )
+    server = await serve(
+        settings.listen,
+        [
+            partial(add_TrainingServicer_to_server, TrainingService(coordinator, settings.sites)),
+            partial(add_LinkProbeServicer_to_server, LinkProbeServicer()),
+        ],
+        settings.tls,
+        insecure=settings.insecure,
+    )
+    coordinator.attend()
+    try:
+        yield
+    finally:
+        await server.stop()
+        coordinator.rest()
+
+
+def streams(settings: CoordinatorSettings) -> Sequence[StreamSpec]:
+    return hub_streams(settings.sites)
+
+
+def main() -> NoReturn:
+    run("federation-coordinator", CoordinatorSettings, lambda settings: settings.federation, streams, attend)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,328 @@
+"""The coordinator at work: hear → decide → journal → say, and the memberships that are open right now."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from windfall.contracts.commands import StopFederation
+from windfall.contracts.events import ContributionRefused, NodeProfiled, RoundEvaluated
+from windfall.contracts.message import Message, derived_id
+from windfall.contracts.v1 import training_pb2 as pb
+from windfall.federation_coordinator import rounds
+from windfall.federation_coordinator.checks import Refusal, check_manifest
+from windfall.federation_coordinator.rounds import Contribution, Decision, Federation, Phase, Policy, Word
+from windfall.federation_coordinator.store import ModelStore
+from windfall.lowcomm.layout import Layout
+from windfall.servicekit.service import Stand
+from windfall.servicekit.telemetry import outgoing_trace, span
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_STATE = "federation"
+
+
+class Offload(Protocol):
+    """Runs blocking work beside the event loop: ``asyncio.to_thread``, or in place on virtual time."""
+
+    def __call__(self, work: Callable[..., T], /, *arguments: object) -> Awaitable[T]: ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is trained, and how its contributions travel."""
+
+    task: str
+    task_settings: str
+    layout: Layout
+    codec: str
+
+
+class Coordinator:
+    """One federation. Decisions are taken on the event loop and journaled before anything follows from them."""
+
+    def __init__(
+        self,
+        stand: Stand,
+        name: str,
+        model: Model,
+        policy: Policy,
+        store: ModelStore,
+        first_digest: str,
+        silence: timedelta,
+        offload: Offload,
+        evaluate: Callable[[int], float] | None = None,
+    ) -> None:
+        self.stand = stand
+        self.model = model
+        self.store = store
+        self._policy = policy
+        self._silence = silence
+        self._offload = offload
+        self._evaluate = evaluate
+        self._streams: dict[str, asyncio.Queue[pb.Directive]] = {}
+        self._silent: dict[str, asyncio.TimerHandle] = {}
+        self._rearm = asyncio.Event()
+        self._fresh_model = asyncio.Event()
+        self._bytes_down = 0
+        self._pushing: set[tuple[str, int]] = set()
+        self.state = stand.journal.load(_STATE, Federation) or Federation(name=name, base_digest=first_digest)
+
+    def attend(self) -> None:
+        """Register handlers and start the loops; after a restart, go on where the journal stands."""
+        self.stand.bus.hears(NodeProfiled, "*", self._profiled)
+        self.stand.bus.hears(StopFederation, self.state.name, self._stop)
+        for member in self.state.members.values():
+            self._watch_silence(member.site, member.attempt)
+        self.stand.spawn(self._keep_time(), "rounds")
+        if self._evaluate is not None:
+            self.stand.spawn(self._keep_score(self._evaluate), "evaluation")
+        self._commit(self.state, Decision(merge=self.state.phase is Phase.MERGING))
+
+    # --- heard on the bus ---------------------------------------------------------------------------------------------
+
+    async def _profiled(self, event: NodeProfiled) -> None:
+        self._commit(rounds.profiled(self.state, event), Decision(), event.id)
+
+    async def _stop(self, command: StopFederation) -> None:
+        if not self.stand.journal.heard(command.id):
+            state, decision = rounds.stop(self.state, self.stand.clock.now(), self._policy)
+            self._commit(state, decision, command.id)
+
+    # --- asked over gRPC ----------------------------------------------------------------------------------------------
+
+    def join(self, site: str, window_id: UUID, lease_token: int) -> int:
+        """Admit a site and give its attempt number. Raises ``rounds.Fenced``."""
+        now = self.stand.clock.now()
+        state, decision = rounds.join(self.state, site, window_id, lease_token, now, self._policy)
+        self._commit(state, decision)
+        attempt = state.attempts[site]
+        self._watch_silence(site, attempt)
+        return attempt
+
+    async def directives(self, site: str, attempt: int) -> AsyncIterator[pb.Directive]:
+        """What a member is told for as long as its stream is open. Raises ``rounds.NotMember``."""
+        decision = rounds.resume(self.state, site, attempt)
+        queue: asyncio.Queue[pb.Directive] = asyncio.Queue()
+        self._streams[site] = queue
+        self._tell(decision.tell)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            if self._streams.get(site) is queue:
+                del self._streams[site]
+
+    def beat(self, site: str, attempt: int) -> None:
+        """The member lives."""
+        member = self.state.members.get(site)
+        if member is not None and member.attempt == attempt:
+            self._watch_silence(site, attempt)
+
+    def pulled(self, nbytes: int) -> None:
+        """So many bytes of a base went down."""
+        self._bytes_down += nbytes
+
+    def leave(self, site: str, attempt: int) -> None:
+        """The member is going; what it pushed counts."""
+        self._end_membership(site, attempt, "drained")
+
+    async def receive(self, manifest: pb.Manifest, chunks: AsyncIterator[bytes]) -> bool:
+        """Take a contribution in; true when it had been accepted already. Raises ``Refusal``."""
+        key = (manifest.key.site, manifest.key.attempt)
+        if self.accepted(manifest.key):
+            return True
+        try:
+            check_manifest(manifest, self.state, self.model.layout, self.model.codec)
+            if key in self._pushing:
+                raise Refusal("member", f"{manifest.key.site} pushes this contribution already")
+            self._pushing.add(key)
+            try:
+                await self._store(manifest, chunks)
+            finally:
+                self._pushing.discard(key)
+        except Refusal as refusal:
+            self._refused(manifest, refusal)
+            raise
+        return False
+
+    def accepted(self, key: pb.ContributionKey) -> bool:
+        """Whether this contribution counts in the current round."""
+        known = any(one.order == (key.site, key.attempt) for one in self.state.contributions)
+        return known and key.round == self.state.round and key.federation == self.state.name
+
+    async def _store(self, manifest: pb.Manifest, chunks: AsyncIterator[bytes]) -> None:
+        key = manifest.key
+        incoming = await self._offload(self.store.incoming, key.round, key.site, key.attempt)
+        try:
+            if manifest.offset != incoming.received:
+                raise Refusal("size", f"bytes from {manifest.offset} are offered, {incoming.received} are wanted")
+            async for chunk in chunks:
+                await self._offload(incoming.write, chunk)
+            final = self.store.contribution_path(key.round, key.site, key.attempt)
+            await self._offload(incoming.seal, manifest.sha256, final)
+            # The round may have been merged while the bytes came: what is late does not count, and says so.
+            check_manifest(manifest, self.state, self.model.layout, self.model.codec)
+        except Refusal:
+            incoming.discard()
+            raise
+        finally:
+            incoming.pause()
+        contribution = Contribution(
+            site=key.site,
+            attempt=key.attempt,
+            tokens=manifest.tokens,
+            steps=manifest.steps,
+            loss_nats=manifest.loss,
+            bytes_up=manifest.total_bytes,
+            partial=manifest.partial,
+            sha256=manifest.sha256,
+            codec=manifest.codec,
+            trace=outgoing_trace(),
+        )
+        state, decision = rounds.accept(self.state, contribution, self.stand.clock.now(), self._policy)
+        self._commit(state, decision)
+
+    def _refused(self, manifest: pb.Manifest, refusal: Refusal) -> None:
+        key = manifest.key
+        if key.site not in self.state.attempts:
+            # A stranger's name is not worth an event of that site.
+            log.warning("refused a contribution of unknown site: %s", refusal.detail)
+            return
+        cause = f"{self.state.name}/{key.round}/{key.attempt}/{refusal.reason}/{manifest.sha256[:64]}"
+        event = ContributionRefused(
+            id=derived_id(cause, ContributionRefused.topic, key.site),
+            at=self.stand.clock.now(),
+            site=key.site,
+            federation=self.state.name,
+            round=key.round,
+            attempt=key.attempt,
+            reason=refusal.reason,
+            detail=refusal.detail,
+        )
+        self._commit(self.state, Decision(say=(event,)))
+
+    # --- loops --------------------------------------------------------------------------------------------------------
+
+    async def _keep_time(self) -> None:
+        while True:
+            self._rearm.clear()
+            at = rounds.next_instant(self.state)
+            waits: set[asyncio.Future[object]] = {asyncio.ensure_future(self._rearm.wait())}
+            if at is not None:
+                waits.add(asyncio.ensure_future(self.stand.clock.sleep_until(at)))
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+            state, decision = rounds.tick(self.state, self.stand.clock.now(), self._policy)
+            if state is not self.state:
+                self._commit(state, decision)
+
+    async def _merge(self) -> None:
+        contributions = sorted(self.state.contributions, key=lambda one: one.order)
+        number = self.state.round
+        with span(
+            "round",
+            root=True,
+            links=[one.trace for one in contributions],
+            attributes={"windfall.federation": self.state.name, "windfall.round": number},
+        ):
+            around = outgoing_trace()
+            digest = await self._offload(self.store.merge, number, contributions)
+            for one in contributions:
+                # Closes the window's own trace: from the wind to the weights.
+                with span("merge", parent=one.trace, links=[around], attributes={"windfall.round": number}):
+                    pass
+            down, self._bytes_down = self._bytes_down, 0
+            now = self.stand.clock.now()
+            state, decision = rounds.merged(self.state, digest, down, now, self._policy)
+            self._commit(state, decision)
+        log.info("round %d completed by %s", number, ", ".join(one.site for one in contributions))
+        await self._offload(self.store.prune, state.round)
+
+    async def _keep_score(self, evaluate: Callable[[int], float]) -> None:
+        """Evaluate the newest model whenever there is one; models that came and went meanwhile are skipped."""
+        while True:
+            self._fresh_model.clear()
+            state = self.state
+            loss = await self._offload(evaluate, state.round)
+            event = RoundEvaluated(
+                id=derived_id(f"{state.name}/{state.round}", RoundEvaluated.topic, state.name),
+                at=self.stand.clock.now(),
+                federation=state.name,
+                round=state.round,
+                model_digest=state.base_digest,
+                loss_nats=round(loss, 4),
+            )
+            say: tuple[Message, ...] = (event,)
+            if state.phase is Phase.FINISHED:
+                say = (event, rounds.finished(state, self.stand.clock.now()))
+            self._commit(self.state, Decision(say=say))
+            await self._fresh_model.wait()
+
+    # --- after a decision ---------------------------------------------------------------------------------------------
+
+    def _commit(self, state: Federation, decision: Decision, heard: UUID | None = None) -> None:
+        if state.phase is Phase.FINISHED and self._evaluate is None:
+            decision += Decision(say=(rounds.finished(state, self.stand.clock.now()),))
+        self.stand.journal.commit(state={_STATE: state}, say=decision.say, heard=heard)
+        moved = state.base_digest != self.state.base_digest or state.phase is not self.state.phase
+        self.state = state
+        self.stand.outbox.wake()
+        self._tell(decision.tell)
+        self._rearm.set()
+        if moved and (state.phase is Phase.FINISHED or state.phase is Phase.RUNNING or state.phase is Phase.DARK):
+            self._fresh_model.set()
+        if decision.merge:
+            self.stand.spawn(self._merge(), "merge")
+
+    def _tell(self, words: tuple[Word, ...]) -> None:
+        for word in words:
+            queue = self._streams.get(word.site)
+            if queue is not None:
+                queue.put_nowait(self._directive(word))
+
+    def _directive(self, word: Word) -> pb.Directive:
+        state = self.state
+        if word.kind == "opened":
+            return pb.Directive(
+                round_opened=pb.RoundOpened(
+                    round=state.round,
+                    base_digest=state.base_digest,
+                    base_bytes=self.model.layout.nbytes,
+                    local_steps=self._policy.steps or 0,
+                    micro_batch=self._policy.micro_batch or state.micro_batches.get(word.site, 0),
+                )
+            )
+        if word.kind == "finish":
+            return pb.Directive(finish_round=pb.FinishRound(round=state.round))
+        return pb.Directive(stop=pb.Stop(reason="the federation is finished"))
+
+    def _watch_silence(self, site: str, attempt: int) -> None:
+        if (timer := self._silent.pop(site, None)) is not None:
+            timer.cancel()
+        self._silent[site] = asyncio.get_running_loop().call_later(
+            self._silence.total_seconds(), self._end_membership, site, attempt, "silent"
+        )
+
+    def _end_membership(self, site: str, attempt: int, reason: str) -> None:
+        now = self.stand.clock.now()
+        why = "silent" if reason == "silent" else "drained"
+        state, decision = rounds.leave(self.state, site, attempt, why, now, self._policy)  # type: ignore[arg-type]
+        if state is not self.state:
+            if (timer := self._silent.pop(site, None)) is not None:
+                timer.cancel()
+            self._commit(state, decision)
+
+    def rest(self) -> None:
+        """Forget the timers of open memberships."""
+        for timer in self._silent.values():
+            timer.cancel()
+        self._silent.clear()

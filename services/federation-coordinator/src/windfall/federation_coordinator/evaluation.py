@@ -1,0 +1,27 @@
+"""The committed model's loss on data that lies on the hub and that no site trains on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from windfall.federation_coordinator.store import ModelStore
+from windfall.lowcomm.layout import Layout, unflatten
+from windfall.servicekit.errors import Mistake
+from windfall.tasks.task import Task
+
+
+def held_out_loss(task: Task, layout: Layout, store: ModelStore, folder: Path) -> Callable[[int], float]:
+    """A function from a round's number to the loss, in nats, of the model from which that round starts.
+
+    Raises:
+        Mistake: from the function, when the folder holds nothing to evaluate on.
+    """
+    model = task.model(seed=0)
+
+    def evaluate(round_number: int) -> float:
+        model.load_state_dict(unflatten(store.load(round_number), layout))
+        try:
+            return task.evaluate(model, folder)
+        except ValueError as error:
+            raise Mistake(f"cannot evaluate: {error}", "Set WINDFALL_HELD_OUT_DIR to a folder with data") from error
+
+    return evaluate

@@ -1,0 +1,152 @@
+"""The ``Training`` service: gRPC in, coordinator out. It translates and refuses; it decides nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import grpc
+
+from windfall.contracts.v1 import training_pb2 as pb
+from windfall.contracts.v1 import training_pb2_grpc as rpc
+from windfall.federation_coordinator.app import Coordinator
+from windfall.federation_coordinator.checks import Refusal
+from windfall.federation_coordinator.rounds import Fenced, NotMember
+from windfall.servicekit.rpc import CHUNK_BYTES, serving
+
+PROTOCOL = 1
+HEARTBEAT = timedelta(seconds=1)
+"""How often a member says that it lives, in wall time."""
+
+_CODES = {
+    "lease": grpc.StatusCode.FAILED_PRECONDITION,
+    "round": grpc.StatusCode.FAILED_PRECONDITION,
+    "base": grpc.StatusCode.FAILED_PRECONDITION,
+    "member": grpc.StatusCode.FAILED_PRECONDITION,
+    "size": grpc.StatusCode.INVALID_ARGUMENT,
+    "codec": grpc.StatusCode.INVALID_ARGUMENT,
+    "layout": grpc.StatusCode.INVALID_ARGUMENT,
+    "digest": grpc.StatusCode.INVALID_ARGUMENT,
+    "not-finite": grpc.StatusCode.INVALID_ARGUMENT,
+    "tokens": grpc.StatusCode.INVALID_ARGUMENT,
+}
+
+
+class TrainingService(rpc.TrainingServicer):
+    """See ``proto/windfall/contracts/v1/training.proto``."""
+
+    def __init__(
+        self, coordinator: Coordinator, sites: tuple[str, ...], heartbeat: timedelta = HEARTBEAT
+    ) -> None:
+        self._heartbeat = heartbeat
+        self._coordinator = coordinator
+        self._sites = frozenset(sites)
+
+    async def Join(self, request: pb.JoinRequest, context: Any) -> pb.JoinReply:  # noqa: N802 - gRPC's name
+        with serving(context, "Training/Join", {"windfall.site": request.site}):
+            await self._check_join(request, context)
+            coordinator = self._coordinator
+            try:
+                attempt = coordinator.join(request.site, UUID(request.window_id), request.lease_token)
+            except Fenced as fenced:
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(fenced))
+            except ValueError:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "window_id is not a UUID")
+            tensors = [
+                pb.Tensor(name=spec.name, shape=spec.shape, dtype=spec.dtype)
+                for spec in coordinator.model.layout.tensors
+            ]
+            return pb.JoinReply(
+                attempt=attempt,
+                task=coordinator.model.task,
+                task_settings_json=coordinator.model.task_settings,
+                tensors=tensors,
+                codec=coordinator.model.codec,
+                heartbeat_interval_ms=round(self._heartbeat.total_seconds() * 1000),
+            )
+
+    async def Heartbeat(  # noqa: N802
+        self, beats: AsyncIterator[pb.Beat], context: Any
+    ) -> AsyncIterator[pb.Directive]:
+        first = await anext(aiter(beats), None)
+        if first is None:
+            return
+        site, attempt = first.site, first.attempt
+        listening = asyncio.get_running_loop().create_task(self._listen(beats, site, attempt))
+        try:
+            async for directive in self._coordinator.directives(site, attempt):
+                yield directive
+        except NotMember as ended:
+            await context.abort(grpc.StatusCode.NOT_FOUND, str(ended))
+        finally:
+            listening.cancel()
+
+    async def Pull(self, request: pb.PullRequest, context: Any) -> AsyncIterator[pb.PullFrame]:  # noqa: N802
+        with serving(context, "Training/Pull", {"windfall.site": request.site}):
+            state = self._coordinator.state
+            if request.base_digest != state.base_digest:
+                await context.abort(grpc.StatusCode.NOT_FOUND, "this base is not the current one")
+            base = self._coordinator.store.base(state.round)
+            if request.offset > base.nbytes:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the base has {base.nbytes} bytes")
+            # The open file stays what it was, even when the next round prunes its name.
+            with base.path.open("rb") as file:
+                file.seek(base.data_start + request.offset)
+                while block := file.read(CHUNK_BYTES):
+                    self._coordinator.pulled(len(block))
+                    yield pb.PullFrame(data=block)
+
+    async def Progress(self, request: pb.ContributionKey, context: Any) -> pb.PushProgress:  # noqa: N802
+        coordinator = self._coordinator
+        accepted = coordinator.accepted(request)
+        known = request.site in coordinator.state.members
+        received = coordinator.store.received(request.round, request.site, request.attempt) if known else 0
+        return pb.PushProgress(received_bytes=received, accepted=accepted)
+
+    async def Push(self, frames: AsyncIterator[pb.PushFrame], context: Any) -> pb.PushReceipt:  # noqa: N802
+        source = aiter(frames)
+        first = await anext(source, None)
+        if first is None or first.WhichOneof("kind") != "manifest":
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a contribution begins with its manifest")
+        assert first is not None
+        key = first.manifest.key
+        with serving(context, "Training/Push", {"windfall.site": key.site, "windfall.round": key.round}):
+            try:
+                duplicate = await self._coordinator.receive(first.manifest, _data(source))
+            except Refusal as refusal:
+                await context.abort(_CODES[refusal.reason], f"{refusal.reason}: {refusal.detail}")
+            return pb.PushReceipt(duplicate=duplicate)
+
+    async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveReply:  # noqa: N802
+        with serving(context, "Training/Leave", {"windfall.site": request.site}):
+            self._coordinator.leave(request.site, request.attempt)
+            return pb.LeaveReply()
+
+    async def _listen(self, beats: AsyncIterator[pb.Beat], site: str, attempt: int) -> None:
+        self._coordinator.beat(site, attempt)
+        async for beat in beats:
+            self._coordinator.beat(beat.site, beat.attempt)
+
+    async def _check_join(self, request: pb.JoinRequest, context: Any) -> None:
+        state = self._coordinator.state
+        if request.protocol != PROTOCOL:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"protocol {request.protocol} is not spoken here; this coordinator speaks {PROTOCOL}",
+            )
+        if request.federation != state.name:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no federation {request.federation!r} here")
+        if self._sites and request.site not in self._sites:
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED, f"{request.site!r} is not a site of {request.federation}"
+            )
+        if request.lease_token < 1:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "a site joins under a lease")
+
+
+async def _data(frames: AsyncIterator[pb.PushFrame]) -> AsyncIterator[bytes]:
+    async for frame in frames:
+        if frame.WhichOneof("kind") != "data":
+            raise Refusal("size", "a second manifest in one stream")
+        yield frame.data

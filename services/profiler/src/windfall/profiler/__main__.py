@@ -1,0 +1,39 @@
+"""Starts the profiler: ``python -m windfall.profiler``."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from windfall.contracts.subjects import site_streams
+from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_server
+from windfall.profiler import app
+from windfall.profiler.probe import KNOWN
+from windfall.profiler.profile import Goals
+from windfall.profiler.settings import ProfilerSettings
+from windfall.servicekit import rpc
+from windfall.servicekit.link_probe import LinkProbeServicer
+from windfall.servicekit.service import Stand, run
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def attend(settings: ProfilerSettings, stand: Stand) -> AsyncIterator[None]:
+    server = await rpc.serve(settings.listen, [partial(add_LinkProbeServicer_to_server, LinkProbeServicer())])
+    log.info("answers link probes on port %d", server.port)
+    app.attend(stand, KNOWN[settings.probe](settings), Goals(settings.target_round))
+    try:
+        yield
+    finally:
+        await server.stop()
+
+
+if __name__ == "__main__":
+    run(
+        "profiler",
+        ProfilerSettings,
+        lambda settings: settings.site,
+        lambda settings: site_streams(settings.site),
+        attend,
+    )

@@ -1,0 +1,132 @@
+"""Runs the compute benchmark in a child process that cannot outlive its limits.
+
+torch never enters this process: the child is a program run by path (``child/torch_bench.py``, which says more), and
+every line that it prints is a :class:`~windfall.profiler.profile.Compute` with one part. A driver that hangs, memory
+that runs out or a torch that crashes costs the parts that were not yet said, and nothing else.
+"""
+
+import asyncio
+import hashlib
+import math
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from importlib import metadata
+from pathlib import Path
+
+from windfall.profiler.profile import COMPUTE_PARTS, Compute, Host, absent, merge
+
+TORCH_BENCH = Path(__file__).with_name("child") / "torch_bench.py"
+
+LOADING = timedelta(seconds=60)
+"""torch takes two seconds to load on an idle machine, and many times that on a busy disk."""
+AIM = 0.6
+"""Share of the budget that the benchmark plans with; the rest is for a machine too slow to keep to the plan."""
+_REAPING_S = 5.0
+
+# The node may be training already. OpenMP threads that spin while they wait take the cores from it, and on a busy
+# two-core machine some steps took 100 times as long as on a quiet one. Passive ones stay near, and are about half as
+# slow again at small micro-batches when it is quiet. What the environment says goes first.
+_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+class TorchBench:
+    """Measures with torch.
+
+    Args:
+        budget: wall time to measure for, once torch is loaded.
+        loading: wall time to load torch in.
+        python: the interpreter's command line.
+        program: the benchmark.
+    """
+
+    def __init__(
+        self,
+        budget: timedelta,
+        loading: timedelta = LOADING,
+        python: Sequence[str] = (sys.executable,),
+        program: Path = TORCH_BENCH,
+    ) -> None:
+        self._budget = budget
+        self._loading = loading
+        self._python = python
+        self._program = program
+
+    @property
+    def version(self) -> str:
+        benchmark = hashlib.sha256(self._program.read_bytes()).hexdigest()[:12]
+        try:
+            return f"{self._program.stem} {benchmark}, torch {metadata.version('torch')}"
+        except metadata.PackageNotFoundError:
+            return f"{self._program.stem} {benchmark}, no torch"
+
+    async def compute(self, host: Host) -> Compute:
+        try:
+            child = await self._started(host.cpu_cores)
+        except OSError as error:
+            return Compute(missing=absent(COMPUTE_PARTS, f"the benchmark cannot be started ({error.strerror})"))
+        try:
+            return await self._heard(child)
+        finally:
+            await _ended(child)
+
+    async def _started(self, threads: int) -> Process:
+        lifetime = self._loading + self._budget
+        return await asyncio.create_subprocess_exec(
+            *self._python,
+            str(self._program),
+            f"--budget-s={AIM * self._budget.total_seconds()}",
+            f"--threads={threads}",
+            f"--lifetime-s={math.ceil(lifetime.total_seconds()) + 1}",
+            env=_ENVIRONMENT | os.environ,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            start_new_session=True,  # so that whatever it starts ends with it
+        )
+
+    async def _heard(self, child: Process) -> Compute:
+        """What the child says until it ends or its time is over."""
+        assert child.stdout is not None
+        found = Compute()
+        loaded = False
+        try:
+            async with asyncio.timeout(self._loading.total_seconds()) as limit:
+                async for line in child.stdout:
+                    found = merge(found, Compute.model_validate_json(line))
+                    if not loaded:
+                        limit.reschedule(asyncio.get_running_loop().time() + self._budget.total_seconds())
+                    loaded = True
+                code = await child.wait()
+        except TimeoutError:
+            told = "measured" if loaded else "loaded torch"
+            within = self._budget if loaded else self._loading
+            return _unfinished(found, f"the benchmark had not {told} within {within.total_seconds():g} s")
+        except ValueError:
+            return _unfinished(found, "the benchmark said something that cannot be read")
+        return found if code == 0 else _unfinished(found, f"the benchmark {_died(code)}; its own words are in the log")
+
+
+def _unfinished(found: Compute, why: str) -> Compute:
+    """Keep what was said; whatever was not is missing for this reason."""
+    silent = tuple(part for part in COMPUTE_PARTS if not getattr(found, part) and part not in found.missing)
+    if found.step_s_by_micro_batch:
+        return merge(found, Compute(missing=absent((*silent, "step_s_by_micro_batch.more"), why)))
+    return merge(found, Compute(missing=absent(silent, why)))
+
+
+def _died(code: int) -> str:
+    return f"ended with code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+
+
+async def _ended(child: Process) -> None:
+    """Kill the child with all that it started, and reap it."""
+    if child.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    # A process that hangs inside a driver ignores even SIGKILL; it must not take us along.
+    with suppress(TimeoutError):
+        await asyncio.wait_for(child.wait(), _REAPING_S)

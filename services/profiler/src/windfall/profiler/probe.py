@@ -1,0 +1,66 @@
+"""The ports to whatever is measured, and the sets of adapters that a setting can name.
+
+A probe answers within its own limits and does not raise: what it could not find out is missing from its reading, with
+the reason. Each is one file; a new vendor is one more.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from windfall.profiler.bench import TorchBench
+from windfall.profiler.cpu import Cpu
+from windfall.profiler.fixed import FixedProbe
+from windfall.profiler.link import CoordinatorLink
+from windfall.profiler.profile import Compute, Host, Link
+from windfall.profiler.settings import ProfilerSettings
+
+
+class HostProbe(Protocol):
+    """What the node is. Takes milliseconds."""
+
+    async def host(self) -> Host: ...
+
+
+class ComputeProbe(Protocol):
+    """What the node's processors can do. Takes seconds, so that a reading is kept as long as it stays true."""
+
+    @property
+    def version(self) -> str:
+        """Changes when the benchmark, or the runtime that it measures with, does."""
+
+    async def compute(self, host: Host) -> Compute:
+        """Measure with no more than the cores of ``host``."""
+
+
+class LinkProbe(Protocol):
+    """The way to the coordinator. Moves a bounded number of bytes."""
+
+    async def link(self) -> Link: ...
+
+
+@dataclass(frozen=True)
+class Probes:
+    """One of each."""
+
+    host: HostProbe
+    compute: ComputeProbe
+    link: LinkProbe
+
+
+def node(settings: ProfilerSettings) -> Probes:
+    """The node that this process runs on."""
+    return Probes(
+        host=Cpu(),
+        compute=TorchBench(settings.bench_budget),
+        link=CoordinatorLink(settings.coordinator, settings.link_bytes),
+    )
+
+
+def fixed(settings: ProfilerSettings) -> Probes:
+    """A node that is known beforehand."""
+    probe = FixedProbe()
+    return Probes(probe, probe, probe)
+
+
+KNOWN: dict[str, Callable[[ProfilerSettings], Probes]] = {"node": node, "fixed": fixed}

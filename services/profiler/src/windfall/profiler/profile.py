@@ -1,0 +1,183 @@
+"""What a node is worth: readings become one measurement, and a measurement becomes training settings.
+
+Nothing here reads a device or a clock. A reading that could not be taken is none, and its part is named in ``missing``
+with the reason; a part is called what :class:`~windfall.contracts.events.Measured` calls it.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from windfall.contracts.events import Measured, NodeProfiled, NodeReady, Recommendation
+from windfall.contracts.message import derived_id
+
+COMPUTE_PARTS = ("matmul_gflops", "memory_bandwidth_gb_per_s", "step_s_by_micro_batch")
+LINK_PARTS = ("link_rtt_ms", "link_up_mb_per_s", "link_down_mb_per_s")
+
+NEAR_BEST = 0.95
+"""A smaller micro-batch with this share of the best throughput is preferred: it costs less memory, and a site that is
+told to stop finishes its step sooner."""
+
+
+class Reading(BaseModel):
+    """What one probe found."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    missing: dict[str, str] = Field(default_factory=dict)
+    """Part that is missing → why."""
+
+
+class Host(Reading):
+    """What the node is, as far as this process may use it."""
+
+    cpu_model: str
+    cpu_cores: int = Field(ge=1)
+    """Logical cores that affinity and cgroup quota leave to this process."""
+    memory_bytes: int = Field(ge=0)
+    """Physical memory, or the cgroup's limit when that is lower."""
+    platform: str = ""
+    """Operating system and machine, like ``Linux x86_64``."""
+
+
+class Compute(Reading):
+    """What the node's processor can do."""
+
+    matmul_gflops: float | None = Field(default=None, ge=0)
+    memory_bandwidth_gb_per_s: float | None = Field(default=None, ge=0)
+    step_s_by_micro_batch: dict[int, float] = Field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every part has a value. A slow node that got to some micro-batches only has given its answer."""
+        return all(getattr(self, part) for part in COMPUTE_PARTS)
+
+
+class Link(Reading):
+    """How far away the coordinator is, and how wide the way is. MB is 10⁶ bytes."""
+
+    link_rtt_ms: float | None = Field(default=None, ge=0)
+    link_up_mb_per_s: float | None = Field(default=None, ge=0)
+    link_down_mb_per_s: float | None = Field(default=None, ge=0)
+
+
+class Benchmarked(BaseModel):
+    """A compute reading kept for the next window, with the fingerprint under which it was taken."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fingerprint: str
+    compute: Compute
+
+
+@dataclass(frozen=True)
+class Goals:
+    """What training settings should reach."""
+
+    target_round: timedelta
+    """Wall time of one round's local steps."""
+    fallback_micro_batch: int = 8
+    """Recommended when no step could be measured."""
+    fallback_local_steps: int = 50
+    """Recommended when no step could be measured."""
+
+
+def absent(parts: tuple[str, ...], why: str) -> dict[str, str]:
+    """The same reason for every part."""
+    return dict.fromkeys(parts, why)
+
+
+def fingerprint(host: Host, benchmark: str) -> str:
+    """Sixteen hexadecimal digits that change when hardware, its share, the platform or the benchmark change.
+
+    Args:
+        benchmark: version of the benchmark and of the runtime that it measures with.
+    """
+    identity = host.model_dump_json(exclude={"missing"}) + "\n" + benchmark
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def reusable(kept: Benchmarked | None, now: str) -> Compute | None:
+    """The kept compute reading, when it is complete and was taken under the fingerprint of ``now``."""
+    if kept is None or kept.fingerprint != now or not kept.compute.complete:
+        return None
+    return kept.compute
+
+
+def merge(earlier: Compute, later: Compute) -> Compute:
+    """Both readings in one; where both speak, the later is right."""
+    steps = earlier.step_s_by_micro_batch | later.step_s_by_micro_batch
+    told = later.model_dump(exclude_unset=True, exclude_none=True)
+    told |= {"step_s_by_micro_batch": steps, "missing": earlier.missing | later.missing}
+    return earlier.model_copy(update=told)
+
+
+def summarise(mark: str, host: Host, compute: Compute, link: Link) -> Measured:
+    """One measurement out of three readings. Every part without a value stands in ``missing``."""
+    measured = Measured(
+        fingerprint=mark,
+        cpu_model=host.cpu_model,
+        cpu_cores=host.cpu_cores,
+        memory_bytes=host.memory_bytes,
+        matmul_gflops=compute.matmul_gflops,
+        memory_bandwidth_gb_per_s=compute.memory_bandwidth_gb_per_s,
+        step_s_by_micro_batch=compute.step_s_by_micro_batch,
+        link_rtt_ms=link.link_rtt_ms,
+        link_up_mb_per_s=link.link_up_mb_per_s,
+        link_down_mb_per_s=link.link_down_mb_per_s,
+    )
+    parts = COMPUTE_PARTS + LINK_PARTS
+    without = [part for part in parts if getattr(measured, part) in (None, {})]
+    reasons = host.missing | compute.missing | link.missing
+    missing = {part: why for part, why in reasons.items() if part in without or part not in parts}
+    missing |= {part: "its probe said nothing of it" for part in without if part not in missing}
+    return measured.model_copy(update={"missing": missing})
+
+
+def recommend(measured: Measured, goals: Goals) -> Recommendation:
+    """Settings for this node: the smallest micro-batch near the best throughput, and steps to fill the target round."""
+    rates = _samples_per_s(measured.step_s_by_micro_batch)
+    round_s = goals.target_round.total_seconds()
+    if not rates:
+        why = measured.missing.get("step_s_by_micro_batch", "nothing was measured")
+        return Recommendation(
+            micro_batch=goals.fallback_micro_batch,
+            local_steps=goals.fallback_local_steps,
+            because=f"No training step could be measured ({why}), so the defaults stand.",
+        )
+    fastest = max(rates, key=lambda batch: rates[batch])
+    chosen = min(batch for batch, rate in rates.items() if rate >= NEAR_BEST * rates[fastest])
+    step_s = measured.step_s_by_micro_batch[chosen]
+    steps = max(1, int(round_s / step_s))
+    best = "the best measured" if chosen == fastest else f"within 5 % of the best, {rates[fastest]:.3g} at {fastest}"
+    filled = (
+        f"{steps} steps of {step_s * 1000:.3g} ms fill a round of {round_s:g} s"
+        if step_s <= round_s
+        else f"one step of {step_s:.3g} s is longer than a round of {round_s:g} s"
+    )
+    return Recommendation(
+        micro_batch=chosen,
+        local_steps=steps,
+        because=f"Micro-batch {chosen} gives {rates[chosen]:.3g} reference samples/s ({best}), and {filled}.",
+    )
+
+
+def profiled(ready: NodeReady, measured: Measured, goals: Goals, at: datetime) -> NodeProfiled:
+    """What to say of the node that came up."""
+    return NodeProfiled(
+        id=derived_id(ready.id, NodeProfiled.topic, ready.site),
+        at=at,
+        site=ready.site,
+        window_id=ready.window_id,
+        lease_token=ready.lease_token,
+        node=ready.node,
+        measured=measured,
+        recommendation=recommend(measured, goals),
+    )
+
+
+def _samples_per_s(step_s_by_micro_batch: Mapping[int, float]) -> dict[int, float]:
+    return {batch: batch / step_s for batch, step_s in step_s_by_micro_batch.items() if batch > 0 and step_s > 0}

@@ -1,0 +1,29 @@
+"""What the profiler is told."""
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from windfall.servicekit.link_probe import PROBE_CAP_BYTES
+from windfall.servicekit.settings import SiteSettings
+
+Target = Annotated[str, StringConstraints(pattern=r"^\S+:\d{1,5}$")]
+"""``host:port``."""
+
+
+class ProfilerSettings(SiteSettings):
+    """The profiler of one site."""
+
+    coordinator: Target | None = None
+    """``host:port`` of the federation-coordinator; without one the link is not measured."""
+    probe: Literal["node", "fixed"] = "node"
+    """What is measured: the node that this process runs on, or constants (a rehearsal)."""
+    bench_budget: timedelta = Field(default=timedelta(seconds=5), gt=timedelta(0), le=timedelta(minutes=10))
+    """Wall time that the compute benchmark may measure for, loading of torch not counted."""
+    link_bytes: int = Field(default=4 * 1024 * 1024, ge=1, le=PROBE_CAP_BYTES)
+    """Bytes that each direction of a link measurement may move."""
+    target_round: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))
+    """Wall time that the recommended local steps should fill."""
+    listen: Target = "127.0.0.1:0"
+    """``host:port`` where this end of the link answers probes; port 0 takes a free one."""

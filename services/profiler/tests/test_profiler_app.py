@@ -1,0 +1,179 @@
+"""The service on the in-memory bus: one word in, one word out, whatever happens between."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid5
+
+from windfall.contracts.envelope import MESSAGE_ID, Letter, seal
+from windfall.contracts.events import NodeProfiled, NodeReady
+from windfall.contracts.message import derived_id
+from windfall.contracts.subjects import site_streams
+from windfall.profiler import app
+from windfall.profiler.fixed import FixedProbe
+from windfall.profiler.probe import Probes
+from windfall.profiler.profile import COMPUTE_PARTS, LINK_PARTS, Compute, Goals, Host, Link, absent
+from windfall.servicekit.clock import LoopClock
+from windfall.servicekit.journal import Journal
+from windfall.servicekit.outbox import Outbox
+from windfall.servicekit.service import Stand
+from windfall.servicekit.testing.memory_bus import MemoryBus, MemoryDomain
+
+SITE = "site-a"
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+STREAMS = site_streams(SITE)
+
+
+def ready(token: int) -> NodeReady:
+    window = uuid5(UUID(int=0), str(token))
+    return NodeReady(
+        id=derived_id(window, NodeReady.topic, SITE),
+        at=NOON,
+        site=SITE,
+        window_id=window,
+        lease_id=window,
+        lease_token=token,
+        node="node-1",
+        backend="process",
+    )
+
+
+class Fleet:
+    """The provisioner that speaks, and somebody who listens."""
+
+    def __init__(self) -> None:
+        self.domain = MemoryDomain(SITE)
+        self.domain.declare(STREAMS)
+        self._heard: asyncio.Queue[NodeProfiled] = asyncio.Queue()
+        self._listener = MemoryBus(self.domain, "listener", STREAMS)
+
+    async def __aenter__(self) -> "Fleet":
+        self._listener.hears(NodeProfiled, SITE, self._heard.put)
+        await self._listener.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._listener.stop()
+
+    def say(self, message: NodeReady) -> None:
+        self.domain.store(seal(message, "/windfall/provisioner/site-a"))
+
+    def say_again(self, message: NodeReady) -> None:
+        """A second copy that the stream does not recognise, as after its duplicate window."""
+        letter = seal(message, "/windfall/provisioner/site-a")
+        self.domain.store(Letter(letter.subject, {**letter.headers, MESSAGE_ID: ""}, letter.body))
+
+    async def said(self) -> NodeProfiled:
+        return await self._heard.get()
+
+    @asynccontextmanager
+    async def profiler(self, state_dir: Path, probe: FixedProbe) -> AsyncIterator[Stand]:
+        journal = Journal(state_dir / "profiler.sqlite", "/windfall/profiler/site-a")
+        bus = MemoryBus(self.domain, "profiler", STREAMS)
+        stand = Stand("profiler", SITE, LoopClock(NOON), journal, bus, Outbox(journal, bus))
+        app.attend(stand, Probes(probe, probe, probe), Goals(timedelta(seconds=30)))
+        await stand.rise()
+        try:
+            yield stand
+        finally:
+            await stand.lie_down()
+
+
+async def test_a_node_that_is_ready_is_profiled(tmp_path: Path) -> None:
+    async with Fleet() as fleet, fleet.profiler(tmp_path, FixedProbe()):
+        fleet.say(ready(1))
+        profiled = await fleet.said()
+    cause = ready(1)
+    assert profiled.id == derived_id(cause.id, "node.profiled", SITE)
+    assert (profiled.window_id, profiled.lease_token, profiled.node) == (cause.window_id, 1, "node-1")
+    assert profiled.at >= NOON
+    assert not profiled.measured.missing
+    assert profiled.recommendation.micro_batch == 16
+    assert profiled.recommendation.local_steps == 652
+
+
+async def test_the_same_hardware_is_benchmarked_once(tmp_path: Path) -> None:
+    probe = FixedProbe()
+    async with Fleet() as fleet:
+        async with fleet.profiler(tmp_path, probe):
+            fleet.say(ready(1))
+            first = await fleet.said()
+            fleet.say(ready(2))
+            second = await fleet.said()
+        restarted = FixedProbe()
+        async with fleet.profiler(tmp_path, restarted):
+            fleet.say(ready(3))
+            third = await fleet.said()
+    assert first.measured == second.measured == third.measured
+    assert (probe.benchmarks, restarted.benchmarks) == (1, 0)
+    assert [profiled.lease_token for profiled in (first, second, third)] == [1, 2, 3]
+
+
+async def test_another_benchmark_measures_again(tmp_path: Path) -> None:
+    probe = FixedProbe()
+    async with Fleet() as fleet, fleet.profiler(tmp_path, probe):
+        fleet.say(ready(1))
+        first = await fleet.said()
+        probe.version = "newer"
+        fleet.say(ready(2))
+        second = await fleet.said()
+    assert probe.benchmarks == 2
+    assert first.measured.fingerprint != second.measured.fingerprint
+
+
+async def test_what_cannot_be_measured_is_said_and_tried_again(tmp_path: Path) -> None:
+    probe = FixedProbe(
+        compute_reading=Compute(missing=absent(COMPUTE_PARTS, "torch cannot be loaded")),
+        link_reading=Link(missing=absent(LINK_PARTS, "the coordinator is away")),
+    )
+    async with Fleet() as fleet, fleet.profiler(tmp_path, probe):
+        fleet.say(ready(1))
+        dark = await fleet.said()
+        probe.compute_reading, probe.link_reading = FixedProbe().compute_reading, FixedProbe().link_reading
+        fleet.say(ready(2))
+        bright = await fleet.said()
+    assert set(dark.measured.missing) == {*COMPUTE_PARTS, *LINK_PARTS}
+    assert dark.recommendation.because == (
+        "No training step could be measured (torch cannot be loaded), so the defaults stand."
+    )
+    assert not bright.measured.missing
+    assert dark.measured.fingerprint == bright.measured.fingerprint
+
+
+async def test_twice_heard_is_once_said(tmp_path: Path) -> None:
+    async with Fleet() as fleet, fleet.profiler(tmp_path, FixedProbe()):
+        fleet.say(ready(1))
+        fleet.say_again(ready(1))
+        fleet.say(ready(2))
+        assert [(await fleet.said()).lease_token for _ in range(2)] == [1, 2]
+
+
+class Unending(FixedProbe):
+    """A benchmark that never comes to its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def compute(self, host: Host) -> Compute:
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+        return self.compute_reading
+
+
+async def test_a_stop_ends_the_measurement_and_the_next_start_takes_it_up(tmp_path: Path) -> None:
+    async with Fleet() as fleet:
+        unending = Unending()
+        async with fleet.profiler(tmp_path, unending) as stand:
+            fleet.say(ready(1))
+            await unending.begun.wait()
+            stand.stopping.set()
+            await unending.ended.wait()
+        async with fleet.profiler(tmp_path, FixedProbe()):
+            assert (await fleet.said()).lease_token == 1

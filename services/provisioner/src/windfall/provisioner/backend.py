@@ -1,0 +1,64 @@
+"""The port to whatever nodes are made of. One adapter per file, one entry in :data:`BACKENDS`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from windfall.provisioner.holdings import Lease, Node
+from windfall.provisioner.process import ProcessBackend
+
+
+class Backend(Protocol):
+    """Starts, watches and ends nodes; decides nothing. A lease has one node at a time.
+
+    Draining, killing or awaiting a node that is gone is not an error.
+    """
+
+    @property
+    def name(self) -> str:
+        """What ``node.ready`` calls it."""
+
+    def describe(self) -> str:
+        """One line for a person: what ``start`` would start."""
+
+    async def start(self, lease: Lease, environment: Mapping[str, str]) -> Node:
+        """Start the node of a lease; when it runs already, that is the one.
+
+        A crash at any moment of it leaves nothing that :meth:`adopt` does not find.
+
+        Raises:
+            Transient: the machine refuses now and may not later.
+            Mistake: it will go on refusing until a person mends the cause.
+        """
+
+    async def ready(self, node: Node) -> bool:
+        """Wait until the node says that it is ready (true) or is gone (false)."""
+
+    async def drain(self, node: Node) -> None:
+        """Ask the node to finish and go; asking twice is asking once.
+
+        Raises:
+            Transient: it could not be asked.
+        """
+
+    async def kill(self, node: Node) -> None:
+        """End the node now, and whatever it started.
+
+        Raises:
+            Transient: it could not be ended.
+        """
+
+    async def wait(self, node: Node) -> int | None:
+        """Wait until the node is gone; its exit code, negative for a signal, none when nobody can know it."""
+
+    async def adopt(self) -> Sequence[Node]:
+        """Take over every node that this backend started in any earlier life and that still runs."""
+
+    async def close(self) -> None:
+        """Let go of every node without touching it."""
+
+
+BACKENDS: Final[dict[str, Callable[[Path], Backend]]] = {
+    "process": ProcessBackend,
+}
+"""How each known backend is made, given the folder that it may keep its records in."""

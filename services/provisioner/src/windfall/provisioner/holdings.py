@@ -1,0 +1,177 @@
+"""What a site holds: leases on nodes, as frozen values. Holdings are journaled whole.
+
+    requested ──▶ provisioning ──▶ ready ──▶ draining ──▶ released
+        ▲               │            │
+        └── back-off ◀──┴────────────┘ the node died; once the attempts are used up ──▶ failed
+
+How they change is decided in :mod:`windfall.provisioner.lease`.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import NamedTuple
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from windfall.contracts.events import NodeFailed, NodeReady, NodeReleased
+from windfall.contracts.message import Instant, Name
+
+
+class LeaseState(StrEnum):
+    """Where a lease stands."""
+
+    REQUESTED = "requested"
+    """A start is ordered and not confirmed, or waits for ``retry_at``."""
+    PROVISIONING = "provisioning"
+    """The node exists and is not ready."""
+    READY = "ready"
+    DRAINING = "draining"
+    """The node has been asked to go."""
+    RELEASED = "released"
+    FAILED = "failed"
+
+
+class Lease(BaseModel):
+    """One window's hold on a node. At most one per window, ever."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    lease_id: UUID
+    site: Name
+    window_id: UUID
+    token: int = Field(ge=1)
+    """Fencing token: grows with every lease of the site, never reused. Every attempt of a lease carries the same."""
+    node: Name
+    state: LeaseState = LeaseState.REQUESTED
+    attempts: int = Field(default=1, ge=1)
+    """Starts ordered so far."""
+    opened_at: Instant
+    """When the window opened, by the watcher's clock: orders leases when sentences are reordered."""
+    requested_at: Instant
+    changed_at: Instant
+    retry_at: Instant | None = None
+    """When the next attempt starts; none while no attempt is waiting."""
+    drain_deadline: Instant | None = None
+    """When the grace runs out."""
+    was_ready: bool = False
+    """``node.ready`` has been said."""
+    drained: bool = False
+    """The trainer said that all its work is delivered."""
+    overdue: bool = False
+    """The grace ran out and the node is being killed."""
+    why: str = ""
+    """Why the lease is going or has ended."""
+    traceparent: str | None = None
+    """W3C trace context of the sentence that asked for the lease."""
+
+    @property
+    def live(self) -> bool:
+        """Whether a node may exist under this lease, or may yet come."""
+        return self.state not in (LeaseState.RELEASED, LeaseState.FAILED)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for its next attempt: no node exists and none is being started."""
+        return self.state is LeaseState.REQUESTED and self.retry_at is not None
+
+
+class Holdings(BaseModel):
+    """Everything that a site holds: its leases by growing token, the next token, and the windows that are over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    site: Name
+    next_token: int = Field(default=1, ge=1)
+    leases: tuple[Lease, ...] = ()
+    over: tuple[UUID, ...] = ()
+    """Windows that get no lease any more: closed, or their lease has ended."""
+
+    def of_window(self, window_id: UUID) -> Lease | None:
+        """The lease of a window."""
+        return next((lease for lease in self.leases if lease.window_id == window_id), None)
+
+    def of_id(self, lease_id: UUID) -> Lease | None:
+        """The lease with this id."""
+        return next((lease for lease in self.leases if lease.lease_id == lease_id), None)
+
+    @property
+    def live(self) -> tuple[Lease, ...]:
+        """The leases under which a node may exist."""
+        return tuple(lease for lease in self.leases if lease.live)
+
+    @property
+    def holder(self) -> Lease | None:
+        """The lease that holds the site: the youngest that is live and not on its way out."""
+        return next((lease for lease in reversed(self.live) if lease.state is not LeaseState.DRAINING), None)
+
+
+@dataclass(frozen=True)
+class Node:
+    """What runs under a lease, whatever it is made of."""
+
+    lease_id: UUID
+    window_id: UUID
+    token: int
+    name: str
+
+    @classmethod
+    def of(cls, lease: Lease) -> "Node":
+        """The node that a lease asks for."""
+        return cls(lease.lease_id, lease.window_id, lease.token, lease.node)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """How the node knows itself."""
+        return {
+            "WINDFALL_LEASE_ID": str(self.lease_id),
+            "WINDFALL_LEASE_TOKEN": str(self.token),
+            "WINDFALL_WINDOW_ID": str(self.window_id),
+            "WINDFALL_NODE": self.name,
+        }
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a site allows its nodes, in business time."""
+
+    grace: timedelta
+    """From being asked to go until being killed."""
+    attempts: int = 3
+    """Starts per lease."""
+    backoff: timedelta = timedelta(seconds=1)
+    """Pause before the second attempt; doubles with each one after."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start the node of this lease."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Ask the node of this lease to finish and go."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True)
+class Kill:
+    """End the node of this lease now."""
+
+    lease: Lease
+
+
+Action = Start | Drain | Kill
+LeaseEvent = NodeReady | NodeFailed | NodeReleased
+
+
+class Decision(NamedTuple):
+    """What the site holds now, what is to be said, and what is to be done, in this order."""
+
+    holdings: Holdings
+    events: tuple[LeaseEvent, ...] = ()
+    actions: tuple[Action, ...] = ()

@@ -1,0 +1,65 @@
+"""What the provisioner is told."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field
+
+from windfall.provisioner.backend import BACKENDS
+from windfall.provisioner.holdings import Policy
+from windfall.servicekit.settings import PREFIX, SiteSettings
+
+TRAINER_PREFIX: Final = "WINDFALL_TRAINER_"
+"""``WINDFALL_TRAINER_X`` of the provisioner becomes ``WINDFALL_X`` of its nodes."""
+
+_OURS_ALONE: Final = frozenset({"OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "TRACEPARENT", "TRACESTATE"})
+
+
+def _known(backend: str) -> str:
+    if backend not in BACKENDS:
+        raise ValueError(f"{backend!r} is not one of {', '.join(sorted(BACKENDS))}")
+    return backend
+
+
+class ProvisionerSettings(SiteSettings):
+    """One site's provisioner."""
+
+    backend: Annotated[str, AfterValidator(_known)] = "process"
+    """What nodes are made of."""
+    grace: timedelta = Field(default=timedelta(minutes=10), gt=timedelta(0))
+    """From being asked to go until being killed, in business time."""
+    attempts: int = Field(default=3, ge=1, le=100)
+    """Starts per lease before it fails."""
+    ready_timeout: timedelta = Field(default=timedelta(minutes=2), gt=timedelta(0))
+    """From start to ready, in wall time: how fast a machine starts does not depend on the pace of a replay."""
+    on_stop: Literal["leave", "release"] = "leave"
+    """When the provisioner stops, nodes go on and the next one adopts them, or all are drained and then killed."""
+    capacity_listen: str = "127.0.0.1:0"
+    """Where the Capacity API listens; port 0 takes a free one, which is written to ``capacity.json``."""
+
+    @property
+    def policy(self) -> Policy:
+        """What the decisions need to know."""
+        return Policy(grace=self.grace, attempts=self.attempts)
+
+    def node_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """What every node of the site is born with: our own environment, our settings where it shares them, its own."""
+        plain = {key: value for key, value in environ.items() if not key.startswith(PREFIX) and key not in _OURS_ALONE}
+        shared = {
+            "WINDFALL_SITE": self.site,
+            "WINDFALL_NATS_URL": self.nats_url,
+            "WINDFALL_CLOCK": self.clock,
+            # Successive leases share it, so that the trainer's own checkpoint survives them.
+            "WINDFALL_STATE_DIR": str(self.state_dir.resolve() / "trainer"),
+        }
+        if self.traces_file is not None:
+            shared["WINDFALL_TRACES_FILE"] = str(self.traces_file.resolve())
+        if level := environ.get("WINDFALL_LOG_LEVEL"):
+            shared["WINDFALL_LOG_LEVEL"] = level
+        own = {
+            PREFIX + key.removeprefix(TRAINER_PREFIX): value
+            for key, value in environ.items()
+            if key.startswith(TRAINER_PREFIX)
+        }
+        return {**plain, **shared, **own}

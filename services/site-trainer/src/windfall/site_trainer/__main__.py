@@ -1,0 +1,78 @@
+"""The composition root of site-trainer."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import NoReturn
+
+from windfall.contracts.envelope import TRACEPARENT
+from windfall.contracts.subjects import StreamSpec, site_streams
+from windfall.servicekit.errors import Mistake
+from windfall.servicekit.rpc import connect
+from windfall.servicekit.service import Stand, run
+from windfall.servicekit.telemetry import span
+from windfall.site_trainer.app import Terms, Trainer
+from windfall.site_trainer.coordinator import CoordinatorLink, Membership
+from windfall.site_trainer.engine import Engine
+from windfall.site_trainer.settings import TrainerSettings
+from windfall.site_trainer.torch_engine import TorchEngine
+from windfall.tasks.registry import load_task
+
+
+@asynccontextmanager
+async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]:
+    if not settings.data_dir.is_dir():
+        raise Mistake(f"there is no data folder {settings.data_dir}", "Set WINDFALL_DATA_DIR to the site's data")
+
+    def engine(membership: Membership) -> Engine:
+        try:
+            task = load_task(membership.task, membership.task_settings)
+            return TorchEngine(task, membership.layout, settings.data_dir, settings.seed, settings.torch_threads)
+        except ValueError as error:
+            raise Mistake(f"cannot train: {error}", "Mend the site's data, or run the coordinator's version") from error
+
+    terms = Terms(
+        settings.site,
+        settings.federation,
+        settings.window_id,
+        settings.lease_token,
+        settings.micro_batch,
+        settings.drain_time,
+        settings.checkpoint_every,
+        settings.state_dir / "checkpoint.safetensors",
+    )
+    link = CoordinatorLink(connect(settings.coordinator, settings.tls), settings.federation, settings.site)
+    trainer = Trainer(stand, terms, link, engine, asyncio.to_thread)
+    # The window's trace goes on here: the provisioner hands it over in the environment, as one process to another.
+    with span(
+        "train", parent={TRACEPARENT: os.environ.get("TRACEPARENT", "")}, attributes={"windfall.site": terms.site}
+    ):
+        trainer.attend()
+        _say_ready(settings)
+        try:
+            yield
+        finally:
+            trainer.stop("asked to end")
+            if stand.mistake is None:
+                await trainer.finished.wait()
+            await link.close()
+
+
+def _say_ready(settings: TrainerSettings) -> None:
+    if settings.ready_file is not None:
+        settings.ready_file.touch()
+    if settings.ready_fd is not None:
+        os.close(settings.ready_fd)
+
+
+def streams(settings: TrainerSettings) -> Sequence[StreamSpec]:
+    return site_streams(settings.site)
+
+
+def main() -> NoReturn:
+    run("site-trainer", TrainerSettings, lambda settings: settings.site, streams, attend)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The federation-coordinator as a trainer sees it, over gRPC."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+import grpc.aio
+
+from windfall.contracts.v1 import training_pb2 as pb
+from windfall.contracts.v1.training_pb2_grpc import TrainingStub
+from windfall.lowcomm.layout import Layout, TensorSpec
+from windfall.servicekit.errors import Transient
+from windfall.servicekit.rpc import CHUNK_BYTES, DEADLINE, metadata, translated
+
+PROTOCOL = 1
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What the coordinator said when it admitted us."""
+
+    attempt: int
+    task: str
+    task_settings: str
+    layout: Layout
+    codec: str
+    heartbeat_s: float
+
+
+class CoordinatorLink:
+    """One site's calls. ``Transient`` means try again, ``Refused`` means no."""
+
+    def __init__(self, channel: grpc.aio.Channel, federation: str, site: str) -> None:
+        self._channel = channel
+        self._stub = TrainingStub(channel)
+        self._federation = federation
+        self._site = site
+
+    async def join(self, window_id: UUID, lease_token: int) -> Membership:
+        request = pb.JoinRequest(
+            federation=self._federation,
+            site=self._site,
+            window_id=str(window_id),
+            lease_token=lease_token,
+            protocol=PROTOCOL,
+        )
+        with translated("join"):
+            reply = await self._stub.Join(request, timeout=DEADLINE.total_seconds(), metadata=metadata())
+        layout = Layout(tuple(TensorSpec(one.name, tuple(one.shape), one.dtype) for one in reply.tensors))
+        return Membership(
+            reply.attempt,
+            reply.task,
+            reply.task_settings_json,
+            layout,
+            reply.codec,
+            max(0.1, reply.heartbeat_interval_ms / 1000),
+        )
+
+    async def directives(self, beat: Callable[[], pb.Beat], every_s: float) -> AsyncIterator[pb.Directive]:
+        """What the coordinator says for as long as the stream holds; a heartbeat goes up at once and then regularly."""
+
+        async def beats() -> AsyncIterator[pb.Beat]:
+            while True:
+                yield beat()
+                await asyncio.sleep(every_s)
+
+        with translated("heartbeat"):
+            async for directive in self._stub.Heartbeat(beats(), metadata=metadata()):
+                yield directive
+
+    async def pull(self, attempt: int, digest: str, nbytes: int) -> bytearray:
+        """The base model's bytes, checked against their digest; a cut goes on where it stopped."""
+        buffer = bytearray()
+        while len(buffer) < nbytes:
+            request = pb.PullRequest(
+                federation=self._federation,
+                site=self._site,
+                attempt=attempt,
+                base_digest=digest,
+                offset=len(buffer),
+            )
+            before = len(buffer)
+            try:
+                with translated("pull"):
+                    async for frame in self._stub.Pull(request, metadata=metadata()):
+                        buffer += frame.data
+            except Transient:
+                if len(buffer) == before:
+                    raise
+        if hashlib.sha256(buffer).hexdigest() != digest:
+            raise Transient("the base does not have its digest; pulling it again")
+        return buffer
+
+    async def push(self, manifest: pb.Manifest, data: memoryview) -> bool:
+        """Deliver a contribution, from where a cut left off; true when it had been accepted before."""
+        with translated("push"):
+            progress = await self._stub.Progress(manifest.key, timeout=DEADLINE.total_seconds(), metadata=metadata())
+            if progress.accepted:
+                return True
+            manifest.offset = min(progress.received_bytes, manifest.total_bytes)
+            receipt = await self._stub.Push(_frames(manifest, data), metadata=metadata())
+        return receipt.duplicate
+
+    async def accepted(self, round_number: int, attempt: int) -> bool:
+        """Whether an earlier membership's contribution to this round counts already."""
+        key = pb.ContributionKey(federation=self._federation, site=self._site, round=round_number, attempt=attempt)
+        with translated("progress"):
+            progress = await self._stub.Progress(key, timeout=DEADLINE.total_seconds(), metadata=metadata())
+        return progress.accepted
+
+    async def leave(self, attempt: int, reason: str) -> None:
+        request = pb.LeaveRequest(federation=self._federation, site=self._site, attempt=attempt, reason=reason)
+        with translated("leave"):
+            await self._stub.Leave(request, timeout=DEADLINE.total_seconds(), metadata=metadata())
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+async def _frames(manifest: pb.Manifest, data: memoryview) -> AsyncIterator[pb.PushFrame]:
+    yield pb.PushFrame(manifest=manifest)
+    for start in range(manifest.offset, len(data), CHUNK_BYTES):
+        yield pb.PushFrame(data=bytes(data[start : start + CHUNK_BYTES]))
+
+
+def tensors_of(layout: Layout) -> list[pb.Tensor]:
+    """A layout as a manifest declares it."""
+    return [pb.Tensor(name=spec.name, shape=spec.shape, dtype=spec.dtype) for spec in layout.tensors]

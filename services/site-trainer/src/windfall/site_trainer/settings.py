@@ -1,0 +1,46 @@
+"""What a trainer is told, most of it by the provisioner that starts it."""
+
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+from pydantic import Field
+
+from windfall.contracts.message import Name
+from windfall.servicekit.rpc import Tls
+from windfall.servicekit.settings import SiteSettings
+
+
+class TrainerSettings(SiteSettings):
+    """One trainer under one lease."""
+
+    federation: Name = "demo"
+    coordinator: str
+    """``host:port`` of the federation-coordinator."""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_authority: Path | None = None
+    data_dir: Path
+    """The site's own data. Neither it nor its name leaves the site."""
+    window_id: UUID
+    lease_token: int = Field(ge=1)
+    """Fencing token of the lease under which this trainer was started."""
+    seed: int = 0
+    """Decides the order of the data."""
+    torch_threads: int = Field(default=1, ge=1)
+    micro_batch: int = Field(default=8, ge=1)
+    """Samples per step when the coordinator does not say."""
+    drain_time: timedelta = timedelta(seconds=1)
+    """Wall time reserved before a window's end for the last push; a slower one that was measured counts instead."""
+    checkpoint_every: timedelta = timedelta(seconds=60)
+    """Wall time between checkpoints of work that has not been pushed."""
+    ready_file: Path | None = None
+    """Written when training could begin."""
+    ready_fd: int | None = None
+    """Inherited pipe that is closed at the same moment."""
+
+    @property
+    def tls(self) -> Tls | None:
+        if self.tls_certificate is None or self.tls_key is None or self.tls_authority is None:
+            return None
+        return Tls(self.tls_certificate, self.tls_key, self.tls_authority)

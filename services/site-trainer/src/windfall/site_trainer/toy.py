@@ -1,0 +1,115 @@
+"""A double of the engine that ships: instant and deterministic, for fleets on virtual time.
+
+Each site is pulled towards a target of its own, drawn from its seed around a centre that all sites share; so local
+training lowers the local loss, and merging sites moves the model towards the centre.
+"""
+
+import json
+import logging
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from windfall.lowcomm.layout import Layout, TensorSpec, check_flat, digest
+from windfall.site_trainer.engine import Progress, StepReport
+
+log = logging.getLogger(__name__)
+
+FORMAT: Final = "windfall-toy/1"
+CENTRE: Final = 1.0
+SPREAD: Final = 0.25
+"""Standard deviation of the sites' targets around the centre."""
+
+
+def toy_layout(elements: int) -> Layout:
+    """The layout of a toy model."""
+    return Layout((TensorSpec("point", (elements,)),))
+
+
+class ToyEngine:
+    """Gradient descent on the mean squared distance to a target.
+
+    Args:
+        elements: length of the flat vector.
+        seed: decides the site's target.
+        lr: share of the way that one step goes, in (0, 1].
+        tokens_per_sample: what a sample counts for.
+    """
+
+    def __init__(self, elements: int, seed: int, lr: float = 0.1, tokens_per_sample: int = 64) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self._target = torch.randn(elements, generator=generator).mul_(SPREAD).add_(CENTRE)
+        self._lr, self._tokens_per_sample, self._seed = lr, tokens_per_sample, seed
+        self._local = torch.zeros(elements)
+        self._base: Tensor | None = None
+        self._progress = Progress()
+
+    @property
+    def progress(self) -> Progress:
+        return self._progress
+
+    def load(self, base: Tensor) -> None:
+        check_flat(base, self._local.numel())
+        self._base = base
+        self._local = base.clone()
+        self._progress = Progress()
+
+    def step(self, micro_batch: int) -> StepReport:
+        self._loaded()
+        away = self._local - self._target
+        loss = away.square().mean().item()
+        if not isfinite(loss):
+            return StepReport(0, loss, skipped=True)
+        self._local -= away.mul_(self._lr)
+        report = StepReport(micro_batch * self._tokens_per_sample, loss, skipped=False)
+        self._progress = self._progress.after(report)
+        return report
+
+    def pseudo_gradient(self) -> Tensor:
+        return self._loaded() - self._local
+
+    def model_digest(self) -> str:
+        return digest(self._local)
+
+    def save(self, path: Path) -> None:
+        document = {
+            "format": FORMAT,
+            "seed": self._seed,
+            "base_digest": digest(self._loaded()),
+            "model_digest": self.model_digest(),
+            "progress": asdict(self._progress),
+            "local": self._local.tolist(),
+        }
+        # No fsync: a double outlives no power cut, and fleets save often.
+        draft = path.with_name(f"{path.name}.new")
+        draft.write_text(json.dumps(document))
+        draft.replace(path)
+
+    def restore(self, path: Path, base_digest: str) -> bool:
+        if digest(self._loaded()) != base_digest:
+            raise RuntimeError("load the base before restoring work that stands on it")
+        try:
+            found = json.loads(path.read_text())
+            local = torch.tensor(found["local"])
+            if (found["format"], found["seed"], digest(local)) != (FORMAT, self._seed, found["model_digest"]):
+                raise ValueError("it was written by another engine or has changed since")
+            check_flat(local, self._local.numel())
+            progress = Progress(**found["progress"])
+        except FileNotFoundError:
+            return False
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            log.warning("checkpoint %s left aside: %s", path, error)
+            return False
+        if found["base_digest"] != base_digest:
+            return False
+        self._local, self._progress = local, progress
+        return True
+
+    def _loaded(self) -> Tensor:
+        if self._base is None:
+            raise RuntimeError("no base is loaded")
+        return self._base

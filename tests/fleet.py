@@ -1,0 +1,252 @@
+"""A whole fleet in one process on virtual time: a hub, its sites, and all five services on the doubles that ship.
+
+The composition roots differ from the real ones in the adapters alone; decisions, handlers, journals and the gRPC
+servicers are the product's own. The same seed gives the same events, bit for bit.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+import torch
+
+from windfall.contracts.envelope import unseal
+from windfall.contracts.message import Message
+from windfall.contracts.subjects import EVENTS_STREAM, HUB, StreamSpec, hub_streams, site_streams
+from windfall.contracts.v1.training_pb2_grpc import add_TrainingServicer_to_server
+from windfall.energy_watcher import app as watcher
+from windfall.energy_watcher.settings import WatcherSettings
+from windfall.federation_coordinator.app import Coordinator, Model
+from windfall.federation_coordinator.rounds import Federation, Policy
+from windfall.federation_coordinator.store import ModelStore
+from windfall.federation_coordinator.training import TrainingService
+from windfall.lowcomm.outer import parse_outer
+from windfall.profiler import app as profiler
+from windfall.profiler.fixed import FixedProbe
+from windfall.profiler.probe import Probes
+from windfall.profiler.profile import Goals
+from windfall.provisioner import app as provisioner
+from windfall.provisioner.memory import Life, MemoryBackend
+from windfall.provisioner.settings import ProvisionerSettings
+from windfall.servicekit.clock import LoopClock
+from windfall.servicekit.journal import Journal
+from windfall.servicekit.outbox import Outbox
+from windfall.servicekit.service import Stand
+from windfall.servicekit.testing.memory_bus import MemoryBus, MemoryDomain
+from windfall.servicekit.testing.memory_rpc import MemoryChannel, MemoryServer
+from windfall.site_trainer.app import Terms, Trainer
+from windfall.site_trainer.coordinator import CoordinatorLink, Membership
+from windfall.site_trainer.toy import ToyEngine, toy_layout
+
+T = TypeVar("T")
+
+ELEMENTS = 64
+HEARTBEAT = timedelta(seconds=30)
+FEDERATION = "story"
+
+
+@dataclass
+class Running:
+    """A service that stands in the fleet."""
+
+    stand: Stand
+    bus: MemoryBus
+    life: AsyncExitStack
+
+    async def stop(self) -> None:
+        await self.life.aclose()
+        await self.bus.stop()
+        await self.stand.cut()
+
+    async def kill(self) -> None:
+        """End it as ``kill -9`` does: nothing is finished, only the journal is left."""
+        await self.bus.stop()
+        await self.stand.cut()
+
+
+@dataclass
+class Fleet:
+    """See the module. ``trace_file`` has one column per site."""
+
+    folder: Path
+    trace_file: Path
+    sites: tuple[str, ...]
+    start: datetime
+    seed: int = 0
+    round_length: timedelta = timedelta(minutes=20)
+    step: timedelta = timedelta(seconds=60)
+    dice: random.Random = field(init=False)
+    domains: dict[str, MemoryDomain] = field(default_factory=dict)
+    server: MemoryServer = field(default_factory=MemoryServer)
+    services: dict[tuple[str, str], Running] = field(default_factory=dict)
+    trainers: dict[str, Trainer] = field(default_factory=dict)
+    channels: dict[str, MemoryChannel] = field(default_factory=dict)
+    backends: dict[str, MemoryBackend] = field(default_factory=dict)
+    probes: dict[str, FixedProbe] = field(default_factory=dict)
+    coordinator: Coordinator | None = None
+    _journals: dict[tuple[str, str], Journal] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.dice = random.Random(self.seed)
+        self.clock = LoopClock(self.start)
+        for name in (HUB, *self.sites):
+            self.domains[name] = MemoryDomain(name)
+        for site in self.sites:
+            self.domains[HUB].join(self.domains[site])
+            self.backends[site] = MemoryBackend(partial(self._train, site))
+            self.probes[site] = FixedProbe()
+
+    # --- begin and end ------------------------------------------------------------------------------------------------
+
+    async def rise(self) -> None:
+        await self.start_coordinator()
+        for site in self.sites:
+            await self.start_watcher(site)
+            await self.start_provisioner(site)
+            await self.start_profiler(site)
+
+    async def lie_down(self) -> None:
+        for running in reversed(list(self.services.values())):
+            await running.stop()
+        for backend in self.backends.values():
+            for node in await backend.adopt():
+                await backend.kill(node)
+                await backend.wait(node)
+
+    def events(self, domain: str = HUB) -> list[Message]:
+        """What a domain's stream holds, oldest first."""
+        return [unseal(letter) for letter in self.domains[domain].letters(EVENTS_STREAM)]
+
+    # --- services -----------------------------------------------------------------------------------------------------
+
+    async def start_coordinator(self) -> None:
+        stand, bus = self._stand("federation-coordinator", FEDERATION, HUB, hub_streams(self.sites))
+        layout = toy_layout(ELEMENTS)
+        store = ModelStore(self.folder / "models", layout, parse_outer("nesterov:lr=0.7,momentum=0.6"), "fp32")
+        journaled = stand.journal.load("federation", Federation)
+        first = journaled.base_digest if journaled else store.initialise(torch.zeros(ELEMENTS))
+        policy = Policy(self.round_length, None, timedelta(minutes=5), None)
+        coordinator = Coordinator(
+            stand, FEDERATION, Model("toy", "{}", layout, "fp32"), policy, store, first, 5 * HEARTBEAT, self._in_place
+        )
+        self.coordinator = coordinator
+        self.server.down = False
+        add_TrainingServicer_to_server(TrainingService(coordinator, self.sites, HEARTBEAT), cast(Any, self.server))
+        coordinator.attend()
+        life = AsyncExitStack()
+        life.callback(coordinator.rest)
+        await self._begin("federation-coordinator", FEDERATION, stand, bus, life)
+
+    async def kill_coordinator(self) -> None:
+        assert self.coordinator is not None
+        self.coordinator.rest()
+        await self.server.kill()
+        await self.services.pop(("federation-coordinator", FEDERATION)).kill()
+
+    async def start_watcher(self, site: str) -> None:
+        stand, bus = self._stand("energy-watcher", site, site, site_streams(site))
+        settings = WatcherSettings(
+            site=site,
+            state_dir=self.folder,
+            signal="replay",
+            trace_file=self.trace_file,
+            grace=timedelta(minutes=10),
+            closing_lead=timedelta(minutes=20),
+        )
+        life = AsyncExitStack()
+        await life.enter_async_context(watcher.attend(settings, stand))
+        await self._begin("energy-watcher", site, stand, bus, life)
+
+    async def start_provisioner(self, site: str) -> None:
+        stand, bus = self._stand("provisioner", site, site, site_streams(site))
+        settings = ProvisionerSettings(site=site, state_dir=self.folder, grace=timedelta(minutes=15))
+        life = AsyncExitStack()
+        await life.enter_async_context(provisioner.attend(settings, stand, self.backends[site], {}))
+        await self._begin("provisioner", site, stand, bus, life)
+
+    async def start_profiler(self, site: str) -> None:
+        stand, bus = self._stand("profiler", site, site, site_streams(site))
+        probe = self.probes[site]
+        profiler.attend(stand, Probes(probe, probe, probe), Goals(timedelta(minutes=10)))
+        await self._begin("profiler", site, stand, bus, AsyncExitStack())
+
+    async def _train(self, site: str, life: Life) -> int:
+        """A node of the memory backend: one trainer."""
+        stand, bus = self._stand("site-trainer", site, site, site_streams(site))
+        terms = Terms(
+            site=site,
+            federation=FEDERATION,
+            window_id=UUID(life.environment["WINDFALL_WINDOW_ID"]),
+            lease_token=int(life.environment["WINDFALL_LEASE_TOKEN"]),
+            micro_batch=8,
+            drain_time=timedelta(minutes=2),
+            checkpoint_every=timedelta(minutes=10),
+            checkpoint=self.folder / f"checkpoint-{site}",
+        )
+        channel = self.channels[site] = MemoryChannel(self.server)
+        trainer = self.trainers[site] = Trainer(
+            stand, terms, CoordinatorLink(cast(Any, channel), FEDERATION, site), partial(self._engine, site), self._in_place
+        )
+        trainer.attend()
+        drain = asyncio.create_task(_when(life.drain, lambda: trainer.stop("asked to drain")))
+        try:
+            await stand.rise()
+            life.ready.set()
+            await trainer.finished.wait()
+            await stand.outbox.emptied()
+            return 0
+        finally:
+            drain.cancel()
+            await bus.stop()
+            await stand.cut()
+            del self.trainers[site]
+
+    def _engine(self, site: str, membership: Membership) -> ToyEngine:
+        return ToyEngine(ELEMENTS, seed=self.seed * 1000 + self.sites.index(site))
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    def _stand(
+        self, service: str, whom: str, domain: str, streams: tuple[StreamSpec, ...]
+    ) -> tuple[Stand, MemoryBus]:
+        journal = self._journals.setdefault((service, whom), Journal(None, f"/windfall/{service}/{whom}"))
+        stand: Stand
+
+        def lost() -> None:
+            stand.outbox.recheck()
+
+        bus = MemoryBus(self.domains[domain], service, streams, lambda mistake: stand.fail(mistake), lost)
+        stand = Stand(service, whom, self.clock, journal, bus, Outbox(journal, bus))
+        return stand, bus
+
+    async def _begin(self, service: str, whom: str, stand: Stand, bus: MemoryBus, life: AsyncExitStack) -> None:
+        await stand.rise()
+        self.services[service, whom] = Running(stand, bus, life)
+
+    async def _in_place(self, work: Callable[..., T], /, *arguments: object) -> T:
+        """Blocking work on virtual time: an inner step takes as long as a step takes, give or take a tenth."""
+        if getattr(work, "__name__", "") == "step":
+            await asyncio.sleep(self.step.total_seconds() * self.dice.uniform(0.9, 1.1))
+        return work(*arguments)
+
+
+async def _when(event: asyncio.Event, then: Callable[[], None]) -> None:
+    await event.wait()
+    then()
+
+
+@asynccontextmanager
+async def standing(fleet: Fleet) -> AsyncIterator[Fleet]:
+    """A fleet that has risen."""
+    await fleet.rise()
+    try:
+        yield fleet
+    finally:
+        await fleet.lie_down()
