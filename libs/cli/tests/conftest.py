@@ -82,7 +82,9 @@ def _round(number: int) -> list[Message]:
 
     def said(kind: type[Message], later: float, **fields: object) -> Message:
         at_ = at + timedelta(minutes=later)
-        return kind(id=uuid5(NAMESPACE, f"{kind.topic}-{number}"), at=at_, federation="demo", round=number, **fields)  # type: ignore[arg-type]
+        return kind(
+            id=uuid5(NAMESPACE, f"{kind.topic}-{number}"), at=at_, federation="demo", **{"round": number, **fields}
+        )  # type: ignore[arg-type]
 
     return [
         said(RoundStarted, -40, base_digest=digest(number), members=("site-a", "site-b"), ends_at=at),
@@ -99,7 +101,7 @@ def _round(number: int) -> list[Message]:
             bytes_up=2 * MODEL_BYTES,
             bytes_down=3 * MODEL_BYTES,
         ),
-        said(RoundEvaluated, 1, model_digest=digest(number + 1), loss_nats=4.1 - 0.3 * number),
+        said(RoundEvaluated, 1, round=number + 1, model_digest=digest(number + 1), loss_nats=4.1 - 0.3 * number),
     ]
 
 

@@ -45,8 +45,8 @@ class Pace:
 
 DAY: Final = Pace()
 FAST: Final = Pace(speed=1200.0, head_start=timedelta(seconds=1), round_length=timedelta(seconds=2.5))
-FAST_HOURS: Final = (timedelta(minutes=30), timedelta(hours=8, minutes=45))
-"""The part of the day that ``--fast`` replays: each site opens once, two overlap, all are dark at times."""
+FAST_HOURS: Final = (timedelta(hours=8, minutes=40), timedelta(hours=16, minutes=55))
+"""The part of the day that ``--fast`` replays: each site opens once, all three at noon, none at first and at last."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,10 @@ class Program:
     folder: Path
     """Its own folder: working directory and state."""
     log: Path
+    after: str | None = None
+    """The program that must stand before this one is started."""
+    nice: int = 0
+    """How far its processor time stands back (nice(2)); what it starts inherits it."""
     port: int | None = None
     """Stands when this loopback port accepts; otherwise when ``health.json`` in its folder leads to a ready service."""
 
@@ -154,14 +158,15 @@ def plan(wish: Wish, wall_start: datetime, ports: Iterator[int]) -> Plan:
 
 
 def _programs(plan: Plan) -> Iterator[Program]:
-    yield _coordinator(plan)
+    coordinator = _coordinator(plan)
+    yield coordinator
     site_servers = {server.domain: server for server in plan.servers}
-    # A site's first window needs its watcher and provisioner; what is measured can come a moment later.
+    # A site's first window needs its watcher and provisioner; a profiler needs the other end of the link.
     for site in plan.wish.sites:
         yield _service(plan, "energy-watcher", site, site_servers[site], _watching(plan, site))
         yield _service(plan, "provisioner", site, site_servers[site], _provisioning(plan, site))
     for site in plan.wish.sites:
-        yield _service(plan, "profiler", site, site_servers[site], _profiling(plan))
+        yield _service(plan, "profiler", site, site_servers[site], _profiling(plan), coordinator.name)
 
 
 def _coordinator(plan: Plan) -> Program:
@@ -209,6 +214,7 @@ def _provisioning(plan: Plan, site: str) -> dict[str, str]:
         "TRAINER_SEED": str(wish.seed),
         "TRAINER_TRACES_FILE": str(plan.traces / f"site-trainer@{site}.jsonl"),
         "TRAINER_TORCH_THREADS": "1",
+        "TRAINER_DRAIN_TIME": _iso(timedelta(seconds=0.5)),
     }
 
 
@@ -222,7 +228,9 @@ def _profiling(plan: Plan) -> dict[str, str]:
     }
 
 
-def _service(plan: Plan, service: str, whom: str, server: ServerPlan, settings: Mapping[str, str]) -> Program:
+def _service(
+    plan: Plan, service: str, whom: str, server: ServerPlan, settings: Mapping[str, str], after: str | None = None
+) -> Program:
     name = f"{service}@{whom}"
     folder = plan.state_of(service, whom)
     told = {
@@ -240,6 +248,9 @@ def _service(plan: Plan, service: str, whom: str, server: ServerPlan, settings: 
         environ={**_SILENT_THREADS, **{f"WINDFALL_{key}": value for key, value in told.items()}},
         folder=folder,
         log=plan.wish.folder / "logs" / f"{name}.log",
+        after=after,
+        # The coordinator loads the most and everybody waits for it.
+        nice=0 if whom == HUB else 5,
     )
 
 

@@ -12,10 +12,12 @@ import os
 import signal
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +51,7 @@ class Crew:
         self._tell = tell
         self._running: dict[str, Running] = {}
         self._restarts: dict[str, int] = {}
+        self._stood: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._stopping = False
         self._restarting: set[asyncio.Task[None]] = set()
         self.gave_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -84,7 +87,7 @@ class Crew:
                     stdout=log,
                     stderr=log,
                     process_group=0,
-                    preexec_fn=_die_with_us,  # safe: the command has one thread when it forks
+                    preexec_fn=partial(_born, program.nice),  # safe: the command has one thread when it forks
                 )
         except OSError as error:
             raise Mistake(
@@ -99,6 +102,8 @@ class Crew:
         seats = asyncio.Semaphore(1 + max(2, os.cpu_count() or 2))
 
         async def seat(program: Program) -> None:
+            if program.after is not None:
+                await self._stood[program.after].wait()
             async with seats:
                 if not self._stopping:
                     self.start(program)
@@ -126,6 +131,7 @@ class Crew:
                 async with asyncio.timeout(_LOOK_EVERY_S):
                     await self._running[program.name].ended.wait()
         self._running[program.name].stood = True
+        self._stood[program.name].set()
 
     async def stop(self, programs: Iterable[Program], within: timedelta) -> None:
         """Ask these to end, all at once, and end those that do not in time."""
@@ -204,7 +210,9 @@ def last_line(log: Path) -> str:
     return lines[-1].strip() if lines else "it said nothing"
 
 
-def _die_with_us() -> None:
+def _born(nice: int) -> None:
+    """Runs in the child before its program does: it is to end when we do, however we end."""
+    os.nice(nice)
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 

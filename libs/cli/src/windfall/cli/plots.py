@@ -45,9 +45,9 @@ _FONT: Final[Any] = {"font.family": "sans-serif", "font.size": 10, "svg.fonttype
 
 
 def losses(said: Sequence[Said]) -> Figure:
-    """Training and held-out loss in nats per token, by round."""
+    """Training and held-out loss in nats per token, by rounds committed: the training loss is that of the last one."""
     messages = [sentence.message for sentence in said]
-    trained = [(m.round, m.loss_nats) for m in messages if isinstance(m, RoundCompleted)]
+    trained = [(m.round + 1, m.loss_nats) for m in messages if isinstance(m, RoundCompleted)]
     held_out = [(m.round, m.loss_nats) for m in messages if isinstance(m, RoundEvaluated)]
     figure = _figure(3.6)
     axes = figure.add_subplot()
@@ -64,7 +64,7 @@ def losses(said: Sequence[Said]) -> Figure:
     else:
         axes.text(0.5, 0.5, "no round was completed", ha="center", transform=axes.transAxes, color=PALETTE.faint)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("round")
+    axes.set_xlabel("rounds committed")
     axes.set_ylabel("loss, nats per token")
     return figure
 

@@ -61,7 +61,7 @@ def prepare(asked: Asked, now: datetime) -> Prepared:
     whole = {site: _traced(lines, site, name) for site in sites}
     start, end = max(trace.start for trace in whole.values()), min(trace.end for trace in whole.values())
     if asked.fast:
-        start, end = start + FAST_HOURS[0], min(end, start + FAST_HOURS[1])
+        start, end = _hours(start, end)
     traces = {site: _cut(trace, start, end, name) for site, trace in whole.items()}
     folder = _made(asked.out or Path("runs") / f"{now:%Y%m%d-%H%M%S}")
     wish = Wish(
@@ -76,6 +76,14 @@ def prepare(asked: Asked, now: datetime) -> Prepared:
     )
     wish.trace_file.write_text(in_csv(traces), encoding="utf-8")
     return Prepared(wish, traces)
+
+
+def _hours(start: datetime, end: datetime) -> tuple[datetime, datetime]:
+    """The part that ``--fast`` replays; of a trace that is too short for it, as many hours from its beginning."""
+    since, until = FAST_HOURS
+    if start + until > end:
+        return start, min(end, start + until - since)
+    return start + since, start + until
 
 
 def ports(first: int | None) -> Iterator[int]:

@@ -156,7 +156,7 @@ def _bars(rows: Sequence[tuple[str, float, bool]], text: Any) -> str:
 
 
 def _rounds(said: Sequence[Said]) -> str:
-    evaluated = {m.round: m.loss_nats for s in said if isinstance(m := s.message, RoundEvaluated)}
+    evaluated = {m.model_digest: m.loss_nats for s in said if isinstance(m := s.message, RoundEvaluated)}
     rows = [
         (
             str(m.round),
@@ -164,7 +164,7 @@ def _rounds(said: Sequence[Said]) -> str:
             f"{m.tokens:,}",
             f"{m.steps:,}",
             f"{m.loss_nats:.3f}",
-            f"{evaluated[m.round]:.3f}" if m.round in evaluated else "–",
+            f"{evaluated[m.model_digest]:.3f}" if m.model_digest in evaluated else "–",
             size(m.bytes_up),
             size(m.bytes_down),
             m.model_digest[:12],

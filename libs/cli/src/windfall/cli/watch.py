@@ -183,7 +183,7 @@ def tell(message: Message) -> str | None:
         case ContributionRefused():
             return f"{message.site}: contribution to round {message.round} refused ({message.reason}: {message.detail})"
         case RoundEvaluated() if message.round & (message.round - 1) == 0:
-            return f"round {message.round} committed, held-out loss {message.loss_nats:.3f}"
+            return f"{message.round} rounds committed, held-out loss {message.loss_nats:.3f}"
         case FederationFinished():
             return f"federation finished after {message.rounds} rounds, {message.tokens_total:,} tokens"
         case _:

@@ -1,0 +1,57 @@
+# The first two are all that a newcomer needs; both set up what they use.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench proto lock clean
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PACKAGES := $(sort $(wildcard libs/* services/*))
+BENCHES := $(patsubst tests/bench/bench_%.py,bench-%,$(wildcard tests/bench/bench_*.py))
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(READY) ## three sites train one model while their power comes and goes (ARGS="--fast" for half a minute)
+	@$(BIN)/windfall demo $(ARGS)
+
+test: check ## everything that a change must pass
+	$(BIN)/pytest -q $(ARGS)
+
+check: $(READY) ## format, lint, types, directions of imports
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/mypy libs/*/src services/*/src tests
+	$(BIN)/lint-imports
+
+bench: $(BENCHES) ## every benchmark
+
+bench-%: $(READY) ## one benchmark: prints a table, writes bench-results/<name>.json
+	$(BIN)/python -m tests.bench.bench_$*
+
+proto: $(READY) ## generate the gRPC stubs anew
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=libs/contracts/src --pyi_out=libs/contracts/src \
+		--grpc_python_out=libs/contracts/src --mypy_grpc_out=quiet:libs/contracts/src \
+		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc proto/windfall/contracts/v1/*.proto
+
+lock: $(READY) ## pin the third-party tree anew from requirements.in
+	$(BIN)/python -m pip install -q uv && $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate requirements.in -o requirements.lock
+
+setup: $(READY) ## the virtual environment with everything pinned
+
+$(READY): requirements.lock $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Windfall needs Python 3.11 or newer; this is $$($(PYTHON) -V). Set PYTHON to one."; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "Cannot make a virtual environment. On Debian and Ubuntu, install python3-venv."; exit 2; }
+	@echo "Installing pinned dependencies into $(VENV) (two minutes the first time) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check "$(TORCH)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps $(PACKAGES:%=-e %)
+	@touch $@
+
+clean: ## everything that was generated
+	rm -rf $(VENV) runs bench-results .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
