@@ -1,7 +1,9 @@
-"""A whole fleet in one process on virtual time: a hub, its sites, and all five services on the doubles that ship.
+"""A whole fleet in one process: a hub, its sites, and all five services.
 
 The composition roots differ from the real ones in the adapters alone; decisions, handlers, journals and the gRPC
-servicers are the product's own. The same seed gives the same events, bit for bit.
+servicers are the product's own. On :class:`tests.wiring.MemoryWiring` and a virtual loop a day passes in a second and
+the same seed gives the same events, bit for bit; on :class:`tests.wiring.RealWiring` the same fleet speaks over real
+NATS servers and real gRPC.
 """
 
 import asyncio
@@ -9,17 +11,18 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 from uuid import UUID
 
 import torch
 
-from windfall.contracts.envelope import unseal
+from tests.wiring import Wiring
+from windfall.contracts.envelope import TRACEPARENT, unseal
 from windfall.contracts.message import Message
-from windfall.contracts.subjects import EVENTS_STREAM, HUB, StreamSpec, hub_streams, site_streams
+from windfall.contracts.subjects import HUB, StreamSpec, hub_streams, site_streams
 from windfall.contracts.v1.training_pb2_grpc import add_TrainingServicer_to_server
 from windfall.energy_watcher import app as watcher
 from windfall.energy_watcher.settings import WatcherSettings
@@ -35,12 +38,12 @@ from windfall.profiler.profile import Goals
 from windfall.provisioner import app as provisioner
 from windfall.provisioner.memory import Life, MemoryBackend
 from windfall.provisioner.settings import ProvisionerSettings
-from windfall.servicekit.clock import LoopClock
+from windfall.servicekit.clock import Clock
+from windfall.servicekit.errors import Mistake
 from windfall.servicekit.journal import Journal
 from windfall.servicekit.outbox import Outbox
 from windfall.servicekit.service import Stand
-from windfall.servicekit.testing.memory_bus import MemoryBus, MemoryDomain
-from windfall.servicekit.testing.memory_rpc import MemoryChannel, MemoryServer
+from windfall.servicekit.telemetry import span
 from windfall.site_trainer.app import Terms, Trainer
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership
 from windfall.site_trainer.toy import ToyEngine, toy_layout
@@ -48,7 +51,6 @@ from windfall.site_trainer.toy import ToyEngine, toy_layout
 T = TypeVar("T")
 
 ELEMENTS = 64
-HEARTBEAT = timedelta(seconds=30)
 FEDERATION = "story"
 
 
@@ -57,17 +59,15 @@ class Running:
     """A service that stands in the fleet."""
 
     stand: Stand
-    bus: MemoryBus
     life: AsyncExitStack
 
     async def stop(self) -> None:
         await self.life.aclose()
-        await self.bus.stop()
-        await self.stand.cut()
+        await self.kill()
 
     async def kill(self) -> None:
         """End it as ``kill -9`` does: nothing is finished, only the journal is left."""
-        await self.bus.stop()
+        await self.stand.bus.stop()
         await self.stand.cut()
 
 
@@ -78,34 +78,28 @@ class Fleet:
     folder: Path
     trace_file: Path
     sites: tuple[str, ...]
-    start: datetime
+    clock: Clock
+    wiring: Wiring
     seed: int = 0
     round_length: timedelta = timedelta(minutes=20)
+    straggler_grace: timedelta = timedelta(minutes=5)
     step: timedelta = timedelta(seconds=60)
-    dice: random.Random = field(init=False)
-    domains: dict[str, MemoryDomain] = field(default_factory=dict)
-    server: MemoryServer = field(default_factory=MemoryServer)
+    heartbeat: timedelta = timedelta(seconds=30)
     services: dict[tuple[str, str], Running] = field(default_factory=dict)
     trainers: dict[str, Trainer] = field(default_factory=dict)
-    channels: dict[str, MemoryChannel] = field(default_factory=dict)
     backends: dict[str, MemoryBackend] = field(default_factory=dict)
-    probes: dict[str, FixedProbe] = field(default_factory=dict)
     coordinator: Coordinator | None = None
     _journals: dict[tuple[str, str], Journal] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
-        self.clock = LoopClock(self.start)
-        for name in (HUB, *self.sites):
-            self.domains[name] = MemoryDomain(name)
         for site in self.sites:
-            self.domains[HUB].join(self.domains[site])
             self.backends[site] = MemoryBackend(partial(self._train, site))
-            self.probes[site] = FixedProbe()
 
     # --- begin and end ------------------------------------------------------------------------------------------------
 
     async def rise(self) -> None:
+        await self.wiring.rise(self.sites)
         await self.start_coordinator()
         for site in self.sites:
             await self.start_watcher(site)
@@ -119,39 +113,48 @@ class Fleet:
             for node in await backend.adopt():
                 await backend.kill(node)
                 await backend.wait(node)
+        await self.wiring.lie_down()
 
-    def events(self, domain: str = HUB) -> list[Message]:
+    async def events(self, domain: str = HUB) -> list[Message]:
         """What a domain's stream holds, oldest first."""
-        return [unseal(letter) for letter in self.domains[domain].letters(EVENTS_STREAM)]
+        return [unseal(letter) for letter in await self.wiring.letters(domain)]
 
     # --- services -----------------------------------------------------------------------------------------------------
 
     async def start_coordinator(self) -> None:
-        stand, bus = self._stand("federation-coordinator", FEDERATION, HUB, hub_streams(self.sites))
+        stand = self._stand("federation-coordinator", FEDERATION, HUB, hub_streams(self.sites))
         layout = toy_layout(ELEMENTS)
         store = ModelStore(self.folder / "models", layout, parse_outer("nesterov:lr=0.7,momentum=0.6"), "fp32")
         journaled = stand.journal.load("federation", Federation)
         first = journaled.base_digest if journaled else store.initialise(torch.zeros(ELEMENTS))
-        policy = Policy(self.round_length, None, timedelta(minutes=5), None)
+        policy = Policy(self.round_length, None, self.straggler_grace, None)
         coordinator = Coordinator(
-            stand, FEDERATION, Model("toy", "{}", layout, "fp32"), policy, store, first, 5 * HEARTBEAT, self._in_place
+            stand,
+            FEDERATION,
+            Model("toy", "{}", layout, "fp32"),
+            policy,
+            store,
+            first,
+            5 * self.heartbeat,
+            self._in_place,
         )
         self.coordinator = coordinator
-        self.server.down = False
-        add_TrainingServicer_to_server(TrainingService(coordinator, self.sites, HEARTBEAT), cast(Any, self.server))
+        service = TrainingService(coordinator, self.sites, self.heartbeat)
+        await self.wiring.serve(partial(add_TrainingServicer_to_server, service))
         coordinator.attend()
         life = AsyncExitStack()
+        life.push_async_callback(self.wiring.cut_service)
         life.callback(coordinator.rest)
-        await self._begin("federation-coordinator", FEDERATION, stand, bus, life)
+        await self._begin("federation-coordinator", FEDERATION, stand, life)
 
     async def kill_coordinator(self) -> None:
         assert self.coordinator is not None
         self.coordinator.rest()
-        await self.server.kill()
+        await self.wiring.cut_service()
         await self.services.pop(("federation-coordinator", FEDERATION)).kill()
 
     async def start_watcher(self, site: str) -> None:
-        stand, bus = self._stand("energy-watcher", site, site, site_streams(site))
+        stand = self._stand("energy-watcher", site, site, site_streams(site))
         settings = WatcherSettings(
             site=site,
             state_dir=self.folder,
@@ -162,40 +165,39 @@ class Fleet:
         )
         life = AsyncExitStack()
         await life.enter_async_context(watcher.attend(settings, stand))
-        await self._begin("energy-watcher", site, stand, bus, life)
+        await self._begin("energy-watcher", site, stand, life)
 
     async def start_provisioner(self, site: str) -> None:
-        stand, bus = self._stand("provisioner", site, site, site_streams(site))
+        stand = self._stand("provisioner", site, site, site_streams(site))
         settings = ProvisionerSettings(site=site, state_dir=self.folder, grace=timedelta(minutes=15))
         life = AsyncExitStack()
         await life.enter_async_context(provisioner.attend(settings, stand, self.backends[site], {}))
-        await self._begin("provisioner", site, stand, bus, life)
+        await self._begin("provisioner", site, stand, life)
 
     async def start_profiler(self, site: str) -> None:
-        stand, bus = self._stand("profiler", site, site, site_streams(site))
-        probe = self.probes[site]
+        stand = self._stand("profiler", site, site, site_streams(site))
+        probe = FixedProbe()
         profiler.attend(stand, Probes(probe, probe, probe), Goals(timedelta(minutes=10)))
-        await self._begin("profiler", site, stand, bus, AsyncExitStack())
+        await self._begin("profiler", site, stand, AsyncExitStack())
 
     async def _train(self, site: str, life: Life) -> int:
         """A node of the memory backend: one trainer."""
-        stand, bus = self._stand("site-trainer", site, site, site_streams(site))
+        stand = self._stand("site-trainer", site, site, site_streams(site))
         terms = Terms(
             site=site,
             federation=FEDERATION,
             window_id=UUID(life.environment["WINDFALL_WINDOW_ID"]),
             lease_token=int(life.environment["WINDFALL_LEASE_TOKEN"]),
             micro_batch=8,
-            drain_time=timedelta(minutes=2),
-            checkpoint_every=timedelta(minutes=10),
+            drain_time=self.clock.wall(timedelta(minutes=2)),
+            checkpoint_every=self.clock.wall(timedelta(minutes=10)),
             checkpoint=self.folder / f"checkpoint-{site}",
         )
-        channel = self.channels[site] = MemoryChannel(self.server)
-        trainer = self.trainers[site] = Trainer(
-            stand, terms, CoordinatorLink(cast(Any, channel), FEDERATION, site), partial(self._engine, site), self._in_place
-        )
-        trainer.attend()
-        drain = asyncio.create_task(_when(life.drain, lambda: trainer.stop("asked to drain")))
+        link = CoordinatorLink(self.wiring.channel(site), FEDERATION, site)
+        trainer = self.trainers[site] = Trainer(stand, terms, link, partial(self._engine, site), self._in_place)
+        with span("train", parent={TRACEPARENT: life.environment.get("TRACEPARENT", "")}):
+            trainer.attend()
+            drain = asyncio.create_task(_when(life.drain, lambda: trainer.stop("asked to drain")))
         try:
             await stand.rise()
             life.ready.set()
@@ -204,8 +206,9 @@ class Fleet:
             return 0
         finally:
             drain.cancel()
-            await bus.stop()
+            await stand.bus.stop()
             await stand.cut()
+            await link.close()
             del self.trainers[site]
 
     def _engine(self, site: str, membership: Membership) -> ToyEngine:
@@ -213,27 +216,28 @@ class Fleet:
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    def _stand(
-        self, service: str, whom: str, domain: str, streams: tuple[StreamSpec, ...]
-    ) -> tuple[Stand, MemoryBus]:
+    def _stand(self, service: str, whom: str, domain: str, streams: tuple[StreamSpec, ...]) -> Stand:
         journal = self._journals.setdefault((service, whom), Journal(None, f"/windfall/{service}/{whom}"))
         stand: Stand
+
+        def fail(mistake: Mistake) -> None:
+            stand.fail(mistake)
 
         def lost() -> None:
             stand.outbox.recheck()
 
-        bus = MemoryBus(self.domains[domain], service, streams, lambda mistake: stand.fail(mistake), lost)
+        bus = self.wiring.bus(domain, service, streams, fail, lost)
         stand = Stand(service, whom, self.clock, journal, bus, Outbox(journal, bus))
-        return stand, bus
+        return stand
 
-    async def _begin(self, service: str, whom: str, stand: Stand, bus: MemoryBus, life: AsyncExitStack) -> None:
+    async def _begin(self, service: str, whom: str, stand: Stand, life: AsyncExitStack) -> None:
         await stand.rise()
-        self.services[service, whom] = Running(stand, bus, life)
+        self.services[service, whom] = Running(stand, life)
 
     async def _in_place(self, work: Callable[..., T], /, *arguments: object) -> T:
         """Blocking work on virtual time: an inner step takes as long as a step takes, give or take a tenth."""
         if getattr(work, "__name__", "") == "step":
-            await asyncio.sleep(self.step.total_seconds() * self.dice.uniform(0.9, 1.1))
+            await self.clock.sleep(self.step * self.dice.uniform(0.9, 1.1))
         return work(*arguments)
 
 

@@ -40,8 +40,8 @@ HEARD_BY: Mapping[type[Message], tuple[str, ...]] = {
     WindowOpened: ("provisioner",),
     NodeReady: ("profiler",),
     NodeProfiled: ("federation-coordinator",),
-    WindowClosing: ("provisioner",),
-    WindowClosed: ("provisioner",),
+    WindowClosing: ("site-trainer",),
+    WindowClosed: ("provisioner", "site-trainer"),
     SiteDrained: ("provisioner",),
 }
 """Which services act on an event. Every other event is a fact for dashboards and people."""
@@ -50,7 +50,7 @@ SAID_BY: Mapping[type[Message], tuple[str, ...]] = {
     AcquireNode: (PERSON,),
     ReleaseNode: (PERSON,),
     FinishRound: ("federation-coordinator",),
-    StopTraining: ("provisioner",),
+    StopTraining: (PERSON,),
     StopFederation: (PERSON,),
 }
 """Who gives a command. An event's speaker stands at the head of its docstring."""

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol, TypeVar
 from windfall.contracts.envelope import Letter
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import stream_for, subject_for
+from windfall.servicekit.errors import ExitCode, Mistake
 
 M = TypeVar("M", bound=Message)
 Handler = Callable[[M], Awaitable[None]]
@@ -29,6 +30,8 @@ class Bus(Protocol):
 
         One at a time and in order within a stream; at least once, so handlers are idempotent. ``Transient`` brings the
         message back later, ``Poison`` buries it with the reason, and so does a message that is no sentence at all.
+        ``Mistake`` ends the service, and so does any other error: the message waits for the next start, and is buried
+        when it has broken that many starts.
         """
 
     async def start(self) -> None:
@@ -92,3 +95,8 @@ class Ears:
 def back_off(delivery: int) -> timedelta:
     """How long a message rests after its n-th failed delivery: 0.2 s, doubled each time, at most 30 s."""
     return timedelta(seconds=min(30.0, 0.2 * 2 ** min(delivery - 1, 10)))
+
+
+def broken(subject: str, error: Exception) -> Mistake:
+    """What ends a service whose handler raised what no handler should."""
+    return Mistake(f"the handler of {subject} broke: {error!r}", "See the log above", ExitCode.FAILED)

@@ -6,6 +6,7 @@ every service agrees on them. Only transport deadlines (a gRPC call, an acknowle
 """
 
 import asyncio
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,7 @@ class Clock(Protocol):
         """Let a business duration pass; none or a negative one only yields."""
 
     async def sleep_until(self, at: datetime) -> None:
-        """Wait for a business instant; one in the past only yields."""
+        """Wait for a business instant; one in the past only yields. Afterwards ``now()`` is not before it."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class SystemClock:
         await asyncio.sleep(max(0.0, duration.total_seconds()))
 
     async def sleep_until(self, at: datetime) -> None:
-        await self.sleep(at - self.now())
+        await _sleep_until(self, at)
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,10 @@ class ReplayClock:
         await asyncio.sleep(max(0.0, self.wall(duration).total_seconds()))
 
     async def sleep_until(self, at: datetime) -> None:
-        await self.sleep(at - self.now())
+        await _sleep_until(self, at)
 
     def __str__(self) -> str:
-        return f"replay:{self.trace_start.isoformat()}@{self.wall_start.isoformat()}x{self.speed:g}"
+        return f"replay:{self.trace_start.isoformat()}@{self.wall_start.isoformat()}x{self.speed!r}"
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,17 @@ class LoopClock:
         await asyncio.sleep(max(0.0, duration.total_seconds()))
 
     async def sleep_until(self, at: datetime) -> None:
-        await self.sleep(at - self.now())
+        await _sleep_until(self, at)
 
 
-_REPLAY = re.compile(r"^replay:(?P<trace>[^@]+)@(?P<wall>[^@]+)x(?P<speed>[0-9.]+)$")
+async def _sleep_until(clock: Clock, at: datetime) -> None:
+    # Timers may fire a moment early, and the wall clock may be set back under a long one.
+    await clock.sleep(at - clock.now())
+    while (left := at - clock.now()) > timedelta():
+        await clock.sleep(left)
+
+
+_REPLAY = re.compile(r"^replay:(?P<trace>[^@]+)@(?P<wall>[^@]+)x(?P<speed>[0-9.]+(?:e[+-]?[0-9]+)?)$")
 
 
 def parse_clock(text: str) -> SystemClock | ReplayClock:
@@ -105,6 +113,6 @@ def parse_clock(text: str) -> SystemClock | ReplayClock:
     if match is None:
         raise ValueError(f"{text!r} is neither 'system' nor 'replay:<trace instant>@<wall instant>x<speed>'")
     speed = float(match["speed"])
-    if not speed > 0:
-        raise ValueError(f"the speed in {text!r} must be over 0")
+    if not 0 < speed < math.inf:
+        raise ValueError(f"the speed in {text!r} must be over 0 and finite")
     return ReplayClock(instant(match["trace"]), instant(match["wall"]), speed)

@@ -1,6 +1,7 @@
 """Liveness and readiness over HTTP on loopback, answered by a thread: a stuck event loop cannot say so itself."""
 
 import asyncio
+import errno
 import json
 import os
 import threading
@@ -24,7 +25,7 @@ class Health:
         ready: asked at every ``/readyz``.
 
     Raises:
-        Mistake: the port is in use.
+        Mistake: the port is in use, or the folder cannot be written.
     """
 
     def __init__(self, port: int, folder: Path, ready: Callable[[], bool]) -> None:
@@ -56,8 +57,17 @@ class Health:
             ) from error
         self.port: int = self._server.server_address[1]
         self._file = folder / "health.json"
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file.write_text(json.dumps({"port": self.port, "pid": os.getpid()}))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file.write_text(json.dumps({"port": self.port, "pid": os.getpid()}))
+        except OSError as error:
+            self._server.server_close()
+            full = error.errno == errno.ENOSPC
+            raise Mistake(
+                f"cannot write {self._file} ({error.strerror})",
+                "Free space" if full else "Set WINDFALL_STATE_DIR to a folder that this user may write",
+                ExitCode.DISK_FULL if full else ExitCode.RESOURCE,
+            ) from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
         self._thread.start()
 

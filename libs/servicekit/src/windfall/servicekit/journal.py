@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
@@ -68,6 +68,7 @@ class Journal:
                 self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
+            self._check()
         except OSError as error:
             raise Mistake(
                 f"cannot write the folder of {self._name} ({error.strerror})",
@@ -83,11 +84,11 @@ class Journal:
         Raises:
             Mistake: what stands there is not of this kind (written by another version, or damaged).
         """
-        row = self._db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
-        if row is None:
+        rows = self._read("SELECT value FROM state WHERE key = ?", key)
+        if not rows:
             return None
         try:
-            return kind.model_validate_json(row[0])
+            return kind.model_validate_json(rows[0][0])
         except ValidationError as error:
             raise Mistake(
                 f"the journal {self._name} holds a {key!r} that this version cannot read",
@@ -126,13 +127,13 @@ class Journal:
 
     def heard(self, message_id: UUID) -> bool:
         """Whether a message was already the cause of a commit."""
-        return self._db.execute("SELECT 1 FROM inbox WHERE id = ?", (str(message_id),)).fetchone() is not None
+        return bool(self._read("SELECT 1 FROM inbox WHERE id = ?", str(message_id)))
 
     def unsaid(self, limit: int = 100) -> tuple[Unsaid, ...]:
         """What is still to be said, oldest first."""
-        rows = self._db.execute(
-            "SELECT position, subject, headers, body FROM outbox WHERE said = 0 ORDER BY position LIMIT ?", (limit,)
-        ).fetchall()
+        rows = self._read(
+            "SELECT position, subject, headers, body FROM outbox WHERE said = 0 ORDER BY position LIMIT ?", limit
+        )
         return tuple(Unsaid(row[0], Letter(row[1], json.loads(row[2]), row[3])) for row in rows)
 
     def mark_said(self, positions: Sequence[int]) -> None:
@@ -149,6 +150,18 @@ class Journal:
         """Release the file. Uncommitted work does not exist, so nothing is lost."""
         self._db.close()
 
+    def _check(self) -> None:
+        """A damaged file must not be found out in the middle of a decision."""
+        ((verdict,),) = self._read("PRAGMA quick_check(1)")
+        if verdict != "ok":
+            raise self._explained(sqlite3.DatabaseError(verdict.splitlines()[0]))
+
+    def _read(self, query: str, *values: str | int) -> list[Any]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._explained(error) from error
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         try:
@@ -156,9 +169,15 @@ class Journal:
             yield
             self._db.execute("COMMIT")
         except sqlite3.DatabaseError as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            self._undo()
             raise self._explained(error) from error
+        except BaseException:
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
 
     def _explained(self, error: sqlite3.DatabaseError) -> Mistake:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:

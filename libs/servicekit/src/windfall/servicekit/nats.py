@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
@@ -20,22 +20,16 @@ import nats.js.errors
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
 from nats.aio.client import Client
-from nats.js import JetStreamContext, api
+from nats.js import JetStreamContext
 from opentelemetry.trace import SpanKind
 
 from windfall.contracts.envelope import MESSAGE_ID, TRACEPARENT, Letter, Unreadable, unseal
 from windfall.contracts.message import Message
-from windfall.contracts.subjects import (
-    DEAD_STREAM,
-    EVENTS_STREAM,
-    MAX_MESSAGE_BYTES,
-    Retention,
-    Source,
-    StreamSpec,
-    dead_subject,
-)
-from windfall.servicekit.bus import ACK_WAIT, DEAD_REASON, DELIVERIES, Ears, Handler, Hearing, M, back_off
+from windfall.contracts.subjects import DEAD_STREAM, MAX_MESSAGE_BYTES, StreamSpec, dead_subject
+from windfall.servicekit.bus import ACK_WAIT, DEAD_REASON, DELIVERIES, Ears, Handler, M, back_off, broken
 from windfall.servicekit.errors import ExitCode, Mistake, Poison, Transient
+from windfall.servicekit.jetstream import declare_consumer, declare_stream
+from windfall.servicekit.sourcing import Sourcing
 from windfall.servicekit.telemetry import outgoing_trace, span
 
 log = logging.getLogger(__name__)
@@ -46,6 +40,10 @@ OLDEST_SERVER: Final = (2, 10, 0)
 _PUBLISH_TIMEOUT_S: Final = 5.0
 _WATCH_EVERY: Final = timedelta(seconds=1)
 _FETCH_TIMEOUT_S: Final = 5.0
+_STOP_TIMEOUT_S: Final = 20.0
+_PENDING_BYTES: Final = 16 * 1024 * 1024
+"""What the client may keep for a server that is away: enough for a month of fetch requests, which fail when it is full
+and would then be repeated without a pause."""
 
 
 class NatsBus:
@@ -76,6 +74,9 @@ class NatsBus:
         self._stopping = False
         self._standing = False
         self._watchdog: asyncio.Task[None] | None = None
+        self._sourcing = Sourcing(())
+        self._client: Client | None = None
+        self._last_trouble = ""
         self._broker = NatsBroker(
             url,
             name=service,
@@ -84,8 +85,9 @@ class NatsBus:
             connect_timeout=2,
             ping_interval=5,
             max_outstanding_pings=2,
+            pending_size=_PENDING_BYTES,
             closed_cb=self._closed,
-            error_cb=_tell_error,
+            error_cb=self._troubled,
             disconnected_cb=self._disconnected,
             reconnected_cb=self._reconnected,
             logger=None,
@@ -99,8 +101,9 @@ class NatsBus:
         return self._standing
 
     async def start(self) -> None:
-        self._client: Client = await self._broker.connect()
-        version = self._client.connected_server_version
+        client: Client = await self._broker.connect()
+        self._client = client
+        version = client.connected_server_version
         if (version.major, version.minor, version.patch) < OLDEST_SERVER:
             found = f"{version.major}.{version.minor}.{version.patch}"
             await self.stop()
@@ -109,7 +112,7 @@ class NatsBus:
                 f"Run nats-server {'.'.join(map(str, OLDEST_SERVER))} or newer",
                 ExitCode.SERVER,
             )
-        self._jetstream: JetStreamContext = self._client.jetstream(timeout=_PUBLISH_TIMEOUT_S)
+        self._jetstream: JetStreamContext = client.jetstream(timeout=_PUBLISH_TIMEOUT_S)
         await self._declared()
         for hearing in self._ears.hearings():
             self._broker.subscriber(
@@ -120,10 +123,13 @@ class NatsBus:
                 ack_policy=AckPolicy.MANUAL,
                 decoder=_undecoded,
                 no_reply=True,
-            )(self._deliverer(hearing.stream))
+            )(self._delivered)
         await self._broker.start()
+        heard = {hearing.stream for hearing in self._ears.hearings()}
+        self._sourcing = Sourcing([spec for spec in self._streams if spec.name in heard])
+        self._sourcing.began()
         self._standing = True
-        self._watchdog = asyncio.create_task(self._watch(), name="bus-watchdog")
+        self._watchdog = asyncio.create_task(self._watch(client), name="bus-watchdog")
 
     async def stop(self) -> None:
         self._stopping = True
@@ -132,34 +138,45 @@ class NatsBus:
             self._watchdog.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watchdog
-        with suppress(nats.errors.Error):
-            # A server that is gone cannot take our leave; what it has not acknowledged it will deliver again.
-            await self._broker.stop()
+        try:
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
+                await self._broker.stop()
+        except (TimeoutError, nats.errors.Error) as error:
+            # A server that is gone cannot take our leave; what we have not acknowledged it will deliver again.
+            log.info("left without a word to the server: %s", type(error).__name__)
+        if self._client is not None and not self._client.is_closed:
+            await self._client.close()
 
     async def publish(self, letter: Letter) -> None:
         if len(letter.body) > MAX_MESSAGE_BYTES:
             raise Poison(f"body of {len(letter.body)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
         operation = letter.headers.get("ce-type", letter.subject)
-        parent = {TRACEPARENT: letter.headers[TRACEPARENT]} if TRACEPARENT in letter.headers else None
-        if parent is None:
+        if TRACEPARENT not in letter.headers:
             await self._stored(letter.subject, letter.body, dict(letter.headers))
             return
         with span(
             f"send {operation}",
             kind=SpanKind.PRODUCER,
-            parent=parent,
+            parent=letter.headers,
             attributes=_messaging("send", letter),
         ):
             await self._stored(letter.subject, letter.body, {**letter.headers, **outgoing_trace()})
 
     async def store_identity(self) -> str:
+        # Every stream counts: one that was lost alone took its messages along.
         try:
-            info = await self._jetstream.stream_info(EVENTS_STREAM)
+            found = {info.config.name: info.created for info in await self._jetstream.streams_info()}
         except (TimeoutError, nats.errors.Error) as error:
-            raise Transient(f"{EVENTS_STREAM} is not there ({type(error).__name__})") from error
-        return str(info.created)
+            raise Transient(f"the store cannot be seen ({type(error).__name__})") from error
+        missing = [spec.name for spec in self._streams if spec.name not in found]
+        if missing:
+            raise Transient(f"{', '.join(missing)} is not there")
+        return " ".join(f"{spec.name}@{found[spec.name]}" for spec in self._streams)
 
     async def _stored(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
+        if self._client is None or not self._client.is_connected:
+            # The client would keep it and send it some day, whatever we decide meanwhile.
+            raise Transient(f"{subject} waits: the server is away")
         try:
             await self._jetstream.publish(subject, body, headers=headers, timeout=_PUBLISH_TIMEOUT_S)
         except nats.errors.MaxPayloadError as error:
@@ -168,22 +185,28 @@ class NatsBus:
             # A time-out may have been stored all the same: the message id makes saying it again safe.
             raise Transient(f"{subject} was not acknowledged ({type(error).__name__}: {error})") from error
 
-    def _deliverer(self, stream: str) -> Callable[..., Awaitable[None]]:
-        async def deliver(body: bytes, message: NatsMessage) -> None:
-            await self._deliver(stream, message)
+    async def _delivered(self, body: bytes, message: NatsMessage) -> None:
+        await self._deliver(message)
 
-        return deliver
-
-    async def _deliver(self, stream: str, delivered: NatsMessage) -> None:
+    async def _deliver(self, delivered: NatsMessage) -> None:
         raw = delivered.raw_message
         letter = Letter(raw.subject, dict(raw.headers or {}), raw.data)
-        delivery = raw.metadata.num_delivered
         progress = asyncio.create_task(_in_progress(raw))
+        try:
+            await self._settle(raw, letter)
+        except (Transient, TimeoutError, nats.errors.Error) as error:
+            # Neither taken nor refused: it will be delivered again, and the handler knows its id.
+            log.info("%s could not be settled: %s: %s", letter.subject, type(error).__name__, error)
+        finally:
+            progress.cancel()
+
+    async def _settle(self, raw: Any, letter: Letter) -> None:
+        """Handle one delivery and tell the server how it ended."""
+        delivery = raw.metadata.num_delivered
         try:
             if delivery > DELIVERIES:
                 raise Poison(f"delivered {delivery - 1} times and never handled")
-            await self._hear(unseal(letter), letter, stream)
-            await raw.ack_sync()
+            await self._hear(unseal(letter), letter)
         except Transient as error:
             wait = error.retry_after or back_off(delivery)
             log.info("%s comes back in %.1f s: %s", letter.subject, wait.total_seconds(), error)
@@ -193,17 +216,28 @@ class NatsBus:
             await raw.term()
         except Mistake as error:
             self._on_mistake(error)
-        except (TimeoutError, nats.errors.Error) as error:
-            # Not acknowledged: it will be delivered again, and the handler knows its id.
-            log.info("%s could not be acknowledged: %s", letter.subject, type(error).__name__)
-        finally:
-            progress.cancel()
+        except Exception as error:
+            log.exception("the handler of %s broke", letter.subject)
+            self._on_mistake(broken(letter.subject, error))
+        else:
+            await self._acknowledge(raw)
 
-    async def _hear(self, message: Message, letter: Letter, stream: str) -> None:
+    async def _acknowledge(self, raw: Any) -> None:
+        """Until the server has confirmed: an acknowledgement that is lost in a restart would hold up what follows."""
+        deadline = asyncio.get_running_loop().time() + ACK_WAIT.total_seconds()
+        while True:
+            try:
+                await raw.ack_sync()
+                return
+            except TimeoutError:
+                if self._stopping or asyncio.get_running_loop().time() > deadline:
+                    raise
+
+    async def _hear(self, message: Message, letter: Letter) -> None:
         with span(
             f"process {letter.headers.get('ce-type', letter.subject)}",
             kind=SpanKind.CONSUMER,
-            parent={TRACEPARENT: letter.headers.get(TRACEPARENT, "")},
+            parent=letter.headers,
             attributes={**_messaging("process", letter), "messaging.consumer.group.name": self._service},
         ):
             await self._ears.handle(message)
@@ -224,7 +258,7 @@ class NatsBus:
                 for spec in self._streams:
                     made |= await declare_stream(self._jetstream, spec)
                 for hearing in self._ears.hearings():
-                    await self._jetstream.add_consumer(hearing.stream, _consumer(self._service, hearing))
+                    await declare_consumer(self._jetstream, self._service, hearing, ACK_WAIT)
                 return made
             except (nats.js.errors.ServiceUnavailableError, nats.js.errors.NoStreamResponseError) as error:
                 log.warning("JetStream is not ready yet: %s", type(error).__name__)
@@ -240,10 +274,12 @@ class NatsBus:
                 log.warning("JetStream is not ready yet: %s", error.description)
             await asyncio.sleep(_WATCH_EVERY.total_seconds())
 
-    async def _watch(self) -> None:
+    async def _watch(self, client: Client) -> None:
         """Look for lost consumers and streams: FastStream's subscriber would wait on them for ever."""
         while True:
             await asyncio.sleep(_WATCH_EVERY.total_seconds())
+            if not client.is_connected:
+                continue
             try:
                 lost = await self._lost()
                 if lost:
@@ -253,7 +289,8 @@ class NatsBus:
                         await subscriber.stop()
                         await subscriber.start()
                     self._on_store_lost()
-                self._standing = self._client.is_connected
+                self._standing = client.is_connected
+                await self._sourcing.look(client, self._jetstream)
             except (TimeoutError, nats.errors.Error) as error:
                 self._standing = False
                 log.info("the server does not answer the watchdog: %s", type(error).__name__)
@@ -262,22 +299,30 @@ class NatsBus:
                 return
 
     async def _lost(self) -> list[str]:
-        lost = []
+        there = {info.config.name for info in await self._jetstream.streams_info()}
+        lost = [spec.name for spec in self._streams if spec.name not in there]
         for hearing in self._ears.hearings():
             try:
                 await self._jetstream.consumer_info(hearing.stream, self._service, timeout=2)
             except nats.js.errors.NotFoundError:
                 lost.append(f"consumer of {hearing.stream}")
-        try:
-            await self._jetstream.stream_info(EVENTS_STREAM)
-        except nats.js.errors.NotFoundError:
-            lost.append(EVENTS_STREAM)
         return lost
+
+    async def _troubled(self, error: Exception) -> None:
+        trouble = f"{type(error).__name__}: {error}"
+        # The same trouble comes back with every attempt to connect: once is enough.
+        log.log(logging.DEBUG if trouble == self._last_trouble else logging.WARNING, "%s: %s", self._url, trouble)
+        self._last_trouble = trouble
 
     async def _disconnected(self) -> None:
         self._standing = False
+        if not self._stopping:
+            log.warning("lost the connection to %s; trying for ever", self._url)
 
     async def _reconnected(self) -> None:
+        log.info("connected to %s again", self._url)
+        self._last_trouble = ""
+        self._sourcing.reconnected()
         # The server may have come back without its store.
         self._on_store_lost()
 
@@ -287,53 +332,6 @@ class NatsBus:
         # The fetch loop would now spin without ever yielding, deaf to signals: end here, and be started again.
         log.critical("the connection to %s is closed for good", self._url)
         os._exit(ExitCode.SERVER)
-
-
-async def declare_stream(jetstream: JetStreamContext, spec: StreamSpec) -> bool:
-    """Make a stream as its specification says, or bring an existing one in line; true when it was missing."""
-    config = api.StreamConfig(
-        name=spec.name,
-        subjects=list(spec.subjects),
-        retention=api.RetentionPolicy.WORK_QUEUE if spec.retention is Retention.WORK_QUEUE else None,
-        max_bytes=spec.max_bytes,
-        max_age=spec.max_age.total_seconds(),
-        duplicate_window=spec.duplicate_window.total_seconds(),
-        discard=api.DiscardPolicy.NEW if spec.discard_new else api.DiscardPolicy.OLD,
-        storage=api.StorageType.FILE,
-        sources=[_source(source) for source in spec.sources] or None,
-    )
-    try:
-        info = await jetstream.stream_info(spec.name)
-    except nats.js.errors.NotFoundError:
-        with suppress(nats.js.errors.BadRequestError):
-            # Another service of the domain was faster with the same declaration.
-            await jetstream.add_stream(config)
-        return True
-    known = {(source.name, source.external.api if source.external else "") for source in info.config.sources or []}
-    wanted = {(source.stream, f"$JS.{source.domain}.API") for source in spec.sources}
-    if set(info.config.subjects or []) != set(spec.subjects) or known != wanted:
-        await jetstream.update_stream(config)
-    return False
-
-
-def _source(source: Source) -> api.StreamSource:
-    return api.StreamSource(
-        name=source.stream,
-        filter_subject=source.filter_subject,
-        external=api.ExternalStream(api=f"$JS.{source.domain}.API"),
-    )
-
-
-def _consumer(service: str, hearing: Hearing) -> api.ConsumerConfig:
-    return api.ConsumerConfig(
-        durable_name=service,
-        filter_subjects=list(hearing.subjects),
-        ack_policy=api.AckPolicy.EXPLICIT,
-        ack_wait=ACK_WAIT.total_seconds(),
-        max_ack_pending=1,
-        # We count and bury ourselves, so that nothing is dropped in silence; the server's bound is a last resort.
-        max_deliver=DELIVERIES * 4,
-    )
 
 
 def _messaging(operation: str, letter: Letter) -> dict[str, str | int]:
@@ -350,16 +348,14 @@ def _messaging(operation: str, letter: Letter) -> dict[str, str | int]:
 async def _in_progress(raw: Any) -> None:
     while True:
         await asyncio.sleep(ACK_WAIT.total_seconds() / 3)
-        await raw.in_progress()
+        with suppress(nats.errors.Error):
+            # A server that is away hears it from the next round.
+            await raw.in_progress()
 
 
 async def _undecoded(message: Any) -> bytes:
     body: bytes = message.body
     return body
-
-
-async def _tell_error(error: Exception) -> None:
-    log.debug("nats: %s", error)
 
 
 def _one_line(text: str) -> str:

@@ -53,6 +53,7 @@ class Outbox:
         self._work = asyncio.Event()
         self._empty = asyncio.Event()
         self._known = False
+        self._waiting = False
 
     def wake(self) -> None:
         """Something was committed: say it now."""
@@ -73,10 +74,14 @@ class Outbox:
                 if not self._known:
                     self._known = await self._recognise()
                 await self._say_all()
+                self._waiting = False
             except Transient as error:
                 self._known = False
                 delay = error.retry_after or _RETRY
-                log.warning("outbox waits %.1f s: %s", delay.total_seconds(), error)
+                # Loud when the waiting begins; the same again with every attempt would be noise.
+                level = logging.DEBUG if self._waiting else logging.WARNING
+                log.log(level, "outbox waits %.1f s: %s", delay.total_seconds(), error)
+                self._waiting = True
                 asyncio.get_running_loop().call_later(delay.total_seconds(), self._work.set)
 
     async def _recognise(self) -> bool:

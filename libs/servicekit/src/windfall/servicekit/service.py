@@ -153,12 +153,15 @@ async def _stand(service: str, settings: S, whom: str, streams: Sequence[StreamS
             rising = loop.create_task(stand.rise())
             stopped = loop.create_task(stand.stopping.wait())
             await asyncio.wait([rising, stopped], return_when=asyncio.FIRST_COMPLETED)
-            if rising.done():
+            risen = rising.done()
+            if risen:
                 rising.result()
                 log.info("%s stands for %s", service, whom)
+                await stopped
             rising.cancel()
-            await stopped
-        await _last_words(stand)
+            await asyncio.wait([rising])
+        if risen:
+            await _last_words(stand)
     finally:
         health.close()
         await stand.lie_down()

@@ -1,12 +1,13 @@
 """Settings: read once from the environment, validated as a whole, frozen.
 
-A field ``state_dir`` is read from ``WINDFALL_STATE_DIR``. Unset variables take the field's default; every mistake is
-reported at once, before anything starts.
+A field ``state_dir`` is read from ``WINDFALL_STATE_DIR``. Variables that are unset or empty take the field's default;
+every mistake is reported at once, before anything starts.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,12 +24,19 @@ def _clock(text: str) -> str:
     return text
 
 
+def _server(text: str) -> str:
+    url = urlsplit(text)
+    if url.scheme not in {"nats", "tls", "ws", "wss"} or not url.hostname or url.port == 0:
+        raise ValueError(f"{text!r} is not like 'nats://host:4222'")
+    return text
+
+
 class Settings(BaseModel):
     """What every service is told."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    nats_url: str = "nats://127.0.0.1:4222"
+    nats_url: Annotated[str, AfterValidator(_server)] = "nats://127.0.0.1:4222"
     """NATS server of this service's own domain: the site's, or the hub's."""
     state_dir: Path
     """Folder of this service alone: its journal and whatever it keeps. It is created when missing."""
@@ -38,7 +46,6 @@ class Settings(BaseModel):
     """Loopback port of the liveness and readiness endpoint; 0 takes a free one. It is written to ``health.json``."""
     traces_file: Path | None = None
     """Spans as JSON lines. Spans also go by OTLP when ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set."""
-
 
     @model_validator(mode="before")
     @classmethod
@@ -81,7 +88,7 @@ def load(kind: type[S], environ: Mapping[str, str]) -> S:
     Raises:
         Mistake: naming every variable that is wrong or missing, in one line.
     """
-    given = {name: environ[variable] for name in kind.model_fields if (variable := PREFIX + name.upper()) in environ}
+    given = {name: text for name in kind.model_fields if (text := environ.get(PREFIX + name.upper()))}
     try:
         return kind.model_validate(given)
     except ValidationError as error:
@@ -91,4 +98,5 @@ def load(kind: type[S], environ: Mapping[str, str]) -> S:
 
 def _explain(where: tuple[int | str, ...], message: str) -> str:
     variable = PREFIX + str(where[0]).upper() if where else "settings"
-    return f"{variable}: {message[0].lower()}{message[1:]}"
+    said = " ".join(message.removeprefix("Value error, ").split())
+    return f"{variable}: {said[0].lower()}{said[1:]}"

@@ -1,0 +1,85 @@
+"""Streams and consumers on a server, brought in line with what the contracts say."""
+
+from contextlib import suppress
+from datetime import timedelta
+
+import nats.js.errors
+from nats.js import JetStreamContext, api
+
+from windfall.contracts.subjects import Retention, Source, StreamSpec
+from windfall.servicekit.bus import DELIVERIES, Hearing
+
+_NAME_TAKEN = 10058
+"""JetStream's error code for a stream that exists with another configuration."""
+
+
+async def declare_stream(jetstream: JetStreamContext, spec: StreamSpec) -> bool:
+    """Make a stream as its specification says, or bring an existing one in line; true when it was missing."""
+    try:
+        info = await jetstream.stream_info(spec.name)
+    except nats.js.errors.NotFoundError:
+        try:
+            await jetstream.add_stream(configuration(spec))
+        except nats.js.errors.BadRequestError as error:
+            if error.err_code != _NAME_TAKEN:
+                raise
+            # Another service of the domain was faster with the same declaration.
+        return True
+    known = {(source.name, source.external.api if source.external else "") for source in info.config.sources or []}
+    wanted = {(source.stream, api_of(source.domain)) for source in spec.sources}
+    if set(info.config.subjects or []) != set(spec.subjects) or known != wanted:
+        await jetstream.update_stream(configuration(spec))
+    return False
+
+
+async def declare_consumer(jetstream: JetStreamContext, service: str, hearing: Hearing, ack_wait: timedelta) -> None:
+    """Make or update a service's durable consumer of one stream."""
+    config = api.ConsumerConfig(
+        durable_name=service,
+        filter_subjects=list(hearing.subjects),
+        ack_policy=api.AckPolicy.EXPLICIT,
+        ack_wait=ack_wait.total_seconds(),
+        max_ack_pending=1,
+        # We count and bury ourselves, so that nothing is dropped in silence; the server's bound is a last resort.
+        max_deliver=DELIVERIES * 4,
+    )
+    await jetstream.add_consumer(hearing.stream, config)
+
+
+async def renew_sources(jetstream: JetStreamContext, spec: StreamSpec) -> None:
+    """Take a stream's sources out and put them back, so that the server asks them at once."""
+    bare = configuration(spec)
+    bare.sources = None
+    try:
+        await jetstream.update_stream(bare)
+    finally:
+        with suppress(nats.js.errors.NotFoundError):
+            await jetstream.update_stream(configuration(spec))
+
+
+def configuration(spec: StreamSpec) -> api.StreamConfig:
+    """A specification in JetStream's words."""
+    return api.StreamConfig(
+        name=spec.name,
+        subjects=list(spec.subjects),
+        retention=api.RetentionPolicy.WORK_QUEUE if spec.retention is Retention.WORK_QUEUE else None,
+        max_bytes=spec.max_bytes,
+        max_age=spec.max_age.total_seconds(),
+        duplicate_window=spec.duplicate_window.total_seconds(),
+        discard=api.DiscardPolicy.NEW if spec.discard_new else api.DiscardPolicy.OLD,
+        storage=api.StorageType.FILE,
+        sources=[_source(source) for source in spec.sources] or None,
+    )
+
+
+def api_of(domain: str) -> str:
+    """Subject prefix of a domain's JetStream API."""
+    return f"$JS.{domain}.API"
+
+
+def _source(source: Source) -> api.StreamSource:
+    return api.StreamSource(
+        name=source.stream,
+        filter_subject=source.filter_subject,
+        external=api.ExternalStream(api=api_of(source.domain)),
+    )
