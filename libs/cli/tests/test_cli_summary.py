@@ -11,7 +11,11 @@ from windfall.cli.story import windows
 from windfall.cli.summary import Run, summarise
 from windfall.contracts.events import RoundEvaluated, WindowOpened
 
-REQUIRED = [
+REQUIRED = (
+    *("rounds", "sites", "tokens", "loss_first", "loss_final", "bytes_up", "bytes_down", "bytes_dense_sync"),
+    *("energy_kwh", "emissions_kg", "emissions_always_on_kg", "clean_energy_share"),
+    *("duration_s", "model_sha256", "trace_ids"),
+)
     "rounds",
     "sites",
     "tokens",

@@ -133,6 +133,10 @@ class Crew:
         self._running[program.name].stood = True
         self._stood[program.name].set()
 
+    def pid_of(self, program: Program) -> int:
+        """Process id of a program as it runs now."""
+        return self._running[program.name].process.pid
+
     async def stop(self, programs: Iterable[Program], within: timedelta) -> None:
         """Ask these to end, all at once, and end those that do not in time."""
         asked = [self._running[program.name] for program in programs if program.name in self._running]

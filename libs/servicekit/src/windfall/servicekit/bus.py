@@ -1,13 +1,14 @@
 """The bus as a service sees it: what it hears, and the promise of how."""
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Protocol, TypeVar
 
-from windfall.contracts.envelope import Letter
+from windfall.contracts.envelope import MESSAGE_ID, Letter
 from windfall.contracts.message import Message
-from windfall.contracts.subjects import stream_for, subject_for
+from windfall.contracts.subjects import dead_subject, stream_for, subject_for
 from windfall.servicekit.errors import ExitCode, Mistake
 
 M = TypeVar("M", bound=Message)
@@ -95,6 +96,27 @@ class Ears:
 def back_off(delivery: int) -> timedelta:
     """How long a message rests after its n-th failed delivery: 0.2 s, doubled each time, at most 30 s."""
     return timedelta(seconds=min(30.0, 0.2 * 2 ** min(delivery - 1, 10)))
+
+
+def buried(service: str, letter: Letter, reason: str) -> Letter:
+    """The dead letter of what a service could not handle. Burying it twice is burying it once."""
+    headers = {**letter.headers, DEAD_REASON: json.dumps(reason)[1:-1][:500]}
+    if letter.id:
+        headers[MESSAGE_ID] = f"dead-{service}-{letter.id}"
+    return Letter(dead_subject(service, letter.subject), headers, letter.body)
+
+
+def messaging(operation: str, letter: Letter, service: str | None = None) -> dict[str, str | int | None]:
+    """Span attributes of the OpenTelemetry messaging conventions; ``service`` is the one that hears."""
+    return {
+        "messaging.system": "nats",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": operation,
+        "messaging.destination.name": letter.subject,
+        "messaging.consumer.group.name": service,
+        "messaging.message.id": letter.id,
+        "messaging.message.body.size": len(letter.body),
+    }
 
 
 def broken(subject: str, error: Exception) -> Mistake:

@@ -7,7 +7,6 @@ the process.
 """
 
 import asyncio
-import json
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -23,10 +22,10 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from opentelemetry.trace import SpanKind
 
-from windfall.contracts.envelope import MESSAGE_ID, TRACEPARENT, Letter, Unreadable, unseal
+from windfall.contracts.envelope import TRACEPARENT, Letter, Unreadable, unseal
 from windfall.contracts.message import Message
-from windfall.contracts.subjects import DEAD_STREAM, MAX_MESSAGE_BYTES, StreamSpec, dead_subject
-from windfall.servicekit.bus import ACK_WAIT, DEAD_REASON, DELIVERIES, Ears, Handler, M, back_off, broken
+from windfall.contracts.subjects import DEAD_STREAM, MAX_MESSAGE_BYTES, StreamSpec
+from windfall.servicekit.bus import ACK_WAIT, DELIVERIES, Ears, Handler, M, back_off, broken, buried, messaging
 from windfall.servicekit.errors import ExitCode, Mistake, Poison, Transient
 from windfall.servicekit.jetstream import declare_consumer, declare_stream
 from windfall.servicekit.sourcing import Sourcing
@@ -158,7 +157,7 @@ class NatsBus:
             f"send {operation}",
             kind=SpanKind.PRODUCER,
             parent=letter.headers,
-            attributes=_messaging("send", letter),
+            attributes=messaging("send", letter),
         ):
             await self._stored(letter.subject, letter.body, {**letter.headers, **outgoing_trace()})
 
@@ -238,17 +237,15 @@ class NatsBus:
             f"process {letter.headers.get('ce-type', letter.subject)}",
             kind=SpanKind.CONSUMER,
             parent=letter.headers,
-            attributes={**_messaging("process", letter), "messaging.consumer.group.name": self._service},
+            attributes=messaging("process", letter, self._service),
         ):
             await self._ears.handle(message)
 
     async def _bury(self, letter: Letter, reason: str) -> None:
         log.error("%s goes to the dead letters: %s", letter.subject, reason)
         # Stored there before it is terminated here, so that a crash between leaves two copies and never none.
-        headers = {**letter.headers, DEAD_REASON: _one_line(reason)}
-        if letter.id:
-            headers[MESSAGE_ID] = f"dead-{self._service}-{letter.id}"
-        await self._stored(dead_subject(self._service, letter.subject), letter.body, headers)
+        dead = buried(self._service, letter, reason)
+        await self._stored(dead.subject, dead.body, dict(dead.headers))
 
     async def _declared(self) -> bool:
         """Make streams and consumers as the contracts have them; true when a stream was missing."""
@@ -334,17 +331,6 @@ class NatsBus:
         os._exit(ExitCode.SERVER)
 
 
-def _messaging(operation: str, letter: Letter) -> dict[str, str | int]:
-    """Attributes of the OpenTelemetry messaging conventions."""
-    return {
-        "messaging.system": "nats",
-        "messaging.operation.name": operation,
-        "messaging.destination.name": letter.subject,
-        "messaging.message.id": letter.id,
-        "messaging.message.body.size": len(letter.body),
-    }
-
-
 async def _in_progress(raw: Any) -> None:
     while True:
         await asyncio.sleep(ACK_WAIT.total_seconds() / 3)
@@ -356,10 +342,6 @@ async def _in_progress(raw: Any) -> None:
 async def _undecoded(message: Any) -> bytes:
     body: bytes = message.body
     return body
-
-
-def _one_line(text: str) -> str:
-    return json.dumps(text)[1:-1][:500]
 
 
 __all__ = ["DEAD_STREAM", "OLDEST_SERVER", "NatsBus", "declare_stream"]

@@ -259,6 +259,7 @@ class Trainer:
         number, work = session.round or 0, session.work
         leaving = sessions.draining(session, self._stand.clock.now())
         started = _now()
+        self._become(sessions.pushing(session))
         with span(
             "contribution",
             attributes={

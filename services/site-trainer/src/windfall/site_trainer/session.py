@@ -48,6 +48,8 @@ class Session:
     work: Work = Work()
     pushed: bool = False
     """This round's contribution is accepted, or can no longer count."""
+    pushing: bool = False
+    """A contribution is on its way: whether it counts is not known yet, even when the next round opens first."""
     finish: bool = False
     """The round is over: push what is there."""
     stopping: str = ""
@@ -104,7 +106,7 @@ def opened(
     """A round runs. The same round again (the stream was cut) goes on; another one starts afresh."""
     if number == session.round and base_digest == session.base_digest:
         return replace(session, local_steps=local_steps, micro_batch=micro_batch)
-    lost = session.work.steps > 0 and not session.pushed
+    lost = session.work.steps > 0 and not session.pushed and not session.pushing
     return replace(
         session,
         round=number,
@@ -140,14 +142,21 @@ def finish(session: Session, number: int) -> Session:
     return replace(session, finish=True) if number == session.round else session
 
 
+def pushing(session: Session) -> Session:
+    """A contribution sets out."""
+    return replace(session, pushing=True)
+
+
 def pushed(session: Session, number: int) -> Session:
-    """The contribution is accepted."""
+    """The contribution is accepted. The coordinator may have opened the next round before its receipt arrived."""
+    session = replace(session, pushing=False)
     return replace(session, pushed=True, work=Work()) if number == session.round else session
 
 
 def refused(session: Session, number: int) -> Session:
     """The contribution was refused for good: its work is lost, and we say so when we leave."""
-    return replace(session, pushed=True, work=Work(), delivered=False) if number == session.round else session
+    session = replace(session, pushing=False, delivered=False)
+    return replace(session, pushed=True, work=Work()) if number == session.round else session
 
 
 def closing(session: Session, stop_at: datetime) -> Session:

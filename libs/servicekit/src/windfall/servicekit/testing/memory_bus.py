@@ -5,18 +5,21 @@ once; sourcing links carry events from site to hub and orders from hub to site, 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from opentelemetry.trace import SpanKind
 
-from windfall.contracts.envelope import MESSAGE_ID, TRACEPARENT, Letter, Unreadable, unseal
+from windfall.contracts.envelope import TRACEPARENT, Letter, Unreadable, unseal
 from windfall.contracts.message import Message
-from windfall.contracts.subjects import MAX_MESSAGE_BYTES, Source, StreamSpec, dead_subject
-from windfall.servicekit.bus import DEAD_REASON, DELIVERIES, Ears, Handler, Hearing, M, back_off
+from windfall.contracts.subjects import MAX_MESSAGE_BYTES, Source, StreamSpec
+from windfall.servicekit.bus import DELIVERIES, Ears, Handler, Hearing, M, back_off, broken, buried, messaging
 from windfall.servicekit.errors import Mistake, Poison, Transient
 from windfall.servicekit.telemetry import outgoing_trace, span
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -76,12 +79,47 @@ class MemoryDomain:
         self._generation = 0
         self._cut: set[str] = set()
         self._neighbours: dict[str, MemoryDomain] = {}
-        self.reachable = True
+        self._buses: dict[MemoryBus, None] = {}
+        self._up = asyncio.Event()
+        self._up.set()
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the server runs. Set it to false to kill the server, to true to start it on the same store."""
+        return self._up.is_set()
+
+    @reachable.setter
+    def reachable(self, up: bool) -> None:
+        if up == self.reachable:
+            return
+        if not up:
+            self._up.clear()
+            return
+        self._up.set()
+        for domain in (self, *self._neighbours.values()):
+            for name in domain._streams:
+                domain._flow(name)
+        for bus in self._buses:
+            bus.reconnected()
+
+    async def up(self) -> None:
+        """Wait until the server runs."""
+        await self._up.wait()
+
+    def attach(self, bus: "MemoryBus") -> None:
+        """Tell a bus when the store may have been lost."""
+        self._buses[bus] = None
+
+    def detach(self, bus: "MemoryBus") -> None:
+        self._buses.pop(bus, None)
 
     def join(self, other: "MemoryDomain") -> None:
-        """Connect two domains, as a leaf connection does."""
+        """Connect two domains, as a leaf connection does. What each sources from the other begins to flow."""
         self._neighbours[other.name] = other
         other._neighbours[self.name] = self
+        for domain in (self, other):
+            for stream in domain._streams.values():
+                domain._source(stream.spec)
 
     def cut(self, other: str) -> None:
         """Cut the link; both sides go on by themselves."""
@@ -106,6 +144,8 @@ class MemoryDomain:
             link.position = 0
         for stream in lost:
             stream.arrived.set()
+        for bus in self._buses:
+            bus.reconnected()
 
     def declare(self, specs: Sequence[StreamSpec]) -> None:
         """Make what is missing and attach its sources."""
@@ -113,11 +153,14 @@ class MemoryDomain:
             if spec.name in self._streams:
                 continue
             self._streams[spec.name] = _Stream(spec)
-            for source in spec.sources:
-                origin = self._neighbours.get(source.domain)
-                if origin is not None:
-                    origin._link(self, spec.name, source)
-                    origin._flow(source.stream)
+            self._source(spec)
+
+    def _source(self, spec: StreamSpec) -> None:
+        for source in spec.sources:
+            origin = self._neighbours.get(source.domain)
+            if origin is not None:
+                origin._link(self, spec.name, source)
+                origin._flow(source.stream)
 
     def consumer(self, service: str, hearing: Hearing) -> _Consumer:
         consumers = self._streams[hearing.stream].consumers
@@ -186,7 +229,10 @@ class MemoryDomain:
 
 
 class MemoryBus:
-    """See :class:`windfall.servicekit.bus.Bus`."""
+    """See :class:`windfall.servicekit.bus.Bus`.
+
+    Harsher than the real one in one respect: ``stop`` cuts the delivery in hand, as a crash would, and it comes again.
+    """
 
     def __init__(
         self,
@@ -203,20 +249,28 @@ class MemoryBus:
         self._on_store_lost = on_store_lost
         self._ears = Ears()
         self._tasks: list[asyncio.Task[None]] = []
-        self.ready = False
+        self._standing = False
+
+    @property
+    def ready(self) -> bool:
+        return self._standing and self._domain.reachable
 
     def hears(self, kind: type[M], whom: str, handler: Handler[M]) -> None:
         self._ears.hears(kind, whom, handler)
 
     async def start(self) -> None:
+        if not self._domain.reachable:
+            await self._domain.up()
         self._domain.declare(self._streams)
+        self._domain.attach(self)
         for hearing in self._ears.hearings():
             self._domain.consumer(self._service, hearing)
             self._tasks.append(asyncio.create_task(self._consume(hearing), name=f"{self._service}-{hearing.stream}"))
-        self.ready = True
+        self._standing = True
 
     async def stop(self) -> None:
-        self.ready = False
+        self._standing = False
+        self._domain.detach(self)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -229,8 +283,9 @@ class MemoryBus:
         if TRACEPARENT not in letter.headers:
             self._domain.store(letter)
             return
-        parent = {TRACEPARENT: letter.headers[TRACEPARENT]}
-        with span(f"send {letter.headers.get('ce-type')}", kind=SpanKind.PRODUCER, parent=parent):
+        operation = letter.headers.get("ce-type", letter.subject)
+        attributes = messaging("send", letter)
+        with span(f"send {operation}", kind=SpanKind.PRODUCER, parent=letter.headers, attributes=attributes):
             self._domain.store(Letter(letter.subject, {**letter.headers, **outgoing_trace()}, letter.body))
 
     async def store_identity(self) -> str:
@@ -239,12 +294,17 @@ class MemoryBus:
         self._domain.declare(self._streams)
         return self._domain.identity
 
+    def reconnected(self) -> None:
+        """The server is back, perhaps without its store."""
+        self._on_store_lost()
+
     async def _consume(self, hearing: Hearing) -> None:
         while True:
+            if not self._domain.reachable:
+                await self._domain.up()
             stream = self._domain.stream(hearing.stream)
             if stream is None:
                 self._domain.declare(self._streams)
-                self._on_store_lost()
                 continue
             consumer = self._domain.consumer(self._service, hearing)
             waiting = next(
@@ -255,7 +315,7 @@ class MemoryBus:
                 ),
                 None,
             )
-            if waiting is None or not self._domain.reachable:
+            if waiting is None:
                 await stream.arrived.wait()
                 continue
             consumer.deliveries += 1
@@ -275,16 +335,20 @@ class MemoryBus:
         except Transient as error:
             return error.retry_after or back_off(delivery)
         except (Poison, Unreadable) as error:
-            headers = {**letter.headers, DEAD_REASON: str(error)}
-            if letter.id:
-                headers[MESSAGE_ID] = f"dead-{self._service}-{letter.id}"
-            self._domain.store(Letter(dead_subject(self._service, letter.subject), headers, letter.body))
+            if not self._domain.reachable:
+                return back_off(delivery)
+            self._domain.store(buried(self._service, letter, str(error)))
         except Mistake as error:
             self._on_mistake(error)
+            return back_off(delivery)
+        except Exception as error:
+            log.exception("the handler of %s broke", letter.subject)
+            self._on_mistake(broken(letter.subject, error))
             return back_off(delivery)
         return None
 
     async def _hear(self, message: Message, letter: Letter) -> None:
-        parent = {TRACEPARENT: letter.headers.get(TRACEPARENT, "")}
-        with span(f"process {letter.headers.get('ce-type')}", kind=SpanKind.CONSUMER, parent=parent):
+        operation = letter.headers.get("ce-type", letter.subject)
+        attributes = messaging("process", letter, self._service)
+        with span(f"process {operation}", kind=SpanKind.CONSUMER, parent=letter.headers, attributes=attributes):
             await self._ears.handle(message)
