@@ -50,7 +50,7 @@ def _window(index: int, site: str, opens: int, closes: int) -> list[Message]:
     attempt = 1 + sum(other == site for other, _, _ in WINDOWS[:index])
 
     def said(kind: type[Message], at: float, **fields: object) -> Message:
-        return kind(id=uuid5(NAMESPACE, f"{kind.topic}-{index}-{at}"), at=minute(at), **fields)  # type: ignore[arg-type]
+        return kind(id=uuid5(NAMESPACE, f"{kind.topic}-{index}-{at}"), at=minute(at), **fields)
 
     return [
         said(WindowOpened, opens, **whose, intensity_g_per_kwh=45.0, expected_close_at=minute(closes - 10)),
@@ -84,7 +84,7 @@ def _round(number: int) -> list[Message]:
         at_ = at + timedelta(minutes=later)
         return kind(
             id=uuid5(NAMESPACE, f"{kind.topic}-{number}"), at=at_, federation="demo", **{"round": number, **fields}
-        )  # type: ignore[arg-type]
+        )
 
     return [
         said(RoundStarted, -40, base_digest=digest(number), members=("site-a", "site-b"), ends_at=at),

@@ -149,7 +149,7 @@ async def test_a_server_too_old_is_refused() -> None:
 
     async with await asyncio.start_server(old, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(Mistake, match="2.9.10, which is too old. Run nats-server 2.10.0 or newer") as refused:
+        with pytest.raises(Mistake, match=r"2\.9\.10, which is too old\. Run nats-server 2\.10\.0 or newer") as refused:
             await events.publish(f"nats://127.0.0.1:{port}", events.sentence("window.opened", json.dumps(OPENED)))
     assert refused.value.exit_code == ExitCode.SERVER
 

@@ -32,7 +32,7 @@ import subprocess, sys, pathlib
 child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
 pathlib.Path("orphan").write_text(str(child.pid))
 """
-STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+STUBBORN = SERVING.replace("lambda *_: threading.Thread(target=server.shutdown).start()", "signal.SIG_IGN")
 SOON = timedelta(seconds=20)
 
 
@@ -73,7 +73,7 @@ async def test_one_waits_for_another(tmp_path: Path) -> None:
 async def test_what_does_not_end_is_killed_and_told(tmp_path: Path) -> None:
     told: list[str] = []
     async with Crew(told.append) as crew:
-        program = _program(tmp_path, "stubborn", STUBBORN + SERVING.replace("signal.signal", "str"))
+        program = _program(tmp_path, "stubborn", STUBBORN)
         await crew.stand([program])
         await crew.stop([program], timedelta(seconds=0.1))
     assert told == ["stubborn did not end in 0 s and was killed"]

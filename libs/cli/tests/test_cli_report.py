@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from windfall.cli import plots, report
 from windfall.cli.recording import Said
@@ -52,7 +53,7 @@ def _span(trace: str, number: int, service: str) -> dict[str, Any]:
     }
 
 
-def _signals(run: Run, recorded: Sequence[Said]) -> plots.Figure:
+def _signals(run: Run, recorded: Sequence[Said]) -> Figure:
     return plots.signals(windows(recorded), run.traces, run.trace_start, run.trace_end, 100.0, 150.0)
 
 

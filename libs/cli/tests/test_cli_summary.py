@@ -16,22 +16,6 @@ REQUIRED = (
     *("energy_kwh", "emissions_kg", "emissions_always_on_kg", "clean_energy_share"),
     *("duration_s", "model_sha256", "trace_ids"),
 )
-    "rounds",
-    "sites",
-    "tokens",
-    "loss_first",
-    "loss_final",
-    "bytes_up",
-    "bytes_down",
-    "bytes_dense_sync",
-    "energy_kwh",
-    "emissions_kg",
-    "emissions_always_on_kg",
-    "clean_energy_share",
-    "duration_s",
-    "model_sha256",
-    "trace_ids",
-]
 
 
 def test_has_every_figure_and_is_json(run: Run, recorded: Sequence[Said]) -> None:

@@ -61,7 +61,7 @@ def test_strangers_change_nothing_but_the_count(recorded: Sequence[Said]) -> Non
 
 def test_plain_lines_stay_few(recorded: Sequence[Said]) -> None:
     lines: list[str] = []
-    view = Plain(lines.append, lambda: MIDNIGHT)
+    view = Plain(lines.append)
     for _ in range(20):
         for said in recorded:
             view.show(fleet(SITES, 1.0), said.message)

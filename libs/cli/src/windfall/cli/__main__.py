@@ -19,6 +19,7 @@ Whatever a person can mend is told in one line on standard error, ``windfall: <c
 
 import asyncio
 import errno
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -40,13 +41,22 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def main() -> NoReturn:
     """The console script: run the command, and end with a documented code."""
-    sys.exit(_ended(lambda: windfall.main(prog_name="windfall", standalone_mode=False)))
+    sys.exit(_ended(_command))
 
 
-def _ended(command: Callable[[], Any]) -> int:
+def _command() -> None:
+    # Not click's own main: it turns a closed pipe into a failure.
+    with windfall.make_context("windfall", sys.argv[1:]) as context:
+        windfall.invoke(context)
+
+
+def _ended(command: Callable[[], None]) -> int:
     try:
-        code = command()
-        return code if isinstance(code, int) else ExitCode.OK
+        command()
+        sys.stdout.flush()
+        return ExitCode.OK
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
     except Mistake as mistake:
         _complain(str(mistake))
         return mistake.exit_code
@@ -61,7 +71,7 @@ def _ended(command: Callable[[], Any]) -> int:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # Whoever read our lines has read enough. What is still buffered has nowhere to go.
-        sys.stdout = None
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except OSError as error:
         where = f" at {error.filename}" if error.filename else ""

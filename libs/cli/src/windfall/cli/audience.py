@@ -31,6 +31,9 @@ class Audience:
         async with aclosing(letters(hub, EVENTS_STREAM)) as stream:
             async for stored in stream:
                 self._sequence = stored.sequence
+                self._changed.set()
+                if stored.letter.id and stored.letter.id in self._ids:
+                    continue
                 self._ids.add(stored.letter.id)
                 try:
                     said = heard(stored.letter)
@@ -40,7 +43,6 @@ class Audience:
                     self.said.append(said)
                     self.fleet = hear(self.fleet, said.message)
                     self._view.show(self.fleet, said.message)
-                self._changed.set()
 
     async def until(self, fine: Callable[[], bool], within: timedelta) -> bool:
         """Wait until something is true of what was heard; false when it is not in time."""

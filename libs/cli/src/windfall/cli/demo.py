@@ -147,7 +147,7 @@ async def _beat(view: View, clock: Clock) -> None:
 def _view(chosen: Plan, plain: bool, everything: bool) -> View:
     console = Console(stderr=True)
     if plain or everything or not console.is_terminal:
-        return Plain(_printed, chosen.clock.now, everything)
+        return Plain(_printed, everything)
     empty = fleet(chosen.wish.sites, chosen.clock.speed)
     return Lanes(console, empty, chosen.wish.trace_start, chosen.wish.trace_end)
 

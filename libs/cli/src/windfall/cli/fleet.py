@@ -27,8 +27,8 @@ class Pace:
 
     speed: float = 960.0
     """Trace seconds per wall second: a day in 90 s."""
-    head_start: timedelta = timedelta(seconds=1.5)
-    """From the launch to the first instant of the trace."""
+    head_start: timedelta = timedelta(seconds=0.25)
+    """From the launch to the first instant of the trace: services start while the first hour is still dark."""
     round_length: timedelta = timedelta(seconds=3.5)
     straggler_grace: timedelta = timedelta(seconds=1.5)
     """How long after a round's end its last contributions are waited for."""
@@ -44,7 +44,7 @@ class Pace:
 
 
 DAY: Final = Pace()
-FAST: Final = Pace(head_start=timedelta(seconds=1), round_length=timedelta(seconds=2.5))
+FAST: Final = Pace(head_start=timedelta(seconds=0.75), round_length=timedelta(seconds=2.5))
 FAST_HOURS: Final = (timedelta(hours=8, minutes=50), timedelta(hours=15, minutes=20))
 """The part of the day that ``--fast`` replays: dark at first, then one site after the other, all three at noon."""
 
@@ -250,7 +250,7 @@ def _service(
         log=plan.wish.folder / "logs" / f"{name}.log",
         after=after,
         # Everybody waits for the coordinator, and nobody for what is measured.
-        nice={"federation-coordinator": 0, "profiler": 10}.get(service, 5),
+        nice={"federation-coordinator": 0, "profiler": 15}.get(service, 5),
     )
 
 

@@ -121,6 +121,8 @@ class Crew:
         while not await _ready(self._running[program.name]):
             if self._stopping:
                 return
+            if self.gave_up.done():
+                await self.gave_up
             if time.monotonic() > deadline:
                 raise Mistake(
                     f"{program.name} is not ready in {_READY_WITHIN.total_seconds():.0f} s: {last_line(program.log)}",

@@ -14,7 +14,7 @@ from windfall.contracts.message import Message
 
 MOST_LINES: Final = 40
 """Lines that the whole command prints where there is no terminal, unless asked for all."""
-_LAST_LINES: Final = 12
+_LAST_LINES: Final = 8
 """Kept for the figures at the end."""
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
 
@@ -39,9 +39,8 @@ class View(Protocol):
 class Plain:
     """One line for what matters, and no more of them than a person reads."""
 
-    def __init__(self, out: Callable[[str], None], now: Callable[[], datetime], everything: bool = False) -> None:
+    def __init__(self, out: Callable[[str], None], everything: bool = False) -> None:
         self._out = out
-        self._now = now
         self._left: int | None = None if everything else MOST_LINES - _LAST_LINES
 
     def __enter__(self) -> Self:

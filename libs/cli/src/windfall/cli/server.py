@@ -193,6 +193,9 @@ async def letters(
 async def _reader(
     jetstream: JetStreamContext, stream: str, subjects: Sequence[str], start: int
 ) -> JetStreamContext.PullSubscription:
+    if (await jetstream.stream_info(stream)).state.last_seq < start - 1:
+        # The server lost its store: what is said again begins at one, under the same ids.
+        start = 1
     config = api.ConsumerConfig(
         filter_subjects=list(subjects) or None,
         deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,

@@ -174,7 +174,7 @@ def tell(message: Message) -> str | None:
             return f"{message.site}: window open at {message.intensity_g_per_kwh:.0f} gCO2/kWh{until}"
         case WindowClosed():
             return f"{message.site}: window closed ({message.reason})"
-        case NodeReleased():
+        case NodeReleased() if message.reason not in ("drained", "released"):
             return f"{message.site}: node released ({message.reason})"
         case NodeFailed():
             return f"{message.site}: no node: {message.reason}"

@@ -31,8 +31,8 @@ from windfall.lowcomm.merge import weighted_mean
 from windfall.lowcomm.outer import Outer
 from windfall.servicekit.errors import ExitCode, Mistake
 
-_CHUNK: Final = 1024 * 1024
-"""Elements merged at a time."""
+_CHUNK: Final = 128 * 1024
+"""Elements merged at a time: what fits the caches merges three times as fast as what does not."""
 
 
 @dataclass(frozen=True)

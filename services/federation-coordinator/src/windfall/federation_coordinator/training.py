@@ -149,4 +149,6 @@ async def _data(frames: AsyncIterator[pb.PushFrame]) -> AsyncIterator[bytes]:
     async for frame in frames:
         if frame.WhichOneof("kind") != "data":
             raise Refusal("size", "a second manifest in one stream")
-        yield frame.data
+        data = frame.data
+        del frame  # one copy of the bytes is enough while they are written
+        yield data

@@ -296,6 +296,9 @@ class Trainer:
                 log.warning("contribution refused: %s", refused)
                 self._become(sessions.refused(self.session, number))
                 return
+            except Transient:
+                self._become(sessions.interrupted(self.session))
+                raise
         self._become(sessions.pushed(self.session, number))
         self._drain_time = max(self._drain_time, timedelta(seconds=2 * (_now() - started)))
 

@@ -147,6 +147,11 @@ def pushing(session: Session) -> Session:
     return replace(session, pushing=True)
 
 
+def interrupted(session: Session) -> Session:
+    """The way to the coordinator is cut: the contribution sets out again when it can."""
+    return replace(session, pushing=False)
+
+
 def pushed(session: Session, number: int) -> Session:
     """The contribution is accepted. The coordinator may have opened the next round before its receipt arrived."""
     session = replace(session, pushing=False)

@@ -1,11 +1,14 @@
 """gRPC in memory, under the generated stubs: a channel and a server in one process, without a socket.
 
 Requests and replies still pass through the generated serialisers, statuses are gRPC's own errors, streams have
-back-pressure (a queue of two), metadata and cancellation arrive. What it does not do: deadlines on the wire, sizes.
+back-pressure (a queue of two), metadata, deadlines and cancellation arrive. What it does not do: limit sizes, and
+cancel a call that was dropped without a word.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import aclosing, suppress
 from typing import Any, NoReturn, cast
 
 import grpc
@@ -26,12 +29,20 @@ class _Context:
 
     def __init__(self, metadata: tuple[tuple[str, str], ...]) -> None:
         self._metadata = metadata
+        self.status: grpc.StatusCode | None = None
+        self.details = ""
 
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return self._metadata
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: object = ()) -> NoReturn:
         raise _Abort(code, details)
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self.status = code
+
+    def set_details(self, details: str) -> None:
+        self.details = details
 
     def peer(self) -> str:
         return "memory:client"
@@ -95,137 +106,192 @@ class MemoryChannel:
         self.cut()
 
     def unary_unary(self, method: str, request_serializer: Any, response_deserializer: Any, **_: Any) -> Any:
-        def call(request: Any, *, timeout: float | None = None, metadata: Any = ()) -> Any:
-            started = self._start(method, _one(request), request_serializer, response_deserializer, metadata)
-            return started.single(timeout)
-
-        return call
+        return self._method(method, request_serializer, response_deserializer, _one)
 
     def stream_unary(self, method: str, request_serializer: Any, response_deserializer: Any, **_: Any) -> Any:
-        def call(requests: Any, *, timeout: float | None = None, metadata: Any = ()) -> Any:
-            started = self._start(method, requests, request_serializer, response_deserializer, metadata)
-            return started.single(timeout)
-
-        return call
+        return self._method(method, request_serializer, response_deserializer, _each)
 
     def unary_stream(self, method: str, request_serializer: Any, response_deserializer: Any, **_: Any) -> Any:
-        def call(request: Any, *, timeout: float | None = None, metadata: Any = ()) -> Any:
-            return self._start(method, _one(request), request_serializer, response_deserializer, metadata)
-
-        return call
+        return self._method(method, request_serializer, response_deserializer, _one)
 
     def stream_stream(self, method: str, request_serializer: Any, response_deserializer: Any, **_: Any) -> Any:
-        def call(requests: Any, *, timeout: float | None = None, metadata: Any = ()) -> Any:
-            return self._start(method, requests, request_serializer, response_deserializer, metadata)
+        return self._method(method, request_serializer, response_deserializer, _each)
 
-        return call
+    def _method(self, method: str, write: Any, read: Any, spread: Callable[[Any], AsyncIterator[Any]]) -> Any:
+        def start(request: Any, *, timeout: float | None = None, metadata: Any = ()) -> _Call:
+            return _Call(self, method, spread(request), write, read, tuple(metadata or ()), timeout)
 
-    def _start(self, method: str, requests: Any, write: Any, read: Any, metadata: Any) -> "_Call":
+        return start
+
+    def handler(self, method: str) -> Any:
+        """What serves a method.
+
+        Raises:
+            AioRpcError: nobody does.
+        """
         if self._broken:
             raise _error(grpc.StatusCode.UNAVAILABLE, "the link is cut")
-        call = _Call(self._server, method, requests, write, read, tuple(metadata or ()), self._forget)
+        return self._server.handler(method)
+
+    def running(self, call: "_Call", task: "asyncio.Task[None]") -> None:
         self._calls[call] = None
-        return call
+        self._server.running(task)
+        task.add_done_callback(lambda _: self._forget(call))
 
     def _forget(self, call: "_Call") -> None:
         self._calls.pop(call, None)
 
 
 class _Call:
-    """One call in flight: an async iterator of replies that can be cancelled."""
+    """One call in flight: awaited for a single reply, iterated for a stream of them. It can be cancelled."""
 
     def __init__(
         self,
-        server: MemoryServer,
+        channel: MemoryChannel,
         method: str,
-        requests: Any,
-        write: Any,
-        read: Any,
+        requests: AsyncIterator[Any],
+        write: Callable[[Any], bytes],
+        read: Callable[[bytes], Any],
         metadata: tuple[tuple[str, str], ...],
-        ended: Callable[["_Call"], None],
+        timeout: float | None,
     ) -> None:
-        self._replies: asyncio.Queue[Any] = asyncio.Queue(_QUEUE)
+        self._channel = channel
         self._read = read
-        self._ended = ended
+        self._replies: deque[bytes] = deque()
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
         self._failure: grpc.aio.AioRpcError | None = None
-        handler = server.handler(method)
-        self._task = asyncio.get_running_loop().create_task(self._serve(handler, requests, write, metadata))
-        server.running(self._task)
+        self._cancelled = False
+        self._over = False
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._serve(method, requests, write, _Context(metadata)))
         self._task.add_done_callback(self._finished)
-        self._over = asyncio.Event()
+        self._deadline = None if timeout is None else loop.call_later(timeout, self._expire)
+        channel.running(self, self._task)
 
     def cancel(self) -> bool:
+        self._cancelled = self._cancelled or not self._task.done()
         return self._task.cancel()
 
     def break_off(self) -> None:
-        self._failure = self._failure or _error(grpc.StatusCode.UNAVAILABLE, "the link was cut")
-        self._task.cancel()
+        self._fail(_error(grpc.StatusCode.UNAVAILABLE, "the link was cut"))
 
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self._iterate()
+    def __aiter__(self) -> "_Call":
+        return self
 
-    async def single(self, timeout: float | None) -> Any:
+    async def __anext__(self) -> Any:
         try:
-            async with asyncio.timeout(timeout):
-                async for reply in self._iterate():
-                    return reply
-        except TimeoutError:
-            raise _error(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed") from None
+            while not self._replies and not self._over:
+                self._arrived.clear()
+                await self._arrived.wait()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        if self._cancelled:
+            raise asyncio.CancelledError
+        if self._replies:
+            self._room.set()
+            return self._read(self._replies.popleft())
+        if self._failure is not None:
+            raise self._failure
+        raise StopAsyncIteration
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._single().__await__()
+
+    async def _single(self) -> Any:
+        async for reply in self:
+            return reply
         raise _error(grpc.StatusCode.INTERNAL, "no reply")
 
-    async def _iterate(self) -> AsyncIterator[Any]:
+    async def _serve(
+        self, method: str, requests: AsyncIterator[Any], write: Callable[[Any], bytes], context: _Context
+    ) -> None:
         try:
-            while True:
-                if self._replies.empty() and self._over.is_set():
-                    break
-                get = asyncio.ensure_future(self._replies.get())
-                over = asyncio.ensure_future(self._over.wait())
-                try:
-                    await asyncio.wait([get, over], return_when=asyncio.FIRST_COMPLETED)
-                    if get.done():
-                        yield self._read(get.result())
-                finally:
-                    get.cancel()
-                    over.cancel()
-            if self._failure is not None:
-                raise self._failure
-        finally:
-            self._task.cancel()
-
-    async def _serve(self, handler: Any, requests: Any, write: Any, metadata: tuple[tuple[str, str], ...]) -> None:
-        context = _Context(metadata)
+            handler = self._channel.handler(method)
+        except grpc.aio.AioRpcError as refusal:
+            self._failure = refusal
+            return
+        incoming = _through(requests, write, handler.request_deserializer)
         try:
-            incoming = _received(requests, write, handler.request_deserializer)
-            if handler.request_streaming:
-                answer = handler.stream_stream if handler.response_streaming else handler.stream_unary
-                replies = answer(incoming, context)
-            else:
-                answer = handler.unary_stream if handler.response_streaming else handler.unary_unary
-                replies = answer(await anext(incoming), context)
-            if handler.response_streaming:
-                async for reply in replies:
-                    await self._replies.put(handler.response_serializer(reply))
-            else:
-                await self._replies.put(handler.response_serializer(await replies))
+            await self._answer(handler, incoming, context)
         except _Abort as abort:
             self._failure = _error(abort.code, abort.details)
+        except NotImplementedError:
+            # What the generated servicer does for a method that is not there.
+            if context.status is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+        finally:
+            with suppress(RuntimeError):
+                # Unless a task of the servicer's own still reads: then it ends with that one.
+                await cast(Any, incoming).aclose()
+        if self._failure is None and context.status not in (None, grpc.StatusCode.OK):
+            self._failure = _error(context.status, context.details)
+
+    async def _answer(self, handler: Any, incoming: AsyncIterator[Any], context: _Context) -> None:
+        if handler.request_streaming:
+            answer, request = handler.stream_stream or handler.stream_unary, incoming
+        else:
+            answer, request = handler.unary_stream or handler.unary_unary, await anext(incoming)
+        if not handler.response_streaming:
+            await self._put(handler.response_serializer(await answer(request, context)))
+            return
+        async with aclosing(answer(request, context)) as replies:
+            async for reply in replies:
+                await self._put(handler.response_serializer(reply))
+
+    async def _put(self, reply: bytes) -> None:
+        while len(self._replies) >= _QUEUE:
+            self._room.clear()
+            await self._room.wait()
+        self._replies.append(reply)
+        self._arrived.set()
+
+    def _expire(self) -> None:
+        self._fail(_error(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed"))
+
+    def _fail(self, error: grpc.aio.AioRpcError) -> None:
+        self._failure = self._failure or error
+        self._task.cancel()
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
         if task.cancelled():
             self._failure = self._failure or _error(grpc.StatusCode.UNAVAILABLE, "the call was cut")
         elif (error := task.exception()) is not None:
             self._failure = _error(grpc.StatusCode.UNKNOWN, repr(error))
-        self._over.set()
-        self._ended(self)
+        self._over = True
+        self._arrived.set()
 
 
 async def _one(request: Any) -> AsyncIterator[Any]:
     yield request
 
 
-async def _received(requests: Any, write: Any, read: Any) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield read(write(request))
+async def _each(requests: Any) -> AsyncIterator[Any]:
+    """Requests of a client's stream, which may be a plain iterable; the client's generator ends with the call."""
+    if not hasattr(requests, "__aiter__"):
+        for request in requests:
+            yield request
+        return
+    try:
+        async for request in requests:
+            yield request
+    finally:
+        if hasattr(requests, "aclose"):
+            await requests.aclose()
+
+
+async def _through(
+    requests: AsyncIterator[Any], write: Callable[[Any], bytes], read: Callable[[bytes], Any]
+) -> AsyncIterator[Any]:
+    """Requests as they arrive at the other end."""
+    try:
+        async for request in requests:
+            yield read(write(request))
+    finally:
+        await cast(Any, requests).aclose()
 
 
 def _error(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
