@@ -9,9 +9,9 @@ the process.
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import nats.errors
@@ -76,6 +76,9 @@ class NatsBus:
         self._sourcing = Sourcing(())
         self._client: Client | None = None
         self._last_trouble = ""
+        self._seen = ""
+        self._deaf = False
+        self._look = asyncio.Event()
         self._broker = NatsBroker(
             url,
             name=service,
@@ -127,6 +130,7 @@ class NatsBus:
         heard = {hearing.stream for hearing in self._ears.hearings()}
         self._sourcing = Sourcing([spec for spec in self._streams if spec.name in heard])
         self._sourcing.began()
+        self._seen = _identity(await self._made())
         self._standing = True
         self._watchdog = asyncio.create_task(self._watch(client), name="bus-watchdog")
 
@@ -162,20 +166,28 @@ class NatsBus:
             await self._stored(letter.subject, letter.body, {**letter.headers, **outgoing_trace()})
 
     async def store_identity(self) -> str:
-        # Every stream counts: one that was lost alone took its messages along.
+        self._connected()
         try:
-            found = {info.config.name: info.created for info in await self._jetstream.streams_info()}
+            made = await self._made()
         except (TimeoutError, nats.errors.Error) as error:
             raise Transient(f"the store cannot be seen ({type(error).__name__})") from error
-        missing = [spec.name for spec in self._streams if spec.name not in found]
+        missing = [stream for stream, at in made.items() if at is None]
         if missing:
             raise Transient(f"{', '.join(missing)} is not there")
-        return " ".join(f"{spec.name}@{found[spec.name]}" for spec in self._streams)
+        return _identity(made)
+
+    async def _made(self) -> dict[str, datetime | None]:
+        """When each of our streams was made; none for one that is not there."""
+        found = {info.config.name: info.created for info in await self._jetstream.streams_info()}
+        return {spec.name: found.get(spec.name) for spec in self._streams}
+
+    def _connected(self) -> None:
+        if self._client is None or not self._client.is_connected:
+            # The client would keep what we say and send it some day, whatever we decide meanwhile.
+            raise Transient("the server is away")
 
     async def _stored(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
-        if self._client is None or not self._client.is_connected:
-            # The client would keep it and send it some day, whatever we decide meanwhile.
-            raise Transient(f"{subject} waits: the server is away")
+        self._connected()
         try:
             await self._jetstream.publish(subject, body, headers=headers, timeout=_PUBLISH_TIMEOUT_S)
         except nats.errors.MaxPayloadError as error:
@@ -274,20 +286,14 @@ class NatsBus:
     async def _watch(self, client: Client) -> None:
         """Look for lost consumers and streams: FastStream's subscriber would wait on them for ever."""
         while True:
-            await asyncio.sleep(_WATCH_EVERY.total_seconds())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_WATCH_EVERY.total_seconds()):
+                    await self._look.wait()
+            self._look.clear()
             if not client.is_connected:
                 continue
             try:
-                lost = await self._lost()
-                if lost:
-                    log.warning("%s lost on the server: declaring again", ", ".join(lost))
-                    await self._declared()
-                    for subscriber in self._broker.subscribers:
-                        await subscriber.stop()
-                        await subscriber.start()
-                    self._on_store_lost()
-                self._standing = client.is_connected
-                await self._sourcing.look(client, self._jetstream)
+                await self._mend(client)
             except (TimeoutError, nats.errors.Error) as error:
                 self._standing = False
                 log.info("the server does not answer the watchdog: %s", type(error).__name__)
@@ -295,9 +301,31 @@ class NatsBus:
                 self._on_mistake(error)
                 return
 
+    async def _mend(self, client: Client) -> None:
+        lost = await self._lost()
+        if lost:
+            log.warning("%s lost on the server: declaring again", ", ".join(lost))
+        if lost or self._deaf:
+            # Deaf until all of it is done: a fetch that waits for an answer of the old server, or takes a message from
+            # the new consumer just before it is stopped, would hold everything up.
+            self._deaf = True
+            for subscriber in self._broker.subscribers:
+                await subscriber.stop()
+            if lost:
+                await self._declared()
+            for subscriber in self._broker.subscribers:
+                await subscriber.start()
+            self._deaf = False
+        # Another service may have made anew what was lost: when streams were made tells, not whether they are there.
+        seen = _identity(await self._made())
+        if seen != self._seen:
+            self._seen = seen
+            self._on_store_lost()
+        self._standing = client.is_connected
+        await self._sourcing.look(client, self._jetstream)
+
     async def _lost(self) -> list[str]:
-        there = {info.config.name for info in await self._jetstream.streams_info()}
-        lost = [spec.name for spec in self._streams if spec.name not in there]
+        lost = [stream for stream, at in (await self._made()).items() if at is None]
         for hearing in self._ears.hearings():
             try:
                 await self._jetstream.consumer_info(hearing.stream, self._service, timeout=2)
@@ -320,6 +348,8 @@ class NatsBus:
         log.info("connected to %s again", self._url)
         self._last_trouble = ""
         self._sourcing.reconnected()
+        self._deaf = True
+        self._look.set()
         # The server may have come back without its store.
         self._on_store_lost()
 
@@ -329,6 +359,10 @@ class NatsBus:
         # The fetch loop would now spin without ever yielding, deaf to signals: end here, and be started again.
         log.critical("the connection to %s is closed for good", self._url)
         os._exit(ExitCode.SERVER)
+
+
+def _identity(made: Mapping[str, datetime | None]) -> str:
+    return " ".join(f"{stream}@{at}" for stream, at in made.items())
 
 
 async def _in_progress(raw: Any) -> None:

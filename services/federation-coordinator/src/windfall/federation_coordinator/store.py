@@ -12,12 +12,13 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ from windfall.lowcomm.layout import FLOAT32_BYTES, Layout
 from windfall.lowcomm.merge import weighted_mean
 from windfall.lowcomm.outer import Outer
 from windfall.servicekit.errors import ExitCode, Mistake
+
+T = TypeVar("T")
 
 _CHUNK: Final = 128 * 1024
 """Elements merged at a time: what fits the caches merges three times as fast as what does not."""
@@ -68,7 +71,7 @@ class Incoming:
             raise Refusal("size", f"more than the declared {self._expected} bytes")
         if len(data) % self._codec.bytes_per_element:
             raise Refusal("size", "a chunk ends inside an element")
-        if not bool(torch.isfinite(self._codec.decode(data)).all()):
+        if not self._codec.finite(data):
             raise Refusal("not-finite", f"a value near byte {self.received} is not finite")
         self._hash.update(data)
         self._file.write(data)
@@ -199,13 +202,19 @@ class ModelStore:
             ]
             old.seek(base.data_start)
             new.write(self._header)
-            for start in range(0, self._layout.elements, _CHUNK):
+
+            def moved(start: int) -> tuple[Tensor, tuple[Tensor, ...]]:
                 count = min(_CHUNK, self._layout.elements - start)
                 gradient = weighted_mean([self._decoded(source, count) for source in sources], weights)
-                state = tuple(_floats(file, count) for file in states)
-                state, moved = self._outer.apply(state, _floats(old, count), gradient)
-                sha.update(_bytes(moved))
-                new.write(_bytes(moved))
+                state, chunk = self._outer.apply(
+                    tuple(_floats(file, count) for file in states), _floats(old, count), gradient
+                )
+                return chunk, state
+
+            # One chunk is computed while the one before it is hashed and written.
+            for chunk, state in _ahead(moved, range(0, self._layout.elements, _CHUNK)):
+                sha.update(_bytes(chunk))
+                new.write(_bytes(chunk))
                 for output, vector in zip(moved_states, state, strict=True):
                     output.write(_bytes(vector))
         return sha.hexdigest()
@@ -257,6 +266,18 @@ class _Whole:
             _sync_folder(self._path.parent)
         else:
             self._temporary.unlink(missing_ok=True)
+
+
+def _ahead(work: Callable[[int], T], inputs: Iterable[int]) -> Iterator[T]:
+    """Results in order, the next one being computed beside whoever uses the last."""
+    with ThreadPoolExecutor(1) as beside:
+        waiting: Future[T] | None = None
+        for one in inputs:
+            waiting, ready = beside.submit(work, one), waiting
+            if ready is not None:
+                yield ready.result()
+        if waiting is not None:
+            yield waiting.result()
 
 
 def _header(layout: Layout) -> bytes:

@@ -36,9 +36,7 @@ _CODES = {
 class TrainingService(rpc.TrainingServicer):
     """See ``proto/windfall/contracts/v1/training.proto``."""
 
-    def __init__(
-        self, coordinator: Coordinator, sites: tuple[str, ...], heartbeat: timedelta = HEARTBEAT
-    ) -> None:
+    def __init__(self, coordinator: Coordinator, sites: tuple[str, ...], heartbeat: timedelta = HEARTBEAT) -> None:
         self._heartbeat = heartbeat
         self._coordinator = coordinator
         self._sites = frozenset(sites)

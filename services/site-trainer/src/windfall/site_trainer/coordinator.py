@@ -15,6 +15,7 @@ from windfall.servicekit.errors import Transient
 from windfall.servicekit.rpc import CHUNK_BYTES, DEADLINE, metadata, translated
 
 PROTOCOL = 1
+_WORTH_A_THREAD = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -70,26 +71,33 @@ class CoordinatorLink:
             async for directive in self._stub.Heartbeat(beats(), metadata=metadata()):
                 yield directive
 
-    async def pull(self, attempt: int, digest: str, nbytes: int) -> bytearray:
+    async def pull(self, attempt: int, digest: str, nbytes: int) -> memoryview:
         """The base model's bytes, checked against their digest; a cut goes on where it stopped."""
-        buffer = bytearray()
-        while len(buffer) < nbytes:
+        buffer = memoryview(bytearray(nbytes))
+        sha = hashlib.sha256()
+        hashed = _hashed(sha, b"")
+        filled = 0
+        while filled < nbytes:
             request = pb.PullRequest(
-                federation=self._federation,
-                site=self._site,
-                attempt=attempt,
-                base_digest=digest,
-                offset=len(buffer),
+                federation=self._federation, site=self._site, attempt=attempt, base_digest=digest, offset=filled
             )
-            before = len(buffer)
+            before = filled
             try:
                 with translated("pull"):
                     async for frame in self._stub.Pull(request, metadata=metadata()):
-                        buffer += frame.data
+                        data = frame.data
+                        await hashed
+                        if filled + len(data) > nbytes:
+                            raise Transient("more bytes than the base has; pulling it again")
+                        buffer[filled : filled + len(data)] = data
+                        # Hashed beside the loop while the next chunk arrives.
+                        hashed = _hashed(sha, data)
+                        filled += len(data)
             except Transient:
-                if len(buffer) == before:
+                if filled == before:
                     raise
-        if hashlib.sha256(buffer).hexdigest() != digest:
+        await hashed
+        if sha.hexdigest() != digest:
             raise Transient("the base does not have its digest; pulling it again")
         return buffer
 
@@ -117,6 +125,17 @@ class CoordinatorLink:
 
     async def close(self) -> None:
         await self._channel.close()
+
+
+def _hashed(sha: "hashlib._Hash", data: bytes) -> "asyncio.Future[None]":
+    """Feed a hash: in a thread when that is worth the way there."""
+    loop = asyncio.get_running_loop()
+    if len(data) > _WORTH_A_THREAD:
+        return loop.run_in_executor(None, sha.update, data)
+    sha.update(data)
+    done: asyncio.Future[None] = loop.create_future()
+    done.set_result(None)
+    return done
 
 
 async def _frames(manifest: pb.Manifest, data: memoryview) -> AsyncIterator[pb.PushFrame]:
