@@ -7,7 +7,6 @@ import asyncio
 import hashlib
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ from uuid import uuid4
 import torch
 
 from windfall.contracts.v1 import training_pb2 as pb
+from windfall.servicekit.errors import Transient
 from windfall.servicekit.natsserver import NatsServer, ServerPlan, free_port
 from windfall.servicekit.rpc import connect
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership, tensors_of
@@ -63,19 +63,21 @@ async def coordinator(folder: Path, preset: str, codec: str) -> AsyncIterator[tu
         "WINDFALL_CODEC": codec,
         "WINDFALL_LOG_LEVEL": "WARNING",
     }
-    process = subprocess.Popen([sys.executable, "-m", "windfall.federation_coordinator"], env=environment)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "windfall.federation_coordinator", env=environment
+    )
     try:
         yield process.pid, port
     finally:
         process.terminate()
-        process.wait(20)
+        await process.wait()
         await server.stop()
 
 
 class Site:
     """A member that does not train."""
 
-    def __init__(self, name: str, port: int, gradient: torch.Tensor | None = None) -> None:
+    def __init__(self, name: str, port: int) -> None:
         self.name = name
         self.link = CoordinatorLink(connect(f"127.0.0.1:{port}"), FEDERATION, name)
         self.opened: asyncio.Queue[pb.RoundOpened] = asyncio.Queue()
@@ -86,7 +88,8 @@ class Site:
             try:
                 self.membership = await self.link.join(self.window, 1)
                 break
-            except Exception:  # noqa: BLE001 - a bench waits for a process that is still importing
+            except Transient:
+                # The coordinator is still importing.
                 await asyncio.sleep(0.2)
         self.listening = asyncio.create_task(self._listen())
         return self.membership

@@ -92,7 +92,7 @@ def signals(
         axes.set_xlim(_dates.date2num(start), _dates.date2num(end))
     locator = _dates.AutoDateLocator(minticks=4, maxticks=9, tz="UTC")
     rows[-1, 0].xaxis.set_major_locator(locator)
-    rows[-1, 0].xaxis.set_major_formatter(_dates.ConciseDateFormatter(locator, tz="UTC"))
+    rows[-1, 0].xaxis.set_major_formatter(_dates.ConciseDateFormatter(locator, tz="UTC", show_offset=False))
     rows[-1, 0].set_xlabel("trace time, UTC")
     figure.legend(
         handles=[

@@ -14,6 +14,8 @@ from windfall.servicekit.errors import ExitCode, Mistake
 
 _BEAT_S = 1.0
 _STUCK_AFTER_S = 10.0
+_LOOK_S = 0.1
+"""How often the thread looks whether it should end."""
 
 
 class Health:
@@ -68,7 +70,7 @@ class Health:
                 "Free space" if full else "Set WINDFALL_STATE_DIR to a folder that this user may write",
                 ExitCode.DISK_FULL if full else ExitCode.RESOURCE,
             ) from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(_LOOK_S,), name="health", daemon=True)
         self._thread.start()
 
     def live(self) -> bool:

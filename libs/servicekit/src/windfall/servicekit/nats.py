@@ -36,9 +36,11 @@ log = logging.getLogger(__name__)
 OLDEST_SERVER: Final = (2, 10, 0)
 """Older servers ignore ``filter_subjects`` and stream sources' filters without a word."""
 
-_PUBLISH_TIMEOUT_S: Final = 5.0
+_API_TIMEOUT_S: Final = 5.0
+_PUBLISH_TIMEOUT_S: Final = 2.0
 _WATCH_EVERY: Final = timedelta(seconds=1)
-_FETCH_TIMEOUT_S: Final = 5.0
+_FETCH_TIMEOUT_S: Final = 1.0
+"""A fetch that was waiting when the server died is not answered by the next one: this is how long it holds up."""
 _STOP_TIMEOUT_S: Final = 20.0
 _PENDING_BYTES: Final = 16 * 1024 * 1024
 """What the client may keep for a server that is away: enough for a month of fetch requests, which fail when it is full
@@ -114,7 +116,7 @@ class NatsBus:
                 f"Run nats-server {'.'.join(map(str, OLDEST_SERVER))} or newer",
                 ExitCode.SERVER,
             )
-        self._jetstream: JetStreamContext = client.jetstream(timeout=_PUBLISH_TIMEOUT_S)
+        self._jetstream: JetStreamContext = client.jetstream(timeout=_API_TIMEOUT_S)
         await self._declared()
         for hearing in self._ears.hearings():
             self._broker.subscriber(
@@ -182,7 +184,7 @@ class NatsBus:
         return {spec.name: found.get(spec.name) for spec in self._streams}
 
     def _connected(self) -> None:
-        if self._client is None or not self._client.is_connected:
+        if self._line() is None:
             # The client would keep what we say and send it some day, whatever we decide meanwhile.
             raise Transient("the server is away")
 
@@ -234,15 +236,26 @@ class NatsBus:
             await self._acknowledge(raw)
 
     async def _acknowledge(self, raw: Any) -> None:
-        """Until the server has confirmed: an acknowledgement that is lost in a restart would hold up what follows."""
+        """Say it again to a server that was away meanwhile: a delivery that it still waits for holds up the next.
+
+        A server that forgot the delivery in its crash does not answer, and delivers again by itself.
+        """
         deadline = asyncio.get_running_loop().time() + ACK_WAIT.total_seconds()
         while True:
+            before = self._line()
             try:
                 await raw.ack_sync()
                 return
             except TimeoutError:
-                if self._stopping or asyncio.get_running_loop().time() > deadline:
+                steady = before is not None and before == self._line()
+                if steady or self._stopping or asyncio.get_running_loop().time() > deadline:
                     raise
+
+    def _line(self) -> int | None:
+        """Which connection this is, counted from the first; none while there is none."""
+        if self._client is None or not self._client.is_connected:
+            return None
+        return int(self._client.stats["reconnects"])
 
     async def _hear(self, message: Message, letter: Letter) -> None:
         with span(
@@ -306,8 +319,8 @@ class NatsBus:
         if lost:
             log.warning("%s lost on the server: declaring again", ", ".join(lost))
         if lost or self._deaf:
-            # Deaf until all of it is done: a fetch that waits for an answer of the old server, or takes a message from
-            # the new consumer just before it is stopped, would hold everything up.
+            # First deaf, then declared: a message that the new consumer gives to a fetch about to be stopped would hold
+            # up everything until the server misses its acknowledgement.
             self._deaf = True
             for subscriber in self._broker.subscribers:
                 await subscriber.stop()
@@ -348,7 +361,6 @@ class NatsBus:
         log.info("connected to %s again", self._url)
         self._last_trouble = ""
         self._sourcing.reconnected()
-        self._deaf = True
         self._look.set()
         # The server may have come back without its store.
         self._on_store_lost()

@@ -41,6 +41,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         digest = store.initialise(flatten(first, layout))
     else:
         digest = journaled.base_digest
+        _check_name(settings, journaled)
         store.check(journaled.round, digest)
     evaluate = None
     if settings.held_out_dir is not None:
@@ -56,21 +57,31 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         asyncio.to_thread,
         evaluate,
     )
-    server = await serve(
-        settings.listen,
-        [
-            partial(add_TrainingServicer_to_server, TrainingService(coordinator, settings.sites)),
-            partial(add_LinkProbeServicer_to_server, LinkProbeServicer()),
-        ],
-        settings.tls,
-        insecure=settings.insecure,
-    )
     coordinator.attend()
     try:
-        yield
+        server = await serve(
+            settings.listen,
+            [
+                partial(add_TrainingServicer_to_server, TrainingService(coordinator, settings.sites)),
+                partial(add_LinkProbeServicer_to_server, LinkProbeServicer()),
+            ],
+            settings.tls,
+            insecure=settings.insecure,
+        )
+        try:
+            yield
+        finally:
+            await server.stop()
     finally:
-        await server.stop()
         coordinator.rest()
+
+
+def _check_name(settings: CoordinatorSettings, journaled: Federation) -> None:
+    if journaled.name != settings.federation:
+        raise Mistake(
+            f"{settings.state_dir} holds the federation {journaled.name!r}, not {settings.federation!r}",
+            "Set WINDFALL_FEDERATION to what it was, or WINDFALL_STATE_DIR to another folder",
+        )
 
 
 def streams(settings: CoordinatorSettings) -> Sequence[StreamSpec]:

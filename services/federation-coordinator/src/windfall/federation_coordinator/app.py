@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 from uuid import UUID
 
 from windfall.contracts.commands import StopFederation
@@ -14,9 +14,10 @@ from windfall.contracts.message import Message, derived_id
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator import rounds
 from windfall.federation_coordinator.checks import Refusal, check_manifest
-from windfall.federation_coordinator.rounds import Contribution, Decision, Federation, Phase, Policy, Word
+from windfall.federation_coordinator.rounds import Contribution, Decision, Federation, NotMember, Phase, Policy, Word
 from windfall.federation_coordinator.store import ModelStore
 from windfall.lowcomm.layout import Layout
+from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import outgoing_trace, span
 
@@ -44,7 +45,10 @@ class Model:
 
 
 class Coordinator:
-    """One federation. Decisions are taken on the event loop and journaled before anything follows from them."""
+    """One federation. Decisions are taken on the event loop and journaled before anything follows from them.
+
+    A disk that is full or broken is a ``Mistake``: nothing was decided, and the service ends with one line.
+    """
 
     def __init__(
         self,
@@ -56,7 +60,7 @@ class Coordinator:
         first_digest: str,
         silence: timedelta,
         offload: Offload,
-        evaluate: Callable[[int], float] | None = None,
+        evaluate: Callable[[int], float | None] | None = None,
     ) -> None:
         self.stand = stand
         self.model = model
@@ -65,12 +69,12 @@ class Coordinator:
         self._silence = silence
         self._offload = offload
         self._evaluate = evaluate
-        self._streams: dict[str, asyncio.Queue[pb.Directive]] = {}
-        self._silent: dict[str, asyncio.TimerHandle] = {}
+        self._streams: dict[tuple[str, int], asyncio.Queue[pb.Directive | None]] = {}
+        self._silent: dict[tuple[str, int], asyncio.TimerHandle] = {}
         self._rearm = asyncio.Event()
         self._fresh_model = asyncio.Event()
         self._bytes_down = 0
-        self._pushing: set[tuple[str, int]] = set()
+        self._pushing: set[tuple[int, str, int]] = set()
         self.state = stand.journal.load(_STATE, Federation) or Federation(name=name, base_digest=first_digest)
 
     def attend(self) -> None:
@@ -79,9 +83,9 @@ class Coordinator:
         self.stand.bus.hears(StopFederation, self.state.name, self._stop)
         for member in self.state.members.values():
             self._watch_silence(member.site, member.attempt)
+        self.store.prune(self.state.round)
         self.stand.spawn(self._keep_time(), "rounds")
-        if self._evaluate is not None:
-            self.stand.spawn(self._keep_score(self._evaluate), "evaluation")
+        self.stand.spawn(self._keep_score(), "evaluation")
         self._commit(self.state, Decision(merge=self.state.phase is Phase.MERGING))
 
     # --- heard on the bus ---------------------------------------------------------------------------------------------
@@ -106,17 +110,19 @@ class Coordinator:
         return attempt
 
     async def directives(self, site: str, attempt: int) -> AsyncIterator[pb.Directive]:
-        """What a member is told for as long as its stream is open. Raises ``rounds.NotMember``."""
+        """What a member is told for as long as its stream is open. Raises ``rounds.NotMember`` when membership ends."""
         decision = rounds.resume(self.state, site, attempt)
-        queue: asyncio.Queue[pb.Directive] = asyncio.Queue()
-        self._streams[site] = queue
-        self._tell(decision.tell)
+        queue: asyncio.Queue[pb.Directive | None] = asyncio.Queue()
+        self._streams[site, attempt] = queue
+        for word in decision.tell:
+            queue.put_nowait(self._directive(word))
         try:
-            while True:
-                yield await queue.get()
+            while (directive := await queue.get()) is not None:
+                yield directive
         finally:
-            if self._streams.get(site) is queue:
-                del self._streams[site]
+            if self._streams.get((site, attempt)) is queue:
+                del self._streams[site, attempt]
+        raise NotMember(f"the membership of {site} under attempt {attempt} has ended")
 
     def beat(self, site: str, attempt: int) -> None:
         """The member lives."""
@@ -133,43 +139,55 @@ class Coordinator:
         self._end_membership(site, attempt, "drained")
 
     async def receive(self, manifest: pb.Manifest, chunks: AsyncIterator[bytes]) -> bool:
-        """Take a contribution in; true when it had been accepted already. Raises ``Refusal``."""
-        key = (manifest.key.site, manifest.key.attempt)
-        if self.accepted(manifest.key):
+        """Take a contribution in; true when it had been accepted already.
+
+        Raises:
+            Refusal: it does not pass, and would not if it came again.
+            Transient: it may come again, from where ``Progress`` says.
+        """
+        key = manifest.key
+        if self.accepted(key):
             return True
+        way = (key.round, key.site, key.attempt)
         try:
             check_manifest(manifest, self.state, self.model.layout, self.model.codec)
-            if key in self._pushing:
-                raise Refusal("member", f"{manifest.key.site} pushes this contribution already")
-            self._pushing.add(key)
+            if way in self._pushing:
+                # A cut link is noticed at the site first: the stream that it broke is about to end here as well.
+                raise Transient("this contribution is on its way already")
+            self._pushing.add(way)
             try:
                 await self._store(manifest, chunks)
             finally:
-                self._pushing.discard(key)
+                self._pushing.discard(way)
         except Refusal as refusal:
             self._refused(manifest, refusal)
             raise
         return False
 
     def accepted(self, key: pb.ContributionKey) -> bool:
-        """Whether this contribution counts in the current round."""
-        known = any(one.order == (key.site, key.attempt) for one in self.state.contributions)
-        return known and key.round == self.state.round and key.federation == self.state.name
+        """Whether this contribution counts, in this round or an earlier one."""
+        return key.federation == self.state.name and rounds.accepted(self.state, key.round, key.site, key.attempt)
 
     async def _store(self, manifest: pb.Manifest, chunks: AsyncIterator[bytes]) -> None:
         key = manifest.key
-        incoming = await self._offload(self.store.incoming, key.round, key.site, key.attempt)
+        incoming = await self._finish(self.store.incoming, key.round, key.site, key.attempt)
         try:
             if manifest.offset != incoming.received:
-                raise Refusal("size", f"bytes from {manifest.offset} are offered, {incoming.received} are wanted")
+                raise Transient(f"bytes from {manifest.offset} are offered, {incoming.received} are wanted")
             async for chunk in chunks:
-                await self._offload(incoming.write, chunk)
+                await self._finish(incoming.write, chunk)
+            if incoming.received < manifest.total_bytes:
+                # A broken stream may look like one that has ended.
+                raise Transient(f"{incoming.received} of {manifest.total_bytes} bytes arrived")
             final = self.store.contribution_path(key.round, key.site, key.attempt)
-            await self._offload(incoming.seal, manifest.sha256, final)
+            await self._finish(incoming.seal, manifest.sha256, final)
             # The round may have been merged while the bytes came: what is late does not count, and says so.
             check_manifest(manifest, self.state, self.model.layout, self.model.codec)
-        except Refusal:
+        except Refusal as refusal:
             incoming.discard()
+            if refusal.reason == "digest" and manifest.offset > 0:
+                # What lay here from before the cut was not the beginning of this.
+                raise Transient("the bytes before the cut are damaged; begin again") from refusal
             raise
         finally:
             incoming.pause()
@@ -205,7 +223,18 @@ class Coordinator:
             reason=refusal.reason,
             detail=refusal.detail,
         )
-        self._commit(self.state, Decision(say=(event,)))
+        now = self.stand.clock.now()
+        state, follows = rounds.refuse(self.state, key.site, key.attempt, key.round, now, self._policy)
+        self._commit(state, Decision(say=(event,)) + follows)
+
+    async def _finish(self, work: Callable[..., T], *arguments: object) -> T:
+        """Disk work is never left half-way: when the caller goes away, it is finished first."""
+        doing = asyncio.ensure_future(self._offload(work, *arguments))
+        try:
+            return await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            await asyncio.gather(doing, return_exceptions=True)
+            raise
 
     # --- loops --------------------------------------------------------------------------------------------------------
 
@@ -247,47 +276,68 @@ class Coordinator:
         log.info("round %d completed by %s", number, ", ".join(one.site for one in contributions))
         await self._offload(self.store.prune, state.round)
 
-    async def _keep_score(self, evaluate: Callable[[int], float]) -> None:
-        """Evaluate the newest model whenever there is one; models that came and went meanwhile are skipped."""
+    async def _keep_score(self) -> None:
+        """Evaluate the newest model whenever there is one, and lay the last one down where a person finds it.
+
+        Models that came and went meanwhile are skipped.
+        """
         while True:
             self._fresh_model.clear()
             state = self.state
-            loss = await self._offload(evaluate, state.round)
-            event = RoundEvaluated(
-                id=derived_id(f"{state.name}/{state.round}", RoundEvaluated.topic, state.name),
-                at=self.stand.clock.now(),
-                federation=state.name,
-                round=state.round,
-                model_digest=state.base_digest,
-                loss_nats=round(loss, 4),
-            )
-            say: tuple[Message, ...] = (event,)
-            if state.phase is Phase.FINISHED:
-                say = (event, rounds.finished(state, self.stand.clock.now()))
-            self._commit(self.state, Decision(say=say))
+            say = await self._evaluated(state)
+            if _over(state):
+                await self._offload(self.store.export, state.round, self.store.final)
+                say = (*say, rounds.finished(state, self.stand.clock.now()))
+            if say:
+                self._commit(self.state, Decision(say=say))
             await self._fresh_model.wait()
+
+    async def _evaluated(self, state: Federation) -> tuple[Message, ...]:
+        loss = None if self._evaluate is None else await self._offload(self._evaluate, state.round)
+        if loss is None:
+            return ()
+        evaluated = RoundEvaluated(
+            id=derived_id(f"{state.name}/{state.round}", RoundEvaluated.topic, state.name),
+            at=self.stand.clock.now(),
+            federation=state.name,
+            round=state.round,
+            model_digest=state.base_digest,
+            loss_nats=round(loss, 4),
+        )
+        return (evaluated,)
 
     # --- after a decision ---------------------------------------------------------------------------------------------
 
     def _commit(self, state: Federation, decision: Decision, heard: UUID | None = None) -> None:
-        if state.phase is Phase.FINISHED and self._evaluate is None:
-            decision += Decision(say=(rounds.finished(state, self.stand.clock.now()),))
         self.stand.journal.commit(state={_STATE: state}, say=decision.say, heard=heard)
-        moved = state.base_digest != self.state.base_digest or state.phase is not self.state.phase
-        self.state = state
+        before, self.state = self.state, state
         self.stand.outbox.wake()
         self._tell(decision.tell)
+        self._end_streams(before)
         self._rearm.set()
-        if moved and (state.phase is Phase.FINISHED or state.phase is Phase.RUNNING or state.phase is Phase.DARK):
+        if state.base_digest != before.base_digest or (_over(state) and not _over(before)):
             self._fresh_model.set()
         if decision.merge:
             self.stand.spawn(self._merge(), "merge")
 
     def _tell(self, words: tuple[Word, ...]) -> None:
         for word in words:
-            queue = self._streams.get(word.site)
+            member = self.state.members[word.site]
+            queue = self._streams.get((word.site, member.attempt))
             if queue is not None:
                 queue.put_nowait(self._directive(word))
+
+    def _end_streams(self, before: Federation) -> None:
+        """Who is no member any more hears it at once, and joins again if it still lives."""
+        still = {(member.site, member.attempt) for member in self.state.members.values()}
+        for member in before.members.values():
+            key = (member.site, member.attempt)
+            if key in still:
+                continue
+            if (timer := self._silent.pop(key, None)) is not None:
+                timer.cancel()
+            if (queue := self._streams.get(key)) is not None:
+                queue.put_nowait(None)
 
     def _directive(self, word: Word) -> pb.Directive:
         state = self.state
@@ -306,19 +356,22 @@ class Coordinator:
         return pb.Directive(stop=pb.Stop(reason="the federation is finished"))
 
     def _watch_silence(self, site: str, attempt: int) -> None:
-        if (timer := self._silent.pop(site, None)) is not None:
+        if (timer := self._silent.pop((site, attempt), None)) is not None:
             timer.cancel()
-        self._silent[site] = asyncio.get_running_loop().call_later(
-            self._silence.total_seconds(), self._end_membership, site, attempt, "silent"
+        self._silent[site, attempt] = asyncio.get_running_loop().call_later(
+            self._silence.total_seconds(), self._drop, site, attempt
         )
 
-    def _end_membership(self, site: str, attempt: int, reason: str) -> None:
-        now = self.stand.clock.now()
-        why = "silent" if reason == "silent" else "drained"
-        state, decision = rounds.leave(self.state, site, attempt, why, now, self._policy)  # type: ignore[arg-type]
+    def _drop(self, site: str, attempt: int) -> None:
+        try:
+            self._end_membership(site, attempt, "silent")
+        except Mistake as mistake:
+            # A timer has nobody above it who would hear.
+            self.stand.fail(mistake)
+
+    def _end_membership(self, site: str, attempt: int, reason: Literal["drained", "silent"]) -> None:
+        state, decision = rounds.leave(self.state, site, attempt, reason, self.stand.clock.now(), self._policy)
         if state is not self.state:
-            if (timer := self._silent.pop(site, None)) is not None:
-                timer.cancel()
             self._commit(state, decision)
 
     def rest(self) -> None:
@@ -326,3 +379,7 @@ class Coordinator:
         for timer in self._silent.values():
             timer.cancel()
         self._silent.clear()
+
+
+def _over(state: Federation) -> bool:
+    return state.phase is Phase.FINISHED

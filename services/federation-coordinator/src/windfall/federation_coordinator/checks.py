@@ -33,8 +33,10 @@ def check_manifest(manifest: pb.Manifest, state: Federation, layout: Layout, cod
     """
     key = manifest.key
     member = state.members.get(key.site)
+    if manifest.lease_token < (newest := state.lease_tokens.get(key.site, 0)):
+        raise Refusal("lease", f"lease {manifest.lease_token} is fenced by {newest}")
     if key.federation != state.name or member is None or member.attempt != key.attempt:
-        raise Refusal("member", f"{key.site!r} is not a member under attempt {key.attempt}")
+        raise Refusal("member", f"{key.site[:60]!r} is not a member under attempt {key.attempt}")
     if manifest.lease_token != member.lease_token:
         raise Refusal("lease", f"lease {manifest.lease_token} is not the member's {member.lease_token}")
     if key.round != state.round or state.phase not in (Phase.RUNNING, Phase.FINISHING):

@@ -9,16 +9,21 @@ from windfall.servicekit.errors import Mistake
 from windfall.tasks.task import Task
 
 
-def held_out_loss(task: Task, layout: Layout, store: ModelStore, folder: Path) -> Callable[[int], float]:
-    """A function from a round's number to the loss, in nats, of the model from which that round starts.
+def held_out_loss(task: Task, layout: Layout, store: ModelStore, folder: Path) -> Callable[[int], float | None]:
+    """A function from a round's number to the loss, in nats, of the model from which that round starts; none when that
+    model has been pruned, because newer ones are there.
 
     Raises:
         Mistake: from the function, when the folder holds nothing to evaluate on.
     """
     model = task.model(seed=0)
 
-    def evaluate(round_number: int) -> float:
-        model.load_state_dict(unflatten(store.load(round_number), layout))
+    def evaluate(round_number: int) -> float | None:
+        try:
+            base = store.load(round_number)
+        except FileNotFoundError:
+            return None
+        model.load_state_dict(unflatten(base, layout))
         try:
             return task.evaluate(model, folder)
         except ValueError as error:

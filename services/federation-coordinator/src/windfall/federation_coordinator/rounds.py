@@ -5,7 +5,13 @@ clock or knows a wire. A round goes ``running → finishing → merging`` and is
 the federation is ``dark``. It is boxed by time, by steps, or by both, and one active site is as good as many.
 
 A site may join in mid-round: it trains from the round's base, and its contribution weighs what it trained. It may leave
-at any step: what it pushed counts. Nobody is waited for who has left or gone silent.
+at any step: what it pushed counts. Nobody is waited for who has left, has gone silent or brought what does not pass.
+
+A round that ends with nothing contributed is opened again under its own number, from the same base: a number is spent
+by an outer step alone. A site that trained for the first opening and was cut off may still contribute to the second.
+
+One site, one membership: a newer trainer of the site takes the place of an older one, whose contribution does not count
+any more unless it was accepted before. When the newer one holds a newer lease, the older is fenced for good.
 """
 
 from dataclasses import dataclass
@@ -91,6 +97,13 @@ class Contribution(Frozen):
         return (self.site, self.attempt)
 
 
+class Receipt(Frozen):
+    """Names a contribution that was accepted."""
+
+    round: int
+    attempt: int
+
+
 class Federation(Frozen):
     """Everything that a coordinator must remember across a crash, model files apart."""
 
@@ -108,6 +121,11 @@ class Federation(Frozen):
     """Highest lease token seen from each site: the fence."""
     contributions: tuple[Contribution, ...] = ()
     """Accepted in the current round."""
+    receipts: dict[str, Receipt] = Field(default_factory=dict)
+    """Each site's last accepted contribution. One whose receipt was lost on the way asks again in a later round, and
+    must hear that it counts."""
+    openings: int = 0
+    """Rounds opened, those included that were opened again: no two openings are one sentence."""
     micro_batches: dict[str, int] = Field(default_factory=dict)
     """Recommended by each site's profile."""
     tokens_total: int = 0
@@ -150,6 +168,8 @@ def join(
 ) -> tuple[Federation, Decision]:
     """Admit a site; a member that joins again (its trainer was restarted) is replaced by its new attempt.
 
+    One who joins while a round is finishing is not waited for, but what it brings in time counts.
+
     Raises:
         Fenced: the lease token is lower than the highest seen from this site.
     """
@@ -182,8 +202,10 @@ def join(
     decision += Decision(say=(joined,))
     if state.phase is Phase.RUNNING:
         return state, decision + Decision(tell=(Word(site, "opened"),))
+    # The attempt that was replaced may have been the last one that a finishing round waited for.
+    state, settled = _settle(state, now, policy)
     state, opened = _open(state, now, policy)
-    return state, decision + opened
+    return state, decision + settled + opened
 
 
 def profiled(state: Federation, event: NodeProfiled) -> Federation:
@@ -212,12 +234,25 @@ def resume(state: Federation, site: str, attempt: int) -> Decision:
     return Decision()
 
 
+def accepted(state: Federation, round_number: int, site: str, attempt: int) -> bool:
+    """Whether this contribution counts, in the current round or an earlier one."""
+    if round_number == state.round and any(one.order == (site, attempt) for one in state.contributions):
+        return True
+    return state.receipts.get(site) == Receipt(round=round_number, attempt=attempt)
+
+
 def accept(state: Federation, contribution: Contribution, now: datetime, policy: Policy) -> tuple[Federation, Decision]:
     """Count a checked contribution; the same one again changes nothing."""
     if any(known.order == contribution.order for known in state.contributions):
         return state, Decision()
-    state = state.model_copy(update={"contributions": (*state.contributions, contribution)})
-    accepted = ContributionAccepted(
+    receipt = Receipt(round=state.round, attempt=contribution.attempt)
+    state = state.model_copy(
+        update={
+            "contributions": (*state.contributions, contribution),
+            "receipts": {**state.receipts, contribution.site: receipt},
+        }
+    )
+    event = ContributionAccepted(
         id=derived_id(
             f"{state.name}/{state.round}/{contribution.attempt}", ContributionAccepted.topic, contribution.site
         ),
@@ -233,7 +268,22 @@ def accept(state: Federation, contribution: Contribution, now: datetime, policy:
         partial=contribution.partial,
     )
     state, follows = _settle(state, now, policy)
-    return state, Decision(say=(accepted,)) + follows
+    return state, Decision(say=(event,)) + follows
+
+
+def refuse(
+    state: Federation, site: str, attempt: int, round_number: int, now: datetime, policy: Policy
+) -> tuple[Federation, Decision]:
+    """What a member brought to the current round does not pass: the round goes on and does not wait for it.
+
+    The site trains again from the next opening; what it brings before that and passes counts.
+    """
+    member = state.members.get(site)
+    open_now = state.phase in (Phase.RUNNING, Phase.FINISHING) and round_number == state.round
+    if member is None or member.attempt != attempt or not open_now or not _waited_for(state, member):
+        return state, Decision()
+    later = member.model_copy(update={"since": state.round + 1})
+    return _settle(state.model_copy(update={"members": {**state.members, site: later}}), now, policy)
 
 
 def leave(
@@ -336,9 +386,17 @@ def _open(state: Federation, now: datetime, policy: Policy) -> tuple[Federation,
         return state, Decision()
     ends_at = None if policy.length is None else now + policy.length
     members = {site: member.model_copy(update={"since": state.round}) for site, member in state.members.items()}
-    state = state.model_copy(update={"phase": Phase.RUNNING, "ends_at": ends_at, "deadline": None, "members": members})
+    state = state.model_copy(
+        update={
+            "phase": Phase.RUNNING,
+            "ends_at": ends_at,
+            "deadline": None,
+            "members": members,
+            "openings": state.openings + 1,
+        }
+    )
     started = RoundStarted(
-        id=derived_id(f"{state.name}/{state.round}/{now.isoformat()}", RoundStarted.topic, state.name),
+        id=derived_id(f"{state.name}/{state.round}/{state.openings}", RoundStarted.topic, state.name),
         at=now,
         federation=state.name,
         round=state.round,
@@ -357,7 +415,7 @@ def _finish(state: Federation, now: datetime, policy: Policy) -> tuple[Federatio
     waited = sorted(site for site, member in state.members.items() if _waited_for(state, member))
     orders = tuple(
         FinishRound(
-            id=derived_id(f"{state.name}/{state.round}", FinishRound.topic, site),
+            id=derived_id(f"{state.name}/{state.round}/{state.openings}", FinishRound.topic, site),
             at=now,
             site=site,
             federation=state.name,

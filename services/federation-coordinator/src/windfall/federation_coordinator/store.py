@@ -8,15 +8,16 @@ A base is a valid safetensors file (8-byte little-endian header length, JSON hea
 end), written to a temporary name, fsynced and renamed, so that a name always stands for whole contents.
 """
 
+import errno
 import hashlib
 import json
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from io import FileIO
+from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -34,6 +35,8 @@ from windfall.servicekit.errors import ExitCode, Mistake
 
 T = TypeVar("T")
 
+_RESTORE: Final = "Restore the coordinator's folder from a backup, or move it away to start the federation afresh"
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _CHUNK: Final = 128 * 1024
 """Elements merged at a time: what fits the caches merges three times as fast as what does not."""
 
@@ -55,17 +58,20 @@ class Incoming:
         self._codec = codec
         self._expected = expected_bytes
         self._hash = hashlib.sha256()
-        self._file = path.open("a+b")
-        self._file.seek(0)
-        while block := self._file.read(_CHUNK):
-            self._hash.update(block)
-        self.received = self._file.tell()
+        with _explained(path):
+            self._file = path.open("a+b")
+            self._file.truncate(_usable(path, codec, expected_bytes))
+            self._file.seek(0)
+            while block := self._file.read(_CHUNK):
+                self._hash.update(block)
+            self.received = self._file.tell()
 
     def write(self, data: bytes) -> None:
         """Take the next bytes.
 
         Raises:
             Refusal: more than declared, a torn element, or a value that is not finite.
+            Mistake: the disk is full.
         """
         if self.received + len(data) > self._expected:
             raise Refusal("size", f"more than the declared {self._expected} bytes")
@@ -73,8 +79,9 @@ class Incoming:
             raise Refusal("size", "a chunk ends inside an element")
         if not self._codec.finite(data):
             raise Refusal("not-finite", f"a value near byte {self.received} is not finite")
+        with _explained(self._path):
+            self._file.write(data)
         self._hash.update(data)
-        self._file.write(data)
         self.received += len(data)
 
     def seal(self, sha256: str, final: Path) -> None:
@@ -82,24 +89,28 @@ class Incoming:
 
         Raises:
             Refusal: bytes are missing, or they are not those that were declared.
+            Mistake: the disk is full.
         """
         if self.received != self._expected:
             raise Refusal("size", f"{self.received} bytes arrived, not the declared {self._expected}")
         if self._hash.hexdigest() != sha256:
             raise Refusal("digest", "the bytes do not have the declared SHA-256")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._path.replace(final)
-        _sync_folder(final.parent)
+        with _explained(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._path.replace(final)
+            self._path = final
+            _sync_folder(final.parent)
 
     def pause(self) -> None:
         """Keep what has arrived: the site may go on from here."""
-        self._file.close()
+        with _explained(self._path):
+            self._file.close()
 
     def discard(self) -> None:
-        """Forget it: it is not what it said."""
-        self._file.close()
+        """Forget it, sealed or not: it is not what it said, or it came too late."""
+        self.pause()
         self._path.unlink(missing_ok=True)
 
 
@@ -111,6 +122,9 @@ class ModelStore:
         layout: of the model.
         outer: the outer optimizer.
         codec: in which contributions come.
+
+    Raises:
+        Mistake: the folder cannot be made. Whatever writes raises it when the disk is full.
     """
 
     def __init__(self, folder: Path, layout: Layout, outer: Outer, codec: str) -> None:
@@ -119,7 +133,13 @@ class ModelStore:
         self._outer = outer
         self._codec = CODECS[codec]
         self._header = _header(layout)
-        folder.mkdir(parents=True, exist_ok=True)
+        with _explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def final(self) -> Path:
+        """Where the last model of a finished federation goes."""
+        return self._folder / "model.safetensors"
 
     def base(self, round_number: int) -> Base:
         """The model from which a round starts."""
@@ -136,18 +156,22 @@ class ModelStore:
         return hashlib.sha256(_bytes(flat)).hexdigest()
 
     def check(self, round_number: int, digest: str) -> None:
-        """Hold the base on disk against the digest in the journal.
+        """Hold the base on disk against the digest in the journal, and see that the outer state lies beside it.
 
         Raises:
-            Mistake: it is missing or damaged.
+            Mistake: one of them is missing or damaged, or belongs to other settings.
         """
         found = self.digest(round_number)
         if found != digest:
-            raise Mistake(
-                f"the model {self._base_path(round_number)} is {'missing' if found is None else 'damaged'}",
-                "Restore the coordinator's folder from a backup, or move it away to start the federation afresh",
-                ExitCode.RESOURCE,
-            )
+            is_ = "missing" if found is None else "damaged or another task's"
+            raise Mistake(f"the model {self._base_path(round_number)} is {is_}", _RESTORE, ExitCode.RESOURCE)
+        for path in self._state_paths(round_number):
+            if not path.exists() or path.stat().st_size != self._layout.nbytes:
+                raise Mistake(
+                    f"the outer optimizer's state {path} is missing or damaged",
+                    f"Set WINDFALL_OUTER to what it was, if it was changed. {_RESTORE}",
+                    ExitCode.RESOURCE,
+                )
 
     def digest(self, round_number: int) -> str | None:
         """SHA-256 of a base's tensors as they lie on disk; none when there is no such file."""
@@ -162,20 +186,30 @@ class ModelStore:
         return sha.hexdigest()
 
     def load(self, round_number: int) -> Tensor:
-        """A base as a flat fp32 vector ``[elements]``: it takes the model's size in memory."""
+        """A base as a flat fp32 vector ``[elements]``: it takes the model's size in memory.
+
+        Raises:
+            FileNotFoundError: it has been pruned.
+        """
         base = self.base(round_number)
         flat = np.fromfile(base.path, dtype="<f4", count=self._layout.elements, offset=base.data_start)
         return torch.from_numpy(flat.astype(np.float32, copy=False))
 
     def incoming(self, round_number: int, site: str, attempt: int) -> Incoming:
-        """Where a contribution's bytes go; what arrived before a cut is there already."""
-        expected = self._layout.elements * self._codec.bytes_per_element
-        return Incoming(self._part_path(round_number, site, attempt), self._codec, expected)
+        """Where the bytes of a contribution go that is not accepted; what arrived before a cut is there already."""
+        part = self._part_path(round_number, site, attempt)
+        sealed = self.contribution_path(round_number, site, attempt)
+        with _explained(part):
+            if sealed.exists():
+                # A crash came between its last byte and its acceptance.
+                sealed.replace(part)
+        return Incoming(part, self._codec, self._expected)
 
     def received(self, round_number: int, site: str, attempt: int) -> int:
-        """Bytes of a contribution that have arrived."""
-        path = self._part_path(round_number, site, attempt)
-        return path.stat().st_size if path.exists() else 0
+        """Bytes that have arrived of a contribution that is not accepted: where its site goes on."""
+        sealed = self.contribution_path(round_number, site, attempt)
+        path = sealed if sealed.exists() else self._part_path(round_number, site, attempt)
+        return _usable(path, self._codec, self._expected)
 
     def contribution_path(self, round_number: int, site: str, attempt: int) -> Path:
         """Where an accepted contribution lies."""
@@ -184,8 +218,16 @@ class ModelStore:
     def merge(self, round_number: int, contributions: Sequence[Contribution]) -> str:
         """Take the outer step from this round's base; gives the digest of the next round's.
 
-        Memory: a few chunks per contribution. Doing it again gives the same bits.
+        Memory: a few chunks per contribution. Doing it again gives the same bits, whatever a crash left of the first
+        time.
+
+        Raises:
+            Mistake: the disk is full, or something that this round stands on is not there any more.
         """
+        with _explained(self._folder):
+            return self._merge(round_number, contributions)
+
+    def _merge(self, round_number: int, contributions: Sequence[Contribution]) -> str:
         ordered = sorted(contributions, key=lambda one: one.order)
         weights = [one.tokens for one in ordered]
         sha = hashlib.sha256()
@@ -197,15 +239,16 @@ class ModelStore:
             old = stack.enter_context(base.path.open("rb", buffering=0))
             states = [stack.enter_context(path.open("rb", buffering=0)) for path in self._state_paths(round_number)]
             sources = [
-                stack.enter_context(self.contribution_path(round_number, *one.order).open("rb", buffering=0))
+                (CODECS[one.codec], stack.enter_context(path.open("rb", buffering=0)))
                 for one in ordered
+                for path in (self.contribution_path(round_number, *one.order),)
             ]
             old.seek(base.data_start)
             new.write(self._header)
 
             def moved(start: int) -> tuple[Tensor, tuple[Tensor, ...]]:
                 count = min(_CHUNK, self._layout.elements - start)
-                gradient = weighted_mean([self._decoded(source, count) for source in sources], weights)
+                gradient = weighted_mean([_decoded(codec, source, count) for codec, source in sources], weights)
                 state, chunk = self._outer.apply(
                     tuple(_floats(file, count) for file in states), _floats(old, count), gradient
                 )
@@ -225,16 +268,17 @@ class ModelStore:
             number = _round_of(path.name)
             previous_base = path.name == self._base_path(round_number - 1).name
             if number is not None and number < round_number and not previous_base:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def export(self, round_number: int, target: Path) -> None:
         """Write a base where a person wants it, whole or not at all."""
-        with self._base_path(round_number).open("rb") as source, _Whole(target) as file:
+        with _explained(target), self._base_path(round_number).open("rb") as source, _Whole(target) as file:
             while block := source.read(_CHUNK):
                 file.write(block)
 
-    def _decoded(self, source: FileIO, count: int) -> Tensor:
-        return self._codec.decode(_exactly(source, count * self._codec.bytes_per_element))
+    @property
+    def _expected(self) -> int:
+        return self._layout.elements * self._codec.bytes_per_element
 
     def _base_path(self, round_number: int) -> Path:
         return self._folder / f"base-{round_number:06d}.safetensors"
@@ -253,19 +297,21 @@ class _Whole:
         self._path = path
         self._temporary = path.with_name(path.name + ".tmp")
 
-    def __enter__(self) -> FileIO:
-        self._file = self._temporary.open("wb", buffering=0)
+    def __enter__(self) -> BufferedWriter:
+        self._file = self._temporary.open("wb")
         return self._file
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if kind is None:
-            os.fsync(self._file.fileno())
-        self._file.close()
-        if kind is None:
-            self._temporary.replace(self._path)
-            _sync_folder(self._path.parent)
-        else:
+        try:
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._temporary.replace(self._path)
+                _sync_folder(self._path.parent)
+        finally:
+            # Gone already when all went well; a full disk gets its room back when not.
             self._temporary.unlink(missing_ok=True)
+            self._file.close()
 
 
 def _ahead(work: Callable[[int], T], inputs: Iterable[int]) -> Iterator[T]:
@@ -304,6 +350,10 @@ def _bytes(vector: Tensor) -> memoryview:
     return vector.numpy().astype("<f4", copy=False).data.cast("B")
 
 
+def _decoded(codec: Codec, source: FileIO, count: int) -> Tensor:
+    return codec.decode(_exactly(source, count * codec.bytes_per_element))
+
+
 def _exactly(file: FileIO, size: int) -> bytearray:
     buffer = bytearray(size)
     view = memoryview(buffer)
@@ -311,19 +361,37 @@ def _exactly(file: FileIO, size: int) -> bytearray:
     while filled < size:
         read = file.readinto(view[filled:])
         if not read:
-            raise Mistake(
-                f"{file.name} is shorter than the model",
-                "Restore the coordinator's folder from a backup",
-                ExitCode.RESOURCE,
-            )
+            raise Mistake(f"{file.name!r} is shorter than the model", _RESTORE, ExitCode.RESOURCE)
         filled += read
     return buffer
+
+
+def _usable(path: Path, codec: Codec, expected_bytes: int) -> int:
+    """Bytes of a part that can be gone on from: whole elements, for a crash may tear one; none of a part too long."""
+    size = path.stat().st_size if path.exists() else 0
+    return 0 if size > expected_bytes else size - size % codec.bytes_per_element
 
 
 def _round_of(name: str) -> int | None:
     parts = name.split("-")
     digits = parts[1].split(".")[0] if len(parts) > 1 else ""
     return int(digits) if digits.isdigit() else None
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what the disk says into what a person can mend."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or path
+        if error.errno in _FULL:
+            raise Mistake(
+                f"the disk under {where} is full; nothing that was accepted is lost",
+                "Free space and start again",
+                ExitCode.DISK_FULL,
+            ) from error
+        raise Mistake(f"cannot use {where} ({error.strerror})", _RESTORE, ExitCode.RESOURCE) from error
 
 
 def _sync_folder(folder: Path) -> None:

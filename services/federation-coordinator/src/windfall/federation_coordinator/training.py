@@ -2,28 +2,37 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import grpc
+from pydantic import TypeAdapter
 
+from windfall.contracts.message import Name
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1 import training_pb2_grpc as rpc
 from windfall.federation_coordinator.app import Coordinator
 from windfall.federation_coordinator.checks import Refusal
 from windfall.federation_coordinator.rounds import Fenced, NotMember
+from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.rpc import CHUNK_BYTES, serving
 
 PROTOCOL = 1
 HEARTBEAT = timedelta(seconds=1)
 """How often a member says that it lives, in wall time."""
 
+_NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
+_SHOWN: Final = 60
+"""Characters of a stranger's word that are said back."""
+
 _CODES = {
+    # Join again: the same contribution may count under the new membership.
+    "member": grpc.StatusCode.NOT_FOUND,
     "lease": grpc.StatusCode.FAILED_PRECONDITION,
     "round": grpc.StatusCode.FAILED_PRECONDITION,
     "base": grpc.StatusCode.FAILED_PRECONDITION,
-    "member": grpc.StatusCode.FAILED_PRECONDITION,
     "size": grpc.StatusCode.INVALID_ARGUMENT,
     "codec": grpc.StatusCode.INVALID_ARGUMENT,
     "layout": grpc.StatusCode.INVALID_ARGUMENT,
@@ -46,11 +55,11 @@ class TrainingService(rpc.TrainingServicer):
             await self._check_join(request, context)
             coordinator = self._coordinator
             try:
-                attempt = coordinator.join(request.site, UUID(request.window_id), request.lease_token)
-            except Fenced as fenced:
-                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(fenced))
+                window_id = UUID(request.window_id)
             except ValueError:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "window_id is not a UUID")
+            async with self._answering(context):
+                attempt = coordinator.join(request.site, window_id, request.lease_token)
             tensors = [
                 pb.Tensor(name=spec.name, shape=spec.shape, dtype=spec.dtype)
                 for spec in coordinator.model.layout.tensors
@@ -79,6 +88,7 @@ class TrainingService(rpc.TrainingServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, str(ended))
         finally:
             listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
 
     async def Pull(self, request: pb.PullRequest, context: Any) -> AsyncIterator[pb.PullFrame]:  # noqa: N802
         with serving(context, "Training/Pull", {"windfall.site": request.site}):
@@ -110,21 +120,36 @@ class TrainingService(rpc.TrainingServicer):
         assert first is not None
         key = first.manifest.key
         with serving(context, "Training/Push", {"windfall.site": key.site, "windfall.round": key.round}):
-            try:
+            async with self._answering(context):
                 duplicate = await self._coordinator.receive(first.manifest, _data(source))
-            except Refusal as refusal:
-                await context.abort(_CODES[refusal.reason], f"{refusal.reason}: {refusal.detail}")
             return pb.PushReceipt(duplicate=duplicate)
 
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveReply:  # noqa: N802
         with serving(context, "Training/Leave", {"windfall.site": request.site}):
-            self._coordinator.leave(request.site, request.attempt)
+            async with self._answering(context):
+                self._coordinator.leave(request.site, request.attempt)
             return pb.LeaveReply()
 
     async def _listen(self, beats: AsyncIterator[pb.Beat], site: str, attempt: int) -> None:
         self._coordinator.beat(site, attempt)
-        async for beat in beats:
-            self._coordinator.beat(beat.site, beat.attempt)
+        async for _ in beats:
+            self._coordinator.beat(site, attempt)
+
+    @asynccontextmanager
+    async def _answering(self, context: Any) -> AsyncIterator[None]:
+        """Turn what the coordinator raises into gRPC statuses."""
+        try:
+            yield
+        except Fenced as fenced:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(fenced))
+        except Refusal as refusal:
+            await context.abort(_CODES[refusal.reason], f"{refusal.reason}: {refusal.detail}")
+        except Transient as passing:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(passing))
+        except Mistake as mistake:
+            # What a person must mend here, and where it lies, is no site's business.
+            self._coordinator.stand.fail(mistake)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the coordinator cannot go on and ends")
 
     async def _check_join(self, request: pb.JoinRequest, context: Any) -> None:
         state = self._coordinator.state
@@ -134,13 +159,25 @@ class TrainingService(rpc.TrainingServicer):
                 f"protocol {request.protocol} is not spoken here; this coordinator speaks {PROTOCOL}",
             )
         if request.federation != state.name:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no federation {request.federation!r} here")
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND, f"there is no federation {request.federation[:_SHOWN]!r} here"
+            )
+        if not _is_name(request.site):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{request.site[:_SHOWN]!r} is no name of a site")
         if self._sites and request.site not in self._sites:
             await context.abort(
                 grpc.StatusCode.PERMISSION_DENIED, f"{request.site!r} is not a site of {request.federation}"
             )
         if request.lease_token < 1:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "a site joins under a lease")
+
+
+def _is_name(text: str) -> bool:
+    try:
+        _NAME.validate_python(text)
+    except ValueError:
+        return False
+    return True
 
 
 async def _data(frames: AsyncIterator[pb.PushFrame]) -> AsyncIterator[bytes]:

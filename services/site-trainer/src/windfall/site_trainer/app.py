@@ -2,19 +2,25 @@
 
 The engine runs beside the event loop, one step at a time; words from the bus and from the coordinator's stream change
 the session meanwhile, and the next action follows from it.
+
+A trainer that cannot go on (no memory, a broken disk, a model that diverges) leaves the federation, so that nobody
+waits for it, and ends with one line. It does not say ``site.drained``: it did not drain, and the provisioner sees it
+die.
 """
 
 import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
+import grpc
 import torch
 from pydantic import BaseModel, ConfigDict
 
@@ -23,7 +29,8 @@ from windfall.contracts.events import SiteDrained, TrainingStarted, WindowClosed
 from windfall.contracts.message import derived_id
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.lowcomm.codec import CODECS
-from windfall.servicekit.errors import Transient
+from windfall.servicekit.bus import back_off
+from windfall.servicekit.errors import ExitCode, Mistake, Transient
 from windfall.servicekit.rpc import Refused
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import span
@@ -38,6 +45,10 @@ T = TypeVar("T")
 
 _REST: Final = timedelta(milliseconds=250)
 """Wall time between attempts at a coordinator that is away."""
+_PATIENCE: Final = timedelta(seconds=5)
+"""Wall time, at most, between two memberships of which the first came to nothing."""
+_VAIN_STEPS: Final = 100
+"""Steps in a row without a finite loss after which a model has diverged."""
 _LAST: Final = "last-membership"
 
 
@@ -48,7 +59,7 @@ class Offload(Protocol):
 
 
 class LastMembership(BaseModel):
-    """The membership under which a checkpoint's work was trained, so that it is never counted twice."""
+    """The membership under which work was last sent, so that a checkpoint's work is never counted twice."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -72,6 +83,14 @@ class Terms:
     """Where unfinished work is kept; none keeps it nowhere."""
 
 
+@dataclass(frozen=True)
+class Parcel:
+    """A contribution on its way: the same bytes, however often it sets out. The manifest names the last attempt."""
+
+    manifest: pb.Manifest
+    data: memoryview
+
+
 class Trainer:
     """One trainer, from joining to having left."""
 
@@ -91,11 +110,17 @@ class Trainer:
         self._engine: Engine | None = None
         self._membership: Membership | None = None
         self._stream: asyncio.Task[None] | None = None
+        self._parcel: Parcel | None = None
         self._changed = asyncio.Event()
         self._saved_at = _now()
         self._drain_time = terms.drain_time
-        self._checkpointing = terms.checkpoint is not None
-        self.session = Session()
+        self._speed = 1 / stand.clock.wall(timedelta(seconds=1)).total_seconds()
+        self._restoring = terms.checkpoint is not None
+        self._holds_base = False
+        self._started = False
+        self._skipped = 0
+        self._vain_joins = 0
+        self.session = Session(lead=terms.drain_time * self._speed)
         self.finished = asyncio.Event()
 
     def attend(self) -> None:
@@ -115,8 +140,7 @@ class Trainer:
 
     async def _closing(self, event: WindowClosing) -> None:
         if event.window_id == self._terms.window_id:
-            speed = 1 / self._stand.clock.wall(timedelta(seconds=1)).total_seconds()
-            self._become(sessions.closing(self.session, event.closes_at - self._drain_time * speed))
+            self._become(sessions.closing(self.session, event.closes_at))
 
     async def _closed(self, event: WindowClosed) -> None:
         if event.window_id == self._terms.window_id:
@@ -148,6 +172,9 @@ class Trainer:
                 except Transient as error:
                     log.info("%s will be tried again: %s", action, error)
                     await self._rest(error.retry_after or _REST)
+        except Mistake:
+            await self._say_goodbye("the trainer cannot go on")
+            raise
         finally:
             if self._stream is not None:
                 self._stream.cancel()
@@ -155,27 +182,46 @@ class Trainer:
             self._stand.stopping.set()
 
     async def _join(self) -> None:
+        if self._vain_joins and await self._rest(min(_PATIENCE, back_off(self._vain_joins))):
+            # Something changed meanwhile: perhaps there is nothing to join for any more.
+            return
         with span("join", attributes={"windfall.site": self._terms.site}):
             try:
                 membership = await self._link.join(self._terms.window_id, self._terms.lease_token)
             except Refused as refused:
-                log.error("not admitted: %s", refused)
-                self._become(sessions.refused_entry(self.session, str(refused)))
+                await self._not_admitted(refused)
                 return
-        if self._engine is None:
-            self._engine = await self._offload(self._make_engine, membership)
+        self._vain_joins += 1
         self._membership = membership
         self._become(sessions.joined(self.session, membership.attempt))
         if self._stream is not None:
             self._stream.cancel()
         self._stream = self._stand.spawn(self._listen(membership), "heartbeat")
+        if self._engine is None:
+            # The heart beats already: making a large engine may take longer than a silence may last.
+            self._engine = await self._train(self._make_engine, membership)
+
+    async def _not_admitted(self, refused: Refused) -> None:
+        """A lease that is fenced drains in peace: a newer trainer has taken over. Anything else a person must mend."""
+        if refused.code is not grpc.StatusCode.FAILED_PRECONDITION:
+            raise Mistake(
+                f"the coordinator does not admit {self._terms.site} ({refused})",
+                "Mend WINDFALL_SITE, WINDFALL_FEDERATION or WINDFALL_COORDINATOR",
+                ExitCode.SERVER,
+            ) from refused
+        log.error("not admitted: %s", refused)
+        if self._parcel is not None and await self._arrived(self._parcel):
+            self._delivered(self._parcel)
+        self._become(sessions.refused_entry(self.session, str(refused)))
 
     async def _listen(self, membership: Membership) -> None:
         """Keep the stream open and take in what comes; a membership that ended is joined anew."""
+        beat = partial(self._beat, membership.attempt)
         while True:
             try:
-                async for directive in self._link.directives(self._beat, membership.heartbeat_s):
-                    self._heed(directive)
+                async with aclosing(self._link.directives(beat, membership.heartbeat_s)) as directives:
+                    async for directive in directives:
+                        self._heed(directive)
             except Transient as error:
                 log.info("heartbeat is cut: %s", error)
             except Refused as refused:
@@ -185,6 +231,7 @@ class Trainer:
             await asyncio.sleep(_REST.total_seconds())
 
     def _heed(self, directive: pb.Directive) -> None:
+        self._vain_joins = 0
         kind = directive.WhichOneof("kind")
         if kind == "round_opened":
             word = directive.round_opened
@@ -198,12 +245,12 @@ class Trainer:
         elif kind == "stop":
             self.stop(directive.stop.reason)
 
-    def _beat(self) -> pb.Beat:
+    def _beat(self, attempt: int) -> pb.Beat:
         session = self.session
         return pb.Beat(
             federation=self._terms.federation,
             site=self._terms.site,
-            attempt=session.attempt or 0,
+            attempt=attempt,
             round=session.round or 0,
             steps=session.work.steps,
             tokens=session.work.tokens,
@@ -221,86 +268,119 @@ class Trainer:
                 self._become(sessions.base_gone(self.session, digest))
                 return
         base = torch.frombuffer(data, dtype=torch.float32)
-        await self._offload(engine.load, base)
+        await self._train(engine.load, base)
+        self._holds_base = True
         restored = await self._restore(engine, base, digest, number)
         self._become(sessions.pulled(self.session, digest, restored))
-        self._stand.journal.commit(
-            state={_LAST: LastMembership(federation=self._terms.federation, attempt=membership.attempt, round=number)}
-        )
 
     async def _restore(self, engine: Engine, base: torch.Tensor, digest: str, number: int) -> Work:
         """Take up what a trainer before us had done from this base, unless its contribution was accepted."""
-        if not self._checkpointing or self._terms.checkpoint is None:
+        if not self._restoring or self._terms.checkpoint is None:
             return Work()
-        self._checkpointing = False
+        restored = await self._train(engine.restore, self._terms.checkpoint, digest)
         last = self._stand.journal.load(_LAST, LastMembership)
-        if not await self._offload(engine.restore, self._terms.checkpoint, digest):
-            return Work()
-        counted = last is None or last.round != number or await self._link.accepted(number, last.attempt)
-        if counted:
-            await self._offload(engine.load, base)
-            return Work()
-        return _work(engine)
+        sent = last is not None and (last.federation, last.round) == (self._terms.federation, number)
+        if restored and last is not None and sent and await self._link.accepted(number, last.attempt):
+            restored = False
+        # Only now: a cut before this point begins again, from a base that is loaded anew.
+        self._restoring = False
+        if restored:
+            return _work(engine)
+        await self._train(engine.load, base)
+        return Work()
 
     async def _step(self) -> None:
         engine, _, session = self._standing()
-        first = session.work.steps == 0
-        await self._offload(engine.step, session.micro_batch or self._terms.micro_batch)
-        self._become(sessions.worked(self.session, _work(engine)))
-        if first:
+        began = _now()
+        report = await self._train(engine.step, session.micro_batch or self._terms.micro_batch)
+        self._skipped = self._skipped + 1 if report.skipped else 0
+        if self._skipped >= _VAIN_STEPS:
+            raise Mistake(
+                f"the model diverges: {self._skipped} steps in a row had no finite loss",
+                "Lower the task's learning rate, or look for what is broken in the site's data",
+                ExitCode.FAILED,
+            )
+        work = _work(engine)
+        self._become(sessions.worked(self.session, session.base_digest, work))
+        self._pace(timedelta(seconds=_now() - began))
+        if work.steps and not self._started:
             self._say_started(session.round or 0)
-        checkpoint = self._terms.checkpoint
-        if checkpoint is not None and _now() - self._saved_at > self._terms.checkpoint_every.total_seconds():
-            await self._offload(engine.save, checkpoint)
-            self._saved_at = _now()
+        if _now() - self._saved_at > self._terms.checkpoint_every.total_seconds():
+            await self._save(engine)
 
     async def _push(self) -> None:
         engine, membership, session = self._standing()
-        number, work = session.round or 0, session.work
-        leaving = sessions.draining(session, self._stand.clock.now())
-        started = _now()
-        self._become(sessions.pushing(session))
+        began = _now()
+        if self._parcel is None:
+            self._become(sessions.pushing(session))
+            self._parcel = await self._packed(engine, membership, session)
+        parcel, manifest = self._parcel, self._parcel.manifest
+        manifest.partial = sessions.draining(session, self._stand.clock.now())
         with span(
             "contribution",
             attributes={
                 "windfall.site": self._terms.site,
-                "windfall.round": number,
-                "windfall.tokens": work.tokens,
-                "windfall.steps": work.steps,
-                "windfall.drain": leaving,
+                "windfall.round": manifest.key.round,
+                "windfall.tokens": manifest.tokens,
+                "windfall.steps": manifest.steps,
+                "windfall.drain": manifest.partial,
             },
         ):
-            gradient = await self._offload(engine.pseudo_gradient)
-            data = await self._offload(CODECS[membership.codec].encode, gradient)
-            manifest = pb.Manifest(
-                key=pb.ContributionKey(
-                    federation=self._terms.federation,
-                    site=self._terms.site,
-                    round=number,
-                    attempt=membership.attempt,
-                ),
-                lease_token=self._terms.lease_token,
-                base_digest=session.base_digest,
-                codec=membership.codec,
-                tokens=work.tokens,
-                steps=work.steps,
-                loss=round(work.loss_nats, 2),
-                partial=leaving,
-                total_bytes=data.nbytes,
-                sha256=await self._offload(_sha256, data),
-                tensors=tensors_of(membership.layout),
-            )
             try:
-                await self._link.push(manifest, data)
+                if not (manifest.key.attempt != membership.attempt and await self._arrived(parcel)):
+                    await self._send(parcel, membership.attempt)
             except Refused as refused:
-                log.warning("contribution refused: %s", refused)
-                self._become(sessions.refused(self.session, number))
+                self._not_taken(parcel, refused)
                 return
-            except Transient:
-                self._become(sessions.interrupted(self.session))
-                raise
-        self._become(sessions.pushed(self.session, number))
-        self._drain_time = max(self._drain_time, timedelta(seconds=2 * (_now() - started)))
+        self._delivered(parcel)
+        self._drain_time = max(self._drain_time, timedelta(seconds=2 * (_now() - began)))
+
+    async def _packed(self, engine: Engine, membership: Membership, session: Session) -> Parcel:
+        gradient = await self._train(engine.pseudo_gradient)
+        data = await self._train(CODECS[membership.codec].encode, gradient)
+        manifest = pb.Manifest(
+            key=pb.ContributionKey(
+                federation=self._terms.federation,
+                site=self._terms.site,
+                round=session.round or 0,
+                attempt=membership.attempt,
+            ),
+            lease_token=self._terms.lease_token,
+            base_digest=session.base_digest,
+            codec=membership.codec,
+            tokens=session.work.tokens,
+            steps=session.work.steps,
+            loss=round(session.work.loss_nats, 2),
+            total_bytes=data.nbytes,
+            sha256=await self._offload(_sha256, data),
+            tensors=tensors_of(membership.layout),
+        )
+        return Parcel(manifest, data)
+
+    async def _send(self, parcel: Parcel, attempt: int) -> None:
+        key = parcel.manifest.key
+        key.attempt = attempt
+        sent = LastMembership(federation=key.federation, attempt=attempt, round=key.round)
+        # On disk before the first byte goes out: who restarts from a checkpoint asks first whether this was accepted.
+        self._stand.journal.commit(state={_LAST: sent})
+        await self._link.push(parcel.manifest, parcel.data)
+
+    async def _arrived(self, parcel: Parcel) -> bool:
+        """Whether it counts under the membership that it was last sent under, though the receipt never came."""
+        return await self._link.accepted(parcel.manifest.key.round, parcel.manifest.key.attempt)
+
+    def _delivered(self, parcel: Parcel) -> None:
+        self._parcel = None
+        self._become(sessions.pushed(self.session, parcel.manifest.key.round))
+
+    def _not_taken(self, parcel: Parcel, refused: Refused) -> None:
+        if refused.code is grpc.StatusCode.NOT_FOUND:
+            log.info("no longer a member: %s", refused)
+            self._become(sessions.membership_ended(self.session))
+            return
+        log.warning("contribution refused: %s", refused)
+        self._parcel = None
+        self._become(sessions.refused(self.session, parcel.manifest.key.round))
 
     async def _wait(self) -> None:
         stop_at = self.session.stop_at
@@ -312,14 +392,10 @@ class Trainer:
 
     async def _leave(self) -> None:
         session, terms = self.session, self._terms
-        engine, checkpoint = self._engine, terms.checkpoint
-        if engine is not None and checkpoint is not None and session.loaded:
+        await self._say_goodbye(session.stopping or "the window closes")
+        if self._engine is not None and self._holds_base:
             # Optimizer state and the data's cursor outlive the lease.
-            await self._offload(engine.save, checkpoint)
-        if session.attempt is not None:
-            with suppress(Transient, Refused):
-                # The coordinator notices by itself that we are gone; being drained does not wait for it.
-                await self._link.leave(session.attempt, session.stopping or "the window closes")
+            await self._save(self._engine)
         drained = SiteDrained(
             id=derived_id(f"{terms.window_id}/{terms.lease_token}", SiteDrained.topic, terms.site),
             at=self._stand.clock.now(),
@@ -333,7 +409,39 @@ class Trainer:
         self._stand.outbox.wake()
         self._become(sessions.gone(self.session))
 
+    async def _say_goodbye(self, reason: str) -> None:
+        if self.session.attempt is not None:
+            with suppress(Transient, Refused):
+                # The coordinator notices by itself that we are gone; being drained does not wait for it.
+                await self._link.leave(self.session.attempt, reason)
+
+    async def _train(self, work: Callable[..., T], *arguments: object) -> T:
+        """Let the engine work, and say in one line when it has no room to."""
+        try:
+            return await self._offload(work, *arguments)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise Mistake(
+                "the node has not enough memory to train",
+                "Lower WINDFALL_MICRO_BATCH, here or at the coordinator, or train on a larger node",
+                ExitCode.RESOURCE,
+            ) from error
+
+    async def _save(self, engine: Engine) -> None:
+        """Write a checkpoint. It spares work after a crash; without one, what is trained still arrives."""
+        self._saved_at = _now()
+        if self._terms.checkpoint is None:
+            return
+        try:
+            await self._offload(engine.save, self._terms.checkpoint)
+        except OSError as error:
+            log.error("no checkpoint: %s. Free space, or make WINDFALL_STATE_DIR writable; training goes on", error)
+
+    def _pace(self, step: timedelta) -> None:
+        """A step that begins just before we drain is waited for: begin to drain earlier by as much."""
+        self._become(sessions.paced(self.session, (self._drain_time + step) * self._speed))
+
     def _say_started(self, number: int) -> None:
+        self._started = True
         terms = self._terms
         started = TrainingStarted(
             id=derived_id(f"{terms.window_id}/{terms.lease_token}", TrainingStarted.topic, terms.site),
@@ -356,12 +464,13 @@ class Trainer:
             self.session = session
             self._changed.set()
 
-    async def _rest(self, wall: timedelta) -> None:
-        """Wait, but not past a change of the session."""
+    async def _rest(self, wall: timedelta) -> bool:
+        """Wait, but not past a change of the session; whether there was one."""
         self._changed.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, wall.total_seconds())):
                 await self._changed.wait()
+        return self._changed.is_set()
 
 
 def _work(engine: Engine) -> Work:

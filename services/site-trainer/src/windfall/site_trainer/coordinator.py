@@ -2,8 +2,11 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 import grpc.aio
@@ -15,6 +18,9 @@ from windfall.servicekit.errors import Transient
 from windfall.servicekit.rpc import CHUNK_BYTES, DEADLINE, metadata, translated
 
 PROTOCOL = 1
+
+_PAUSE: Final = timedelta(seconds=1)
+"""Wall time before a download that went wrong is tried again."""
 _WORTH_A_THREAD = 64 * 1024
 
 
@@ -59,20 +65,26 @@ class CoordinatorLink:
             max(0.1, reply.heartbeat_interval_ms / 1000),
         )
 
-    async def directives(self, beat: Callable[[], pb.Beat], every_s: float) -> AsyncIterator[pb.Directive]:
+    async def directives(self, beat: Callable[[], pb.Beat], every_s: float) -> AsyncGenerator[pb.Directive, None]:
         """What the coordinator says for as long as the stream holds; a heartbeat goes up at once and then regularly."""
 
-        async def beats() -> AsyncIterator[pb.Beat]:
+        async def beats() -> AsyncGenerator[pb.Beat, None]:
             while True:
                 yield beat()
                 await asyncio.sleep(every_s)
 
         with translated("heartbeat"):
-            async for directive in self._stub.Heartbeat(beats(), metadata=metadata()):
-                yield directive
+            async with aclosing(beats()) as rising:
+                async for directive in self._stub.Heartbeat(rising, metadata=metadata()):
+                    yield directive
 
     async def pull(self, attempt: int, digest: str, nbytes: int) -> memoryview:
-        """The base model's bytes, checked against their digest; a cut goes on where it stopped."""
+        """The base model's bytes, checked against their digest; a cut goes on where it stopped.
+
+        Raises:
+            Transient: nothing arrived, or not what was asked for.
+            Refused: the coordinator has moved on from this base.
+        """
         buffer = memoryview(bytearray(nbytes))
         sha = hashlib.sha256()
         hashed = _hashed(sha, b"")
@@ -88,7 +100,7 @@ class CoordinatorLink:
                         data = frame.data
                         await hashed
                         if filled + len(data) > nbytes:
-                            raise Transient("more bytes than the base has; pulling it again")
+                            raise Transient("more bytes than the base has; pulling it again", _PAUSE)
                         buffer[filled : filled + len(data)] = data
                         # Hashed beside the loop while the next chunk arrives.
                         hashed = _hashed(sha, data)
@@ -96,13 +108,20 @@ class CoordinatorLink:
             except Transient:
                 if filled == before:
                     raise
+            if filled == before:
+                raise Transient(f"the base ends after {before} of {nbytes} bytes", _PAUSE)
         await hashed
         if sha.hexdigest() != digest:
-            raise Transient("the base does not have its digest; pulling it again")
+            raise Transient("the base does not have its digest; pulling it again", _PAUSE)
         return buffer
 
     async def push(self, manifest: pb.Manifest, data: memoryview) -> bool:
-        """Deliver a contribution, from where a cut left off; true when it had been accepted before."""
+        """Deliver a contribution, from where a cut left off; true when it had been accepted before.
+
+        Raises:
+            Transient: whether it was accepted is not known; sending it again is safe.
+            Refused: it does not count. ``NOT_FOUND``: under this membership, which has ended.
+        """
         with translated("push"):
             progress = await self._stub.Progress(manifest.key, timeout=DEADLINE.total_seconds(), metadata=metadata())
             if progress.accepted:

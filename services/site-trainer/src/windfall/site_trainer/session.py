@@ -1,11 +1,14 @@
 """What a trainer does next. Pure: the state is what it knows, inputs are what it is told, and the action follows.
 
 Level-triggered: whatever order the words arrive in, and however often, :func:`next_action` looks at the state alone. A
-word about another round, another window or an older lease changes nothing.
+word about an earlier round, another base, another window or an older lease changes nothing.
+
+Work is counted once. A contribution that has set out stays on its way until the coordinator says what became of it:
+over cuts, over the end of the membership that it was sent under, and over the opening of the next round.
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 
@@ -37,6 +40,8 @@ class Session:
 
     attempt: int | None = None
     """Membership that the coordinator gave; none before it did, and when it says that it ended."""
+    heard: int | None = None
+    """Newest round opened under this membership: rounds go forward as long as it lasts."""
     round: int | None = None
     """Round that the coordinator last opened for us."""
     base_digest: str = ""
@@ -48,17 +53,31 @@ class Session:
     work: Work = Work()
     pushed: bool = False
     """This round's contribution is accepted, or can no longer count."""
-    pushing: bool = False
-    """A contribution is on its way: whether it counts is not known yet, even when the next round opens first."""
-    finish: bool = False
-    """The round is over: push what is there."""
+    pushing: int | None = None
+    """Round whose contribution is on its way: whether it counts is not known, even when the next round opens first."""
+    again: bool = False
+    """What we brought did not pass: when the coordinator opens this round once more, begin afresh."""
+    over: int = -1
+    """Newest round that is said to be over."""
     stopping: str = ""
     """Why the site drains; empty while it does not."""
-    stop_at: datetime | None = None
-    """When to begin to drain, so that the contribution arrives before the window closes."""
+    closes_at: datetime | None = None
+    """When the window ends, as far as we were told."""
+    lead: timedelta = timedelta(0)
+    """Business time from here to an accepted contribution: a step that may be running, and the push."""
     delivered: bool = True
     """False once work was lost: refused as too late."""
     left: bool = False
+
+    @property
+    def finish(self) -> bool:
+        """The round is over: push what is there."""
+        return self.round is not None and self.over >= self.round
+
+    @property
+    def stop_at(self) -> datetime | None:
+        """When to begin to drain, so that the contribution arrives before the window closes."""
+        return None if self.closes_at is None else self.closes_at - self.lead
 
 
 def next_action(session: Session, now: datetime) -> Action:
@@ -68,7 +87,9 @@ def next_action(session: Session, now: datetime) -> Action:
     stopping = draining(session, now)
     if session.attempt is None:
         # Work that waits to be pushed needs a membership even when we leave.
-        return Action.LEAVE if stopping and not session.work.steps else Action.JOIN
+        return Action.LEAVE if stopping and not _owes(session) else Action.JOIN
+    if session.pushing is not None:
+        return Action.PUSH
     if session.round is None or session.pushed:
         return Action.LEAVE if stopping else Action.WAIT
     if stopping:
@@ -86,13 +107,21 @@ def draining(session: Session, now: datetime) -> bool:
 
 
 def joined(session: Session, attempt: int) -> Session:
-    """The coordinator has admitted us; it will say which round runs."""
-    return replace(session, attempt=attempt)
+    """The coordinator has admitted us; it will say which round runs.
+
+    Work that has not been pushed goes on under the new membership. After a push, the new membership owes a contribution
+    of its own, from a base that is loaded anew.
+    """
+    session = replace(session, attempt=attempt, heard=None)
+    if not session.pushed:
+        return session
+    return replace(session, round=None, base_digest="", loaded="", pushed=False, again=False, over=-1)
 
 
 def refused_entry(session: Session, reason: str) -> Session:
     """The coordinator does not admit us: there is nothing to train for, and work that waited is lost."""
-    return replace(stop(session, reason), delivered=session.delivered and not session.work.steps, work=Work())
+    delivered = session.delivered and not _owes(session)
+    return replace(stop(session, reason), attempt=None, delivered=delivered, work=Work(), pushing=None)
 
 
 def membership_ended(session: Session) -> Session:
@@ -104,9 +133,13 @@ def opened(
     session: Session, number: int, base_digest: str, base_bytes: int, local_steps: int, micro_batch: int
 ) -> Session:
     """A round runs. The same round again (the stream was cut) goes on; another one starts afresh."""
-    if number == session.round and base_digest == session.base_digest:
+    if session.heard is not None and number < session.heard:
+        return session
+    session = replace(session, heard=number)
+    same = number == session.round and base_digest == session.base_digest
+    if same and not session.again:
         return replace(session, local_steps=local_steps, micro_batch=micro_batch)
-    lost = session.work.steps > 0 and not session.pushed and not session.pushing
+    lost = session.work.steps > 0 and session.pushing != session.round
     return replace(
         session,
         round=number,
@@ -117,14 +150,14 @@ def opened(
         loaded="",
         work=Work(),
         pushed=False,
-        finish=False,
+        again=False,
         delivered=session.delivered and not lost,
     )
 
 
 def pulled(session: Session, digest: str, work: Work = Work()) -> Session:
     """The engine holds this base, and what a checkpoint had already trained from it."""
-    return replace(session, loaded=digest, work=work)
+    return replace(session, loaded=digest, work=work) if digest == session.base_digest else session
 
 
 def base_gone(session: Session, digest: str) -> Session:
@@ -132,42 +165,47 @@ def base_gone(session: Session, digest: str) -> Session:
     return replace(session, pushed=True) if digest == session.base_digest else session
 
 
-def worked(session: Session, work: Work) -> Session:
-    """A step is done: so much has been trained from the base by now."""
-    return replace(session, work=work)
+def worked(session: Session, digest: str, work: Work) -> Session:
+    """A step is done: so much has been trained from this base by now. It is of no use once another round is open."""
+    return replace(session, work=work) if digest == session.loaded else session
 
 
 def finish(session: Session, number: int) -> Session:
-    """The round is over, said on the stream or on the bus: the first word counts, the second is a duplicate."""
-    return replace(session, finish=True) if number == session.round else session
+    """The round is over, said on the stream or on the bus: the first word counts, the second is a duplicate.
+
+    On the bus it may overtake the word that opens the round.
+    """
+    earlier = session.round is not None and number < session.round
+    return session if earlier else replace(session, over=max(session.over, number))
 
 
 def pushing(session: Session) -> Session:
     """A contribution sets out."""
-    return replace(session, pushing=True)
-
-
-def interrupted(session: Session) -> Session:
-    """The way to the coordinator is cut: the contribution sets out again when it can."""
-    return replace(session, pushing=False)
+    return replace(session, pushing=session.round)
 
 
 def pushed(session: Session, number: int) -> Session:
     """The contribution is accepted. The coordinator may have opened the next round before its receipt arrived."""
-    session = replace(session, pushing=False)
+    if number == session.pushing:
+        session = replace(session, pushing=None)
     return replace(session, pushed=True, work=Work()) if number == session.round else session
 
 
 def refused(session: Session, number: int) -> Session:
     """The contribution was refused for good: its work is lost, and we say so when we leave."""
-    session = replace(session, pushing=False, delivered=False)
-    return replace(session, pushed=True, work=Work()) if number == session.round else session
+    session = replace(pushed(session, number), delivered=False)
+    return replace(session, again=True) if number == session.round else session
 
 
-def closing(session: Session, stop_at: datetime) -> Session:
+def closing(session: Session, closes_at: datetime) -> Session:
     """The window ends soon: train until ``stop_at``. An earlier word is not overruled by a later one."""
-    earlier = stop_at if session.stop_at is None else min(session.stop_at, stop_at)
-    return replace(session, stop_at=earlier)
+    earlier = closes_at if session.closes_at is None else min(session.closes_at, closes_at)
+    return replace(session, closes_at=earlier)
+
+
+def paced(session: Session, lead: timedelta) -> Session:
+    """So long before the window's end we begin to drain, as steps and pushes were measured."""
+    return replace(session, lead=lead)
 
 
 def stop(session: Session, reason: str) -> Session:
@@ -178,3 +216,7 @@ def stop(session: Session, reason: str) -> Session:
 def gone(session: Session) -> Session:
     """We have left."""
     return replace(session, left=True)
+
+
+def _owes(session: Session) -> bool:
+    return session.work.steps > 0 or session.pushing is not None
