@@ -121,7 +121,10 @@ def version() -> None:
 
 
 @windfall.command()
-@click.option("--fast", is_flag=True, help="The first eight hours and a smaller model: half a minute.")
+@click.option("--fast", is_flag=True, help="Six hours around noon and a smaller model: half a minute.")
+@click.option(
+    "--forecast/--no-forecast", default=True, show_default=True, help="Whether sites see the ends of their windows."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<date>-<time>]")
 @click.option("--sites", default="", metavar="A,B", help="Sites, by their columns in the trace.  [default: all]")
 @click.option("--trace", type=click.Path(path_type=Path), help="CSV of gCO2/kWh: point_time and a column per site.")
@@ -133,6 +136,7 @@ def version() -> None:
 @click.option("-v", "--verbose", is_flag=True, help="Every line worth a line, not only the first ones.")
 def demo(
     fast: bool,
+    forecast: bool,
     out: Path | None,
     sites: str,
     trace: Path | None,
@@ -152,7 +156,7 @@ def demo(
     from windfall.cli.report import closing_words
 
     chosen = tuple(name.strip() for name in sites.split(",") if name.strip())
-    asked = Asked(fast=fast, out=out, sites=chosen, seed=seed, trace=trace, port=port)
+    asked = Asked(fast=fast, out=out, sites=chosen, seed=seed, trace=trace, port=port, forecast=forecast)
     harvest = run(asked, plain=plain, everything=verbose, commanded_at=commanded_at)
     for line in closing_words(harvest.summary, harvest.folder):
         print(line)

@@ -67,6 +67,8 @@ class Wish:
     """In trace time: how long the signal must stay dirty before a window closes."""
     minimum_window: timedelta = timedelta(minutes=30)
     """In trace time: a window that is expected to be shorter does not open."""
+    forecast: bool = True
+    """Whether sites see the ends of their windows coming; without, they drain when the power is already dirty."""
     task: str = "gpt-neox"
     task_settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -201,6 +203,7 @@ def _watching(plan: Plan, site: str) -> dict[str, str]:
         "MINIMUM_WINDOW": _iso(wish.minimum_window),
         "CLOSING_LEAD": _iso(wish.pace.business(wish.pace.warning)),
         "STALE_AFTER": _iso(wish.pace.business(wish.pace.stale_after)),
+        **({} if wish.forecast else {"FORECAST_HORIZON": _iso(timedelta(0))}),
     }
 
 

@@ -38,6 +38,8 @@ class Asked:
     """None: the shipped one."""
     port: int | None = None
     """Of the hub's NATS; none takes a free one."""
+    forecast: bool = True
+    """Whether sites see the ends of their windows coming."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def prepare(asked: Asked, now: datetime) -> Prepared:
         trace_end=min(trace.end for trace in traces.values()),
         pace=FAST if asked.fast else DAY,
         seed=asked.seed,
+        forecast=asked.forecast,
         task_settings={"preset": "tiny" if asked.fast else "small"},
     )
     wish.trace_file.write_text(in_csv(traces), encoding="utf-8")

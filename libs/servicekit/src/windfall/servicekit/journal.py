@@ -6,6 +6,7 @@ outbox table: a bus that lost its store can be told again.
 """
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.telemetry import outgoing_trace
 
 V = TypeVar("V", bound=BaseModel)
+
+_ROOM_BYTES = 64 * 1024
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -59,16 +62,12 @@ class Journal:
 
     def __init__(self, path: Path | None, source: str) -> None:
         self._source = source
+        self._path = path
         self._name = str(path) if path else "memory"
         try:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
-            if path is not None:
-                self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
-            self._check()
         except OSError as error:
             raise Mistake(
                 f"cannot write the folder of {self._name} ({error.strerror})",
@@ -77,6 +76,11 @@ class Journal:
             ) from error
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from error
+        try:
+            self._prepare(path)
+        except Mistake:
+            self._db.close()
+            raise
 
     def load(self, key: str, kind: type[V]) -> V | None:
         """The state last committed under a key; none when there never was one.
@@ -150,8 +154,15 @@ class Journal:
         """Release the file. Uncommitted work does not exist, so nothing is lost."""
         self._db.close()
 
-    def _check(self) -> None:
-        """A damaged file must not be found out in the middle of a decision."""
+    def _prepare(self, path: Path | None) -> None:
+        try:
+            if path is not None:
+                self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise self._explained(error) from error
+        # A damaged file must not be found out in the middle of a decision.
         ((verdict,),) = self._read("PRAGMA quick_check(1)")
         if verdict != "ok":
             raise self._explained(sqlite3.DatabaseError(verdict.splitlines()[0]))
@@ -179,8 +190,13 @@ class Journal:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
+    def _no_room(self) -> bool:
+        return self._path is not None and shutil.disk_usage(self._path.parent).free < _ROOM_BYTES
+
     def _explained(self, error: sqlite3.DatabaseError) -> Mistake:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        # Without room for its shared memory SQLite speaks of an I/O error.
+        if code == sqlite3.SQLITE_FULL or (code & 0xFF == sqlite3.SQLITE_IOERR and self._no_room()):
             return Mistake(
                 f"the disk under {self._name} is full; the last decision was not kept and will be taken again",
                 "Free space and start again",

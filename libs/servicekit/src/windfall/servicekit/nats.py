@@ -17,17 +17,17 @@ from typing import Any, Final
 import nats.errors
 import nats.js.errors
 from faststream import AckPolicy
-from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
+from faststream.nats import JStream, NatsBroker, PullSub
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from opentelemetry.trace import SpanKind
 
-from windfall.contracts.envelope import TRACEPARENT, Letter, Unreadable, unseal
-from windfall.contracts.message import Message
+from windfall.contracts.envelope import TRACEPARENT, Letter
 from windfall.contracts.subjects import DEAD_STREAM, MAX_MESSAGE_BYTES, StreamSpec
-from windfall.servicekit.bus import ACK_WAIT, DELIVERIES, Ears, Handler, M, back_off, broken, buried, messaging
+from windfall.servicekit.bus import ACK_WAIT, Ears, Handler, Hearing, M, messaging
 from windfall.servicekit.errors import ExitCode, Mistake, Poison, Transient
 from windfall.servicekit.jetstream import declare_consumer, declare_stream
+from windfall.servicekit.listener import Listener
 from windfall.servicekit.sourcing import Sourcing
 from windfall.servicekit.telemetry import outgoing_trace, span
 
@@ -55,7 +55,8 @@ class NatsBus:
         service: durable name of its consumers.
         streams: what the domain must have; declared at start and again when they are lost.
         on_mistake: told when a handler meets something that a person must mend; the process should end.
-        on_store_lost: told when a stream had to be made anew, so that the outbox looks.
+        on_store_lost: told when a stream was made anew, so that the outbox looks.
+        ack_wait: how long a delivery may stay silent before the server gives it again.
     """
 
     def __init__(
@@ -65,13 +66,16 @@ class NatsBus:
         streams: Sequence[StreamSpec],
         on_mistake: Callable[[Mistake], None],
         on_store_lost: Callable[[], None] = lambda: None,
+        ack_wait: timedelta = ACK_WAIT,
     ) -> None:
         self._url = url
         self._service = service
         self._streams = streams
         self._on_mistake = on_mistake
         self._on_store_lost = on_store_lost
+        self._ack_wait = ack_wait
         self._ears = Ears()
+        self._listeners: list[Listener] = []
         self._stopping = False
         self._standing = False
         self._watchdog: asyncio.Task[None] | None = None
@@ -127,37 +131,39 @@ class NatsBus:
                 ack_policy=AckPolicy.MANUAL,
                 decoder=_undecoded,
                 no_reply=True,
-            )(self._delivered)
+            )(self._listener(hearing).deliver)
         await self._broker.start()
-        heard = {hearing.stream for hearing in self._ears.hearings()}
+        heard = {listener.hearing.stream for listener in self._listeners}
         self._sourcing = Sourcing([spec for spec in self._streams if spec.name in heard])
         self._sourcing.began()
-        self._seen = _identity(await self._made())
         self._standing = True
         self._watchdog = asyncio.create_task(self._watch(client), name="bus-watchdog")
 
     async def stop(self) -> None:
         self._stopping = True
         self._standing = False
+        for listener in self._listeners:
+            listener.stopping = True
         if self._watchdog is not None:
             self._watchdog.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watchdog
+            await asyncio.wait([self._watchdog])
         try:
             async with asyncio.timeout(_STOP_TIMEOUT_S):
                 await self._broker.stop()
-        except (TimeoutError, nats.errors.Error) as error:
+        except (OSError, nats.errors.Error) as error:
             # A server that is gone cannot take our leave; what we have not acknowledged it will deliver again.
             log.info("left without a word to the server: %s", type(error).__name__)
         if self._client is not None and not self._client.is_closed:
-            await self._client.close()
+            with suppress(OSError):
+                # It writes what it has kept into the broken connection first.
+                await self._client.close()
 
     async def publish(self, letter: Letter) -> None:
         if len(letter.body) > MAX_MESSAGE_BYTES:
             raise Poison(f"body of {len(letter.body)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
         operation = letter.headers.get("ce-type", letter.subject)
         if TRACEPARENT not in letter.headers:
-            await self._stored(letter.subject, letter.body, dict(letter.headers))
+            await self._keep(letter)
             return
         with span(
             f"send {operation}",
@@ -165,7 +171,7 @@ class NatsBus:
             parent=letter.headers,
             attributes=messaging("send", letter),
         ):
-            await self._stored(letter.subject, letter.body, {**letter.headers, **outgoing_trace()})
+            await self._keep(Letter(letter.subject, {**letter.headers, **outgoing_trace()}, letter.body))
 
     async def store_identity(self) -> str:
         self._connected()
@@ -178,6 +184,13 @@ class NatsBus:
             raise Transient(f"{', '.join(missing)} is not there")
         return _identity(made)
 
+    def _listener(self, hearing: Hearing) -> Listener:
+        listener = Listener(
+            self._service, hearing, self._ears, self._ack_wait, self._line, self._keep, self._on_mistake
+        )
+        self._listeners.append(listener)
+        return listener
+
     async def _made(self) -> dict[str, datetime | None]:
         """When each of our streams was made; none for one that is not there."""
         found = {info.config.name: info.created for info in await self._jetstream.streams_info()}
@@ -188,89 +201,22 @@ class NatsBus:
             # The client would keep what we say and send it some day, whatever we decide meanwhile.
             raise Transient("the server is away")
 
-    async def _stored(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
+    async def _keep(self, letter: Letter) -> None:
         self._connected()
+        headers = dict(letter.headers)
         try:
-            await self._jetstream.publish(subject, body, headers=headers, timeout=_PUBLISH_TIMEOUT_S)
+            await self._jetstream.publish(letter.subject, letter.body, headers=headers, timeout=_PUBLISH_TIMEOUT_S)
         except nats.errors.MaxPayloadError as error:
-            raise Poison(f"the server refuses {len(body)} bytes") from error
+            raise Poison(f"the server refuses {len(letter.body)} bytes") from error
         except (TimeoutError, nats.errors.Error) as error:
             # A time-out may have been stored all the same: the message id makes saying it again safe.
-            raise Transient(f"{subject} was not acknowledged ({type(error).__name__}: {error})") from error
-
-    async def _delivered(self, body: bytes, message: NatsMessage) -> None:
-        await self._deliver(message)
-
-    async def _deliver(self, delivered: NatsMessage) -> None:
-        raw = delivered.raw_message
-        letter = Letter(raw.subject, dict(raw.headers or {}), raw.data)
-        progress = asyncio.create_task(_in_progress(raw))
-        try:
-            await self._settle(raw, letter)
-        except (Transient, TimeoutError, nats.errors.Error) as error:
-            # Neither taken nor refused: it will be delivered again, and the handler knows its id.
-            log.info("%s could not be settled: %s: %s", letter.subject, type(error).__name__, error)
-        finally:
-            progress.cancel()
-
-    async def _settle(self, raw: Any, letter: Letter) -> None:
-        """Handle one delivery and tell the server how it ended."""
-        delivery = raw.metadata.num_delivered
-        try:
-            if delivery > DELIVERIES:
-                raise Poison(f"delivered {delivery - 1} times and never handled")
-            await self._hear(unseal(letter), letter)
-        except Transient as error:
-            wait = error.retry_after or back_off(delivery)
-            log.info("%s comes back in %.1f s: %s", letter.subject, wait.total_seconds(), error)
-            await raw.nak(delay=wait.total_seconds())
-        except (Poison, Unreadable) as error:
-            await self._bury(letter, str(error))
-            await raw.term()
-        except Mistake as error:
-            self._on_mistake(error)
-        except Exception as error:
-            log.exception("the handler of %s broke", letter.subject)
-            self._on_mistake(broken(letter.subject, error))
-        else:
-            await self._acknowledge(raw)
-
-    async def _acknowledge(self, raw: Any) -> None:
-        """Say it again to a server that was away meanwhile: a delivery that it still waits for holds up the next.
-
-        A server that forgot the delivery in its crash does not answer, and delivers again by itself.
-        """
-        deadline = asyncio.get_running_loop().time() + ACK_WAIT.total_seconds()
-        while True:
-            before = self._line()
-            try:
-                await raw.ack_sync()
-                return
-            except TimeoutError:
-                steady = before is not None and before == self._line()
-                if steady or self._stopping or asyncio.get_running_loop().time() > deadline:
-                    raise
+            raise Transient(f"{letter.subject} was not acknowledged ({type(error).__name__}: {error})") from error
 
     def _line(self) -> int | None:
         """Which connection this is, counted from the first; none while there is none."""
         if self._client is None or not self._client.is_connected:
             return None
         return int(self._client.stats["reconnects"])
-
-    async def _hear(self, message: Message, letter: Letter) -> None:
-        with span(
-            f"process {letter.headers.get('ce-type', letter.subject)}",
-            kind=SpanKind.CONSUMER,
-            parent=letter.headers,
-            attributes=messaging("process", letter, self._service),
-        ):
-            await self._ears.handle(message)
-
-    async def _bury(self, letter: Letter, reason: str) -> None:
-        log.error("%s goes to the dead letters: %s", letter.subject, reason)
-        # Stored there before it is terminated here, so that a crash between leaves two copies and never none.
-        dead = buried(self._service, letter, reason)
-        await self._stored(dead.subject, dead.body, dict(dead.headers))
 
     async def _declared(self) -> bool:
         """Make streams and consumers as the contracts have them; true when a stream was missing."""
@@ -279,8 +225,9 @@ class NatsBus:
             try:
                 for spec in self._streams:
                     made |= await declare_stream(self._jetstream, spec)
+                self._seen = self._seen or _identity(await self._made())
                 for hearing in self._ears.hearings():
-                    await declare_consumer(self._jetstream, self._service, hearing, ACK_WAIT)
+                    await declare_consumer(self._jetstream, self._service, hearing, self._ack_wait)
                 return made
             except (nats.js.errors.ServiceUnavailableError, nats.js.errors.NoStreamResponseError) as error:
                 log.warning("JetStream is not ready yet: %s", type(error).__name__)
@@ -298,7 +245,8 @@ class NatsBus:
 
     async def _watch(self, client: Client) -> None:
         """Look for lost consumers and streams: FastStream's subscriber would wait on them for ever."""
-        while True:
+        # Asked and not only cancelled: asyncio.wait_for, which nats-py waits with, may swallow a cancellation.
+        while not self._stopping:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_WATCH_EVERY.total_seconds()):
                     await self._look.wait()
@@ -315,7 +263,7 @@ class NatsBus:
                 return
 
     async def _mend(self, client: Client) -> None:
-        lost = await self._lost()
+        lost = await self._lost(client)
         if lost:
             log.warning("%s lost on the server: declaring again", ", ".join(lost))
         if lost or self._deaf:
@@ -337,13 +285,15 @@ class NatsBus:
         self._standing = client.is_connected
         await self._sourcing.look(client, self._jetstream)
 
-    async def _lost(self) -> list[str]:
+    async def _lost(self, client: Client) -> list[str]:
         lost = [stream for stream, at in (await self._made()).items() if at is None]
-        for hearing in self._ears.hearings():
+        for listener in self._listeners:
             try:
-                await self._jetstream.consumer_info(hearing.stream, self._service, timeout=2)
+                info = await self._jetstream.consumer_info(listener.hearing.stream, self._service, timeout=2)
             except nats.js.errors.NotFoundError:
-                lost.append(f"consumer of {hearing.stream}")
+                lost.append(f"consumer of {listener.hearing.stream}")
+            else:
+                await listener.ask_for_lost(client, info)
         return lost
 
     async def _troubled(self, error: Exception) -> None:
@@ -375,14 +325,6 @@ class NatsBus:
 
 def _identity(made: Mapping[str, datetime | None]) -> str:
     return " ".join(f"{stream}@{at}" for stream, at in made.items())
-
-
-async def _in_progress(raw: Any) -> None:
-    while True:
-        await asyncio.sleep(ACK_WAIT.total_seconds() / 3)
-        with suppress(nats.errors.Error):
-            # A server that is away hears it from the next round.
-            await raw.in_progress()
 
 
 async def _undecoded(message: Any) -> bytes:

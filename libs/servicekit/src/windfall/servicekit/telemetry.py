@@ -26,16 +26,18 @@ Attribute = str | int | float | bool
 
 
 class JsonLines(SpanExporter):
-    """Spans as one JSON object a line, appended whole, so that a cut file loses at most its last line.
+    """Spans as one JSON object a line, each batch in one write, so that a cut file loses at most its last line.
 
     Raises:
         Mistake: the file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
+        self._torn = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8", buffering=1)
+            # Unbuffered: what a full disk did not take is dropped here, not raised again when the file is closed.
+            self._file = path.open("ab", buffering=0)
         except OSError as error:
             raise Mistake(
                 f"cannot write spans to {path} ({error.strerror})",
@@ -44,12 +46,16 @@ class JsonLines(SpanExporter):
             ) from error
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        lines = "".join(json.dumps(_line(span)) + "\n" for span in spans).encode()
+        if self._torn:
+            lines = b"\n" + lines
         try:
-            self._file.write("".join(json.dumps(_line(span)) + "\n" for span in spans))
+            written = self._file.write(lines)
         except OSError:
             # A full disk must not stop training; the exporter's caller counts the failure.
             return SpanExportResult.FAILURE
-        return SpanExportResult.SUCCESS
+        self._torn = written != len(lines)
+        return SpanExportResult.FAILURE if self._torn else SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
         self._file.close()
