@@ -7,25 +7,21 @@ import os
 import re
 import signal
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import nats
 import pytest
 
+from tests import invariants
 from windfall.contracts.envelope import Letter, unseal
 from windfall.contracts.events import (
     ContributionAccepted,
     FederationFinished,
-    NodeReady,
     NodeReleased,
     RoundCompleted,
-    SiteDrained,
-    WindowClosed,
     WindowOpened,
 )
 from windfall.contracts.message import Message
@@ -130,22 +126,11 @@ def check(out: Path) -> dict[str, Any]:
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
     assert set(summary) >= FIELDS
     events = events_of(out)
+    invariants.check(events)
+    assert not invariants.undelivered(events)
     rounds = [event for event in events if isinstance(event, RoundCompleted)]
-    accepted = [event for event in events if isinstance(event, ContributionAccepted)]
-
-    assert [one.round for one in rounds] == list(range(len(rounds))), "no round is lost or told twice"
-    assert all(after.base_digest == before.model_digest for before, after in pairwise(rounds))
-    keys = Counter((one.site, one.attempt, one.round) for one in accepted)
-    assert max(keys.values()) == 1, "no contribution is counted twice"
-    for one in rounds:
-        of_round = [each for each in accepted if each.round == one.round]
-        assert one.tokens == sum(each.tokens for each in of_round), "what was accepted is in the model"
-    assert all(event.delivered for event in events if isinstance(event, SiteDrained))
-
-    opened = {event.window_id for event in events if isinstance(event, WindowOpened)}
-    for kind in (WindowClosed, NodeReady, NodeReleased):
-        counted = Counter(event.window_id for event in events if isinstance(event, kind))
-        assert counted == dict.fromkeys(opened, 1), kind.topic
+    opened = [event for event in events if isinstance(event, WindowOpened)]
+    assert sum(isinstance(event, NodeReleased) for event in events) == len(opened)
 
     (finished,) = [event for event in events if isinstance(event, FederationFinished)]
     weights = (out / "model.safetensors").read_bytes()

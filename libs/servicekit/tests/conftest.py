@@ -4,22 +4,24 @@ from collections.abc import Iterator
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 
-class Spans:
-    """What has been exported since the test began."""
+class Spans(SpanProcessor):
+    """What has ended since the test began."""
 
-    def __init__(self, exporter: InMemorySpanExporter) -> None:
-        self._exporter = exporter
+    def __init__(self) -> None:
+        self._ended: list[ReadableSpan] | None = []
 
-    def all(self) -> tuple[ReadableSpan, ...]:
-        return self._exporter.get_finished_spans()
+    def on_end(self, span: ReadableSpan) -> None:
+        if self._ended is not None:
+            self._ended.append(span)
 
     def named(self, name: str) -> list[ReadableSpan]:
-        return [span for span in self.all() if span.name == name]
+        return [span for span in self._ended or () if span.name == name]
+
+    def close(self) -> None:
+        self._ended = None
 
 
 @pytest.fixture
@@ -29,8 +31,7 @@ def spans() -> Iterator[Spans]:
     if not isinstance(provider, TracerProvider):
         provider = TracerProvider(shutdown_on_exit=False)
         trace.set_tracer_provider(provider)
-    exporter = InMemorySpanExporter()
-    processor = SimpleSpanProcessor(exporter)
-    provider.add_span_processor(processor)
-    yield Spans(exporter)
-    processor.shutdown()
+    found = Spans()
+    provider.add_span_processor(found)
+    yield found
+    found.close()

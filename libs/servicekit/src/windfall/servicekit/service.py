@@ -107,14 +107,9 @@ def run(
         streams: what its domain must have.
         attend: puts handlers and loops on the stand.
     """
-    logging.basicConfig(
-        level=os.environ.get("WINDFALL_LOG_LEVEL", "INFO").upper(),
-        format=f"%(asctime)s %(levelname)-7s {service} %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger("nats").setLevel(logging.CRITICAL)
     code = ExitCode.OK
     try:
+        _log_to_stderr(service, os.environ.get("WINDFALL_LOG_LEVEL") or "INFO")
         settings = load(kind, _without_process_variables(kind, os.environ))
         telemetry.set_up(service, whom(settings), settings.traces_file)
         asyncio.run(_stand(service, settings, whom(settings), streams(settings), attend))
@@ -128,8 +123,18 @@ def run(
     # Everything is closed and flushed. Python would now take modules apart, which with torch takes most of a second
     # that a draining site pays for in dirty power.
     logging.shutdown()
+    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _log_to_stderr(service: str, level: str) -> None:
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise Mistake(f"WINDFALL_LOG_LEVEL is {level!r}", "Set it to DEBUG, INFO, WARNING or ERROR")
+    logging.basicConfig(
+        level=level.upper(), format=f"%(asctime)s %(levelname)-7s {service} %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("nats").setLevel(logging.CRITICAL)
 
 
 def _without_process_variables(kind: type[Settings], environ: "os._Environ[str]") -> dict[str, str]:

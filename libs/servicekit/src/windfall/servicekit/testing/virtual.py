@@ -40,6 +40,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jump = _Jump()
         super().__init__(self._jump)
+        # A timer rings when it is due within this. Real clocks have a nanosecond, which vanishes beside a float of a
+        # hundred days: the loop would wait for the last bit for ever.
+        self._clock_resolution = 1e-7
 
     def time(self) -> float:
         return self._jump.now

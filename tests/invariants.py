@@ -1,0 +1,66 @@
+"""What must hold of every run, whatever happened to it: read off the hub's events alone."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+from windfall.contracts.events import (
+    ContributionAccepted,
+    NodeReady,
+    NodeReleased,
+    RoundCompleted,
+    SiteDrained,
+    SiteJoined,
+    SiteLeft,
+    WindowClosed,
+    WindowOpened,
+)
+from windfall.contracts.message import Message
+
+
+def check_rounds(events: Sequence[Message]) -> None:
+    """Rounds follow each other without gap or fork, and hold exactly what was accepted, once."""
+    rounds = [event for event in events if isinstance(event, RoundCompleted)]
+    accepted = [event for event in events if isinstance(event, ContributionAccepted)]
+    assert [one.round for one in rounds] == list(range(len(rounds))), "no round is lost or told twice"
+    assert all(after.base_digest == before.model_digest for before, after in pairwise(rounds)), "no fork"
+    keys = Counter((one.site, one.attempt, one.round) for one in accepted)
+    assert not keys or max(keys.values()) == 1, "no contribution is counted twice"
+    total = 0
+    for one in rounds:
+        of_round = [each for each in accepted if each.round == one.round]
+        total += one.tokens
+        assert one.tokens == sum(each.tokens for each in of_round), "what was accepted is in the model"
+        assert one.tokens_total == total
+        assert sorted(one.contributors) == sorted(each.site for each in of_round)
+
+
+def check_windows(events: Sequence[Message]) -> None:
+    """Every window is closed once, and every node that it got is given back once."""
+    opened = Counter(event.window_id for event in events if isinstance(event, WindowOpened))
+    closed = Counter(event.window_id for event in events if isinstance(event, WindowClosed))
+    assert opened == closed == dict.fromkeys(opened, 1)
+    ready = Counter(event.lease_id for event in events if isinstance(event, NodeReady))
+    released = Counter(event.lease_id for event in events if isinstance(event, NodeReleased))
+    assert set(ready) <= set(released), "no node is kept"
+    assert max([*ready.values(), *released.values()], default=1) == 1, "no node is given back twice"
+
+
+def check_members(events: Sequence[Message]) -> None:
+    """Every membership begins once and ends at most once."""
+    joined = Counter((event.site, event.attempt) for event in events if isinstance(event, SiteJoined))
+    left = Counter((event.site, event.attempt) for event in events if isinstance(event, SiteLeft))
+    assert max([*joined.values(), *left.values()], default=1) == 1
+    assert set(left) <= set(joined)
+
+
+def undelivered(events: Sequence[Message]) -> list[SiteDrained]:
+    """Sites that left with work that could not be delivered."""
+    return [event for event in events if isinstance(event, SiteDrained) and not event.delivered]
+
+
+def check(events: Sequence[Message]) -> None:
+    """All of them."""
+    check_rounds(events)
+    check_windows(events)
+    check_members(events)
