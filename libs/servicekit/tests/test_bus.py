@@ -15,8 +15,8 @@ from windfall.contracts.envelope import Letter, seal
 from windfall.contracts.events import SignalRecovered, WindowClosed, WindowOpened
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import DEAD_STREAM, site_streams
-from windfall.servicekit.bus import DEAD_REASON, Bus
-from windfall.servicekit.errors import Mistake, Poison, Transient
+from windfall.servicekit.bus import DEAD_REASON, DELIVERIES, Bus
+from windfall.servicekit.errors import ExitCode, Mistake, Poison, Transient
 from windfall.servicekit.nats import NatsBus
 from windfall.servicekit.testing.fixtures import started_server
 from windfall.servicekit.testing.memory_bus import MemoryBus, MemoryDomain
@@ -217,6 +217,104 @@ async def test_a_mistake_in_a_handler_is_told_to_the_service(place: Place) -> No
     await ear.wait()
     await bus.stop()
     assert [mistake.cause for mistake in place.mistakes] == ["the disk is full"]
+
+
+async def test_what_fails_for_ever_is_buried_in_the_end(place: Place) -> None:
+    bus, ear = place.bus("provisioner"), Ear(until=DELIVERIES + 1)
+    ear.failures = [Transient("not yet", timedelta()) for _ in range(DELIVERIES)]
+    bus.hears(WindowOpened, SITE, ear)
+    await bus.start()
+    hopeless, good = opened(), opened(1)
+    await say(bus, hopeless, good)
+    assert await ear.wait() == [*[hopeless] * DELIVERIES, good]
+    (letter,) = await place.dead()
+    assert letter.headers[DEAD_REASON] == f"delivered {DELIVERIES} times and never handled"
+    await bus.stop()
+
+
+async def test_a_reason_fits_into_a_header(place: Place) -> None:
+    bus, ear = place.bus("provisioner"), Ear(until=2)
+    ear.failures = [Poison('two\nlines and a "quote" – ' + "x" * 1000)]
+    bus.hears(WindowOpened, SITE, ear)
+    await bus.start()
+    await say(bus, opened(), opened(1))
+    await ear.wait()
+    (letter,) = await place.dead()
+    reason = letter.headers[DEAD_REASON]
+    assert reason.startswith("two\\nlines")
+    assert reason.isascii()
+    assert len(reason) == 500
+    await bus.stop()
+
+
+async def test_an_error_that_no_handler_should_raise_ends_the_service_and_keeps_the_message(place: Place) -> None:
+    bus, ear = place.bus("provisioner"), Ear(until=1)
+    ear.failures = [TimeoutError("a timeout of the handler's own, not of an acknowledgement")]
+    bus.hears(WindowOpened, SITE, ear)
+    await bus.start()
+    window = opened()
+    await say(bus, window)
+    await ear.wait()
+    await bus.stop()
+    (mistake,) = place.mistakes
+    assert mistake.exit_code is ExitCode.FAILED
+    assert "TimeoutError" in mistake.cause
+    assert await place.dead() == []
+
+
+async def test_a_bus_is_ready_between_start_and_stop(place: Place) -> None:
+    bus = place.bus("provisioner")
+    assert not bus.ready
+    await bus.start()
+    assert bus.ready
+    await bus.stop()
+    assert not bus.ready
+
+
+async def test_a_subject_that_no_stream_takes_is_transient(place: Place) -> None:
+    bus = place.bus("provisioner")
+    await bus.start()
+    with pytest.raises(Transient):
+        await bus.publish(Letter("nobody.takes.this", {}, b"{}"))
+    await bus.stop()
+
+
+async def test_a_store_has_one_name_for_every_service(place: Place) -> None:
+    first, second = place.bus("provisioner"), place.bus("energy-watcher")
+    await first.start()
+    await second.start()
+    assert await first.store_identity() == await second.store_identity() != ""
+    await first.stop()
+    await second.stop()
+
+
+async def test_a_killed_memory_server_comes_back_with_its_store() -> None:
+    domain = MemoryDomain(SITE)
+    bus, ear = MemoryBus(domain, "provisioner", STREAMS), Ear(until=2)
+    bus.hears(WindowOpened, SITE, ear)
+    await bus.start()
+    first, second = opened(), opened(1)
+    await say(bus, first)
+    domain.reachable = False
+    assert not bus.ready
+    with pytest.raises(Transient, match="away"):
+        await say(bus, second)
+    domain.reachable = True
+    assert bus.ready
+    await say(bus, second)
+    assert await ear.wait() == [first, second]
+    await bus.stop()
+
+
+async def test_a_speaker_that_hears_nothing_is_told_that_the_store_was_lost() -> None:
+    domain, lost = MemoryDomain(SITE), asyncio.Event()
+    bus = MemoryBus(domain, "energy-watcher", STREAMS, on_store_lost=lost.set)
+    await bus.start()
+    before = await bus.store_identity()
+    domain.wipe()
+    assert lost.is_set()
+    assert await bus.store_identity() != before
+    await bus.stop()
 
 
 def test_one_handler_per_kind() -> None:

@@ -44,6 +44,11 @@ class Echoing(SiteSettings):
     misbehave: str = ""
 
 
+def recovered(cause: object, site: str) -> SignalRecovered:
+    now = datetime.now(UTC)
+    return SignalRecovered(id=derived_id(str(cause), "signal.recovered", site), at=now, site=site, point_time=now)
+
+
 @asynccontextmanager
 async def attend(settings: Echoing, stand: Stand) -> AsyncIterator[None]:
     async def echo(window: WindowOpened) -> None:
@@ -51,23 +56,14 @@ async def attend(settings: Echoing, stand: Stand) -> AsyncIterator[None]:
             raise ZeroDivisionError("oops")
         if settings.misbehave == "mistake":
             raise Mistake("the disk is full", "Free space", ExitCode.DISK_FULL)
-        said = SignalRecovered(
-            id=derived_id(window.id, "signal.recovered", stand.whom), at=window.at, site=stand.whom, point_time=window.at
-        )
-        stand.journal.commit(say=[said], heard=window.id)
+        stand.journal.commit(say=[recovered(window.id, stand.whom)], heard=window.id)
         stand.outbox.wake()
 
     async def loop() -> None:
         if settings.misbehave == "loop":
             raise ZeroDivisionError("oops")
         if settings.misbehave == "stuck-outbox":
-            stand.journal.commit(
-                say=[
-                    SignalRecovered(
-                        id=derived_id("a", "b", "c"), at=datetime.now(UTC), site=stand.whom, point_time=datetime.now(UTC)
-                    )
-                ]
-            )
+            stand.journal.commit(say=[recovered("nothing", stand.whom)])
         await asyncio.Event().wait()
 
     stand.bus.hears(WindowOpened, stand.whom, echo)

@@ -109,26 +109,28 @@ def _parse(type_name: str, body: bytes) -> Message:
 
 def _attributes(letter: Letter) -> tuple[dict[str, str], bytes]:
     lowered = {key.lower(): value for key, value in letter.headers.items()}
-    if not lowered.get(CONTENT_TYPE, JSON).startswith(STRUCTURED):
+    if lowered.get(CONTENT_TYPE, JSON).lower().startswith(STRUCTURED):
+        found, body = _structured(letter.body)
+    else:
         found = {key[3:]: unquote(value) for key, value in lowered.items() if key.startswith("ce-")}
-        if "time" in found:
-            _check_time(found["time"])
-        return found, letter.body
+        body = letter.body
+    if "time" in found:
+        try:
+            instant(found["time"])
+        except ValueError as error:
+            raise Unreadable(f"ce-time: {error}") from error
+    return found, body
+
+
+def _structured(body: bytes) -> tuple[dict[str, str], bytes]:
     try:
-        document = json.loads(letter.body)
-    except ValueError as error:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
         raise Unreadable(f"structured CloudEvent is not JSON: {error}") from error
     if not isinstance(document, dict) or "data" not in document:
         raise Unreadable("structured CloudEvent has no data")
     found = {key: value for key, value in document.items() if isinstance(value, str)}
     return found, json.dumps(document["data"]).encode()
-
-
-def _check_time(text: str) -> None:
-    try:
-        instant(text)
-    except ValueError as error:
-        raise Unreadable(f"ce-time: {error}") from error
 
 
 def _first(error: ValidationError) -> str:

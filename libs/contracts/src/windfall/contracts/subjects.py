@@ -91,7 +91,15 @@ def site_streams(site: str) -> tuple[StreamSpec, ...]:
 
 
 def hub_streams(sites: tuple[str, ...]) -> tuple[StreamSpec, ...]:
-    """The streams of the hub's domain, which sources the events of these sites."""
+    """The streams of the hub's domain, which sources the events of these sites.
+
+    Raises:
+        ValueError: a site carries the hub's name, or two carry the same.
+    """
+    if HUB in sites:
+        raise ValueError(f"a site cannot be called {HUB!r}: that is the hub's domain")
+    if twice := sorted({site for site in sites if sites.count(site) > 1}):
+        raise ValueError(f"two sites are called {', '.join(twice)}")
     own = tuple(f"{PREFIX}.command.{service}.*.*" for service in HUB_SERVICES)
     orders = tuple(f"{PREFIX}.command.{service}.*.*" for service in SITE_SERVICES)
     return (

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, TypeVar
 from windfall.contracts.envelope import MESSAGE_ID, Letter
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import dead_subject, stream_for, subject_for
-from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.servicekit.errors import ExitCode, Mistake, Transient
 
 M = TypeVar("M", bound=Message)
 Handler = Callable[[M], Awaitable[None]]
@@ -91,6 +91,11 @@ class Ears:
         handler = self._handlers.get(type(message))
         if handler is not None:
             await handler(message)
+
+
+def rest(error: Transient, delivery: int) -> timedelta:
+    """How long a message rests after a failed delivery: as the handler asked, else backing off."""
+    return back_off(delivery) if error.retry_after is None else error.retry_after
 
 
 def back_off(delivery: int) -> timedelta:

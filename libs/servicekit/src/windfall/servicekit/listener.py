@@ -21,7 +21,7 @@ from opentelemetry.trace import SpanKind
 
 from windfall.contracts.envelope import Letter, Unreadable, unseal
 from windfall.contracts.message import Message
-from windfall.servicekit.bus import DELIVERIES, Ears, Hearing, back_off, broken, buried, messaging
+from windfall.servicekit.bus import DELIVERIES, Ears, Hearing, broken, buried, messaging, rest
 from windfall.servicekit.errors import Mistake, Poison, Transient
 from windfall.servicekit.telemetry import span
 
@@ -108,7 +108,7 @@ class Listener:
                 raise Poison(f"delivered {delivery - 1} times and never handled")
             await self._hear(unseal(letter), letter)
         except Transient as error:
-            wait_s = (error.retry_after or back_off(delivery)).total_seconds()
+            wait_s = rest(error, delivery).total_seconds()
             log.info("%s comes back in %.1f s: %s", letter.subject, wait_s, error)
             self._rest(wait_s)
             await raw.nak(delay=wait_s)

@@ -77,7 +77,7 @@ class Outbox:
                 self._waiting = False
             except Transient as error:
                 self._known = False
-                delay = error.retry_after or _RETRY
+                delay = _RETRY if error.retry_after is None else error.retry_after
                 # Loud when the waiting begins; the same again with every attempt would be noise.
                 level = logging.DEBUG if self._waiting else logging.WARNING
                 log.log(level, "outbox waits %.1f s: %s", delay.total_seconds(), error)

@@ -20,7 +20,7 @@ from windfall.servicekit.telemetry import Attribute, outgoing_trace, span
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES: Final = 1024 * 1024
+CHUNK_BYTES: Final = 512 * 1024
 """Tensors travel in chunks of this size."""
 DEADLINE: Final = timedelta(seconds=10)
 """For calls that carry no tensors."""
@@ -40,8 +40,8 @@ _OPTIONS: Final = (
 )
 
 _RECEIVE_WINDOW: Final = (
-    # What a sender may have in flight before we read it. Left to itself gRPC grows it to tens of MiB on a fast link, and
-    # thirty sites that push at once would hold hundreds; 2 MiB still carry 57 MB/s over 35 ms.
+    # What a sender may have in flight before we read it. Left to itself gRPC grows it to tens of MiB on a fast link,
+    # and thirty sites that push at once would hold hundreds; 2 MiB still carry 57 MB/s over 35 ms.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 2 * 1024 * 1024),
 )

@@ -112,7 +112,7 @@ def run(
         _log_to_stderr(service, os.environ.get("WINDFALL_LOG_LEVEL") or "INFO")
         settings = load(kind, _without_process_variables(kind, os.environ))
         telemetry.set_up(service, whom(settings), settings.traces_file)
-        asyncio.run(_stand(service, settings, whom(settings), streams(settings), attend))
+        asyncio.run(_stand(service, settings, whom(settings), _possible(streams, settings), attend))
     except Mistake as mistake:
         sys.stderr.write(f"windfall {service}: {mistake}\n")
         code = mistake.exit_code
@@ -126,6 +126,13 @@ def run(
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _possible(streams: Callable[[S], Sequence[StreamSpec]], settings: S) -> Sequence[StreamSpec]:
+    try:
+        return streams(settings)
+    except ValueError as error:
+        raise Mistake(f"settings are wrong: {error}", "Set these variables and start again") from error
 
 
 def _log_to_stderr(service: str, level: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from windfall.contracts.subjects import StreamSpec, hub_streams
 from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_server
 from windfall.contracts.v1.training_pb2_grpc import add_TrainingServicer_to_server
+from windfall.federation_coordinator.allocator import give_back_freed_memory
 from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.evaluation import held_out_loss
 from windfall.federation_coordinator.rounds import Federation
@@ -89,6 +90,7 @@ def streams(settings: CoordinatorSettings) -> Sequence[StreamSpec]:
 
 
 def main() -> NoReturn:
+    give_back_freed_memory()
     run("federation-coordinator", CoordinatorSettings, lambda settings: settings.federation, streams, attend)
 
 

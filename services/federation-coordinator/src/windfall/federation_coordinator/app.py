@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, Protocol, TypeVar
@@ -15,7 +16,7 @@ from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator import rounds
 from windfall.federation_coordinator.checks import Refusal, check_manifest
 from windfall.federation_coordinator.rounds import Contribution, Decision, Federation, NotMember, Phase, Policy, Word
-from windfall.federation_coordinator.store import ModelStore
+from windfall.federation_coordinator.store import Incoming, ModelStore
 from windfall.lowcomm.layout import Layout
 from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.service import Stand
@@ -170,27 +171,25 @@ class Coordinator:
 
     async def _store(self, manifest: pb.Manifest, chunks: AsyncIterator[bytes]) -> None:
         key = manifest.key
-        incoming = await self._finish(self.store.incoming, key.round, key.site, key.attempt)
-        try:
+        async with self._incoming(key) as incoming:
             if manifest.offset != incoming.received:
                 raise Transient(f"bytes from {manifest.offset} are offered, {incoming.received} are wanted")
-            async for chunk in chunks:
-                await self._finish(incoming.write, chunk)
-            if incoming.received < manifest.total_bytes:
-                # A broken stream may look like one that has ended.
-                raise Transient(f"{incoming.received} of {manifest.total_bytes} bytes arrived")
-            final = self.store.contribution_path(key.round, key.site, key.attempt)
-            await self._finish(incoming.seal, manifest.sha256, final)
-            # The round may have been merged while the bytes came: what is late does not count, and says so.
-            check_manifest(manifest, self.state, self.model.layout, self.model.codec)
-        except Refusal as refusal:
-            incoming.discard()
-            if refusal.reason == "digest" and manifest.offset > 0:
-                # What lay here from before the cut was not the beginning of this.
-                raise Transient("the bytes before the cut are damaged; begin again") from refusal
-            raise
-        finally:
-            incoming.pause()
+            try:
+                async for chunk in chunks:
+                    await self._finish(incoming.write, chunk)
+                if incoming.received < manifest.total_bytes:
+                    # A broken stream may look like one that has ended.
+                    raise Transient(f"{incoming.received} of {manifest.total_bytes} bytes arrived")
+                final = self.store.contribution_path(key.round, key.site, key.attempt)
+                await self._finish(incoming.seal, manifest.sha256, final)
+                # The round may have been merged while the bytes came: what is late does not count, and says so.
+                check_manifest(manifest, self.state, self.model.layout, self.model.codec)
+            except Refusal as refusal:
+                incoming.discard()
+                if refusal.reason == "digest" and manifest.offset > 0:
+                    # What lay here from before the cut was not the beginning of this.
+                    raise Transient("the bytes before the cut are damaged; begin again") from refusal
+                raise
         contribution = Contribution(
             site=key.site,
             attempt=key.attempt,
@@ -227,14 +226,17 @@ class Coordinator:
         state, follows = rounds.refuse(self.state, key.site, key.attempt, key.round, now, self._policy)
         self._commit(state, Decision(say=(event,)) + follows)
 
-    async def _finish(self, work: Callable[..., T], *arguments: object) -> T:
-        """Disk work is never left half-way: when the caller goes away, it is finished first."""
-        doing = asyncio.ensure_future(self._offload(work, *arguments))
+    @asynccontextmanager
+    async def _incoming(self, key: pb.ContributionKey) -> AsyncIterator[Incoming]:
+        opening = asyncio.ensure_future(self._offload(self.store.incoming, key.round, key.site, key.attempt))
         try:
-            return await asyncio.shield(doing)
-        except asyncio.CancelledError:
-            await asyncio.gather(doing, return_exceptions=True)
-            raise
+            yield await _finished(opening)
+        finally:
+            if not opening.cancelled() and opening.exception() is None:
+                opening.result().pause()
+
+    async def _finish(self, work: Callable[..., T], *arguments: object) -> T:
+        return await _finished(asyncio.ensure_future(self._offload(work, *arguments)))
 
     # --- loops --------------------------------------------------------------------------------------------------------
 
@@ -379,6 +381,17 @@ class Coordinator:
         for timer in self._silent.values():
             timer.cancel()
         self._silent.clear()
+
+
+async def _finished(doing: asyncio.Future[T]) -> T:
+    """Disk work is never left half-way: a caller who goes away meanwhile, even twice, waits for its end."""
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        while not doing.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([doing])
+        raise
 
 
 def _over(state: Federation) -> bool:

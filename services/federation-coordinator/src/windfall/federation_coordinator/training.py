@@ -101,9 +101,11 @@ class TrainingService(rpc.TrainingServicer):
             # The open file stays what it was, even when the next round prunes its name.
             with base.path.open("rb") as file:
                 file.seek(base.data_start + request.offset)
-                while block := file.read(CHUNK_BYTES):
-                    self._coordinator.pulled(len(block))
-                    yield pb.PullFrame(data=block)
+                for start in range(request.offset, base.nbytes, CHUNK_BYTES):
+                    count = min(CHUNK_BYTES, base.nbytes - start)
+                    self._coordinator.pulled(count)
+                    # Nothing here holds on to the bytes while a slow site takes them.
+                    yield pb.PullFrame(data=file.read(count))
 
     async def Progress(self, request: pb.ContributionKey, context: Any) -> pb.PushProgress:  # noqa: N802
         coordinator = self._coordinator

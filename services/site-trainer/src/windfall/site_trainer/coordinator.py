@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -74,9 +73,13 @@ class CoordinatorLink:
                 await asyncio.sleep(every_s)
 
         with translated("heartbeat"):
-            async with aclosing(beats()) as rising:
-                async for directive in self._stub.Heartbeat(rising, metadata=metadata()):
+            call = self._stub.Heartbeat(beats(), metadata=metadata())
+            try:
+                async for directive in call:
                     yield directive
+            finally:
+                # Ends the beats as well: the call owns them while it runs.
+                call.cancel()
 
     async def pull(self, attempt: int, digest: str, nbytes: int) -> memoryview:
         """The base model's bytes, checked against their digest; a cut goes on where it stopped.

@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind
 from windfall.contracts.envelope import TRACEPARENT, Letter, Unreadable, unseal
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import MAX_MESSAGE_BYTES, Source, StreamSpec
-from windfall.servicekit.bus import DELIVERIES, Ears, Handler, Hearing, M, back_off, broken, buried, messaging
+from windfall.servicekit.bus import DELIVERIES, Ears, Handler, Hearing, M, back_off, broken, buried, messaging, rest
 from windfall.servicekit.errors import Mistake, Poison, Transient
 from windfall.servicekit.telemetry import outgoing_trace, span
 
@@ -333,7 +333,7 @@ class MemoryBus:
                 raise Poison(f"delivered {delivery - 1} times and never handled")
             await self._hear(unseal(letter), letter)
         except Transient as error:
-            return error.retry_after or back_off(delivery)
+            return rest(error, delivery)
         except (Poison, Unreadable) as error:
             if not self._domain.reachable:
                 return back_off(delivery)

@@ -1,0 +1,560 @@
+"""What a federation decides, as scripts and what follows from them, and as promises over any sequence of inputs."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Literal, get_args
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from windfall.contracts.commands import FinishRound
+from windfall.contracts.events import (
+    ContributionAccepted,
+    NodeProfiled,
+    RoundCompleted,
+    RoundStarted,
+    SiteJoined,
+    SiteLeft,
+)
+from windfall.contracts.message import Message
+from windfall.federation_coordinator import rounds
+from windfall.federation_coordinator.rounds import (
+    Contribution,
+    Decision,
+    Federation,
+    Fenced,
+    NotMember,
+    Phase,
+    Policy,
+    Word,
+)
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+WINDOW = UUID(int=1)
+BY_TIME = Policy(timedelta(minutes=20), None, timedelta(minutes=5), None)
+BY_STEPS = Policy(None, 100, timedelta(minutes=5), None)
+
+
+@dataclass
+class Play:
+    """A federation that is played to, and what it said, told and had merged."""
+
+    policy: Policy = BY_TIME
+    now: datetime = NOON
+    state: Federation = field(default_factory=lambda: Federation(name="demo", base_digest="0" * 64))
+    said: list[Message] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    merges: int = 0
+
+    def take(self, taken: tuple[Federation, Decision]) -> None:
+        self.state, decision = taken
+        self.said += decision.say
+        self.merges += decision.merge
+        self.lines += [line for message in decision.say if (line := told_of(message))]
+        self.lines += ["merge"] * decision.merge
+
+    def join(self, site: str, token: int = 1) -> None:
+        self.take(rounds.join(self.state, site, WINDOW, token, self.now, self.policy))
+
+    def push(self, site: str, tokens: int = 10, attempt: int | None = None) -> None:
+        attempt = attempt or self.state.attempts[site]
+        self.take(rounds.accept(self.state, contribution(site, attempt, tokens), self.now, self.policy))
+
+    def refuse(self, site: str, number: int | None = None) -> None:
+        number = self.state.round if number is None else number
+        self.take(rounds.refuse(self.state, site, self.state.attempts[site], number, self.now, self.policy))
+
+    def leave(self, site: str, reason: Literal["drained", "silent"] = "drained", attempt: int | None = None) -> None:
+        attempt = attempt or self.state.attempts.get(site, 1)
+        self.take(rounds.leave(self.state, site, attempt, reason, self.now, self.policy))
+
+    def wait(self, minutes: int) -> None:
+        """Time passes as the coordinator lets it: it ticks when there is something to do."""
+        end = self.now + timedelta(minutes=minutes)
+        while (at := rounds.next_instant(self.state)) is not None and at <= end:
+            self.now = max(self.now, at)
+            self.take(rounds.tick(self.state, self.now, self.policy))
+        self.now = end
+
+    def merged(self) -> None:
+        digest = f"{self.state.round + 1:064x}"
+        self.take(rounds.merged(self.state, digest, 7, self.now, self.policy))
+
+    def stop(self) -> None:
+        self.take(rounds.stop(self.state, self.now, self.policy))
+
+    def perform(self, script: str) -> None:
+        for act in script.split(";"):
+            word, *rest = act.split()
+            match word:
+                case "join":
+                    site, _, token = rest[0].partition("/")
+                    self.join(site, int(token or 1))
+                case "push":
+                    self.push(rest[0], int(rest[1]) if len(rest) > 1 else 10)
+                case "refuse" | "silent" | "leave":
+                    site, _, attempt = rest[0].partition("@")
+                    if word == "refuse":
+                        self.refuse(site)
+                    else:
+                        self.leave(site, "silent" if word == "silent" else "drained", int(attempt or 0) or None)
+                case "wait":
+                    self.wait(int(rest[0]))
+                case "merged":
+                    self.merged()
+                case "stop":
+                    self.stop()
+                case _:
+                    raise ValueError(act)
+
+
+def contribution(site: str, attempt: int, tokens: int = 10) -> Contribution:
+    return Contribution(
+        site=site,
+        attempt=attempt,
+        tokens=tokens,
+        steps=1,
+        loss_nats=2.5,
+        bytes_up=100,
+        partial=False,
+        sha256="ab" * 32,
+        codec="fp32",
+    )
+
+
+def told_of(message: Message) -> str:
+    match message:
+        case SiteJoined():
+            return f"{message.site}{message.attempt} joins {message.round}"
+        case RoundStarted():
+            return f"{message.round} starts with {','.join(message.members)}"
+        case ContributionAccepted():
+            return f"{message.site}{message.attempt} counts"
+        case RoundCompleted():
+            return f"{message.round} completed by {','.join(message.contributors)}: {message.tokens}"
+        case SiteLeft():
+            return f"{message.site}{message.attempt} {message.reason}"
+        case FinishRound():
+            return f"finish {message.site}"
+    return ""
+
+
+SCRIPTS: dict[str, tuple[Policy, str, str, Phase]] = {
+    "one site, boxed by time": (
+        BY_TIME,
+        "join a; wait 19; wait 1; push a; merged",
+        "a1 joins 0|0 starts with a|finish a|a1 counts|merge|0 completed by a: 10|1 starts with a",
+        Phase.RUNNING,
+    ),
+    "one site, boxed by steps": (
+        BY_STEPS,
+        "join a; wait 600; push a; merged",
+        "a1 joins 0|0 starts with a|a1 counts|merge|0 completed by a: 10|1 starts with a",
+        Phase.RUNNING,
+    ),
+    "many: the last contribution ends the round before its time": (
+        BY_TIME,
+        "join a; join b; join c; push b 1; push a 2; push c 3; merged",
+        "a1 joins 0|0 starts with a|b1 joins 0|c1 joins 0|b1 counts|a1 counts|c1 counts|merge"
+        "|0 completed by a,b,c: 6|1 starts with a,b,c",
+        Phase.RUNNING,
+    ),
+    "a site that joins in mid-round is waited for": (
+        BY_TIME,
+        "join a; wait 10; join b; wait 10; push a; push b",
+        "a1 joins 0|0 starts with a|b1 joins 0|finish a|finish b|a1 counts|b1 counts|merge",
+        Phase.MERGING,
+    ),
+    "a site that joins while finishing is not waited for": (
+        BY_TIME,
+        "join a; wait 20; join b; push a; merged",
+        "a1 joins 0|0 starts with a|finish a|b1 joins 1|a1 counts|merge|0 completed by a: 10|1 starts with a,b",
+        Phase.RUNNING,
+    ),
+    "but what it brings in time counts": (
+        BY_TIME,
+        "join a; wait 20; join b; push b 5; push a; merged",
+        "a1 joins 0|0 starts with a|finish a|b1 joins 1|b1 counts|a1 counts|merge|0 completed by a,b: 15"
+        "|1 starts with a,b",
+        Phase.RUNNING,
+    ),
+    "a site that joins while merging opens the next round with the others": (
+        BY_TIME,
+        "join a; push a; join b; merged",
+        "a1 joins 0|0 starts with a|a1 counts|merge|b1 joins 1|0 completed by a: 10|1 starts with a,b",
+        Phase.RUNNING,
+    ),
+    "all leave and nothing was brought: dark, and the same round again": (
+        BY_TIME,
+        "join a; join b; leave a; silent b; wait 60; join a",
+        "a1 joins 0|0 starts with a|b1 joins 0|a1 drained|b1 silent|a2 joins 0|0 starts with a",
+        Phase.RUNNING,
+    ),
+    "all leave, but one contributed: merged without them": (
+        BY_TIME,
+        "join a; join b; push a; leave a; silent b; merged",
+        "a1 joins 0|0 starts with a|b1 joins 0|a1 counts|a1 drained|b1 silent|merge|0 completed by a: 10",
+        Phase.DARK,
+    ),
+    "a straggler is waited for until the deadline": (
+        BY_TIME,
+        "join a; join b; wait 20; push a; wait 4",
+        "a1 joins 0|0 starts with a|b1 joins 0|finish a|finish b|a1 counts",
+        Phase.FINISHING,
+    ),
+    "and not longer": (
+        BY_TIME,
+        "join a; join b; wait 20; push a; wait 5; merged",
+        "a1 joins 0|0 starts with a|b1 joins 0|finish a|finish b|a1 counts|merge|0 completed by a: 10"
+        "|1 starts with a,b",
+        Phase.RUNNING,
+    ),
+    "without any contribution the deadline waits for the first": (
+        BY_TIME,
+        "join a; join b; wait 60; push b; wait 0",
+        "a1 joins 0|0 starts with a|b1 joins 0|finish a|finish b|b1 counts|merge",
+        Phase.MERGING,
+    ),
+    "the same contribution again changes nothing": (
+        BY_TIME,
+        "join a; join b; push a 3; push a 3; push b 4; merged",
+        "a1 joins 0|0 starts with a|b1 joins 0|a1 counts|b1 counts|merge|0 completed by a,b: 7|1 starts with a,b",
+        Phase.RUNNING,
+    ),
+    "a restarted trainer replaces its attempt": (
+        BY_TIME,
+        "join a; join a; push a; merged",
+        "a1 joins 0|0 starts with a|a1 replaced|a2 joins 0|a2 counts|merge|0 completed by a: 10|1 starts with a",
+        Phase.RUNNING,
+    ),
+    "what the replaced attempt had contributed counts beside the new one's": (
+        BY_TIME,
+        "join a; join b; push a 1; join a; push a 2; push b 4; merged",
+        "a1 joins 0|0 starts with a|b1 joins 0|a1 counts|a1 replaced|a2 joins 0|a2 counts|b1 counts|merge"
+        "|0 completed by a,a,b: 7|1 starts with a,b",
+        Phase.RUNNING,
+    ),
+    "replaced while it alone was waited for: the round opens again": (
+        BY_TIME,
+        "join a; wait 20; join a",
+        "a1 joins 0|0 starts with a|finish a|a1 replaced|a2 joins 1|0 starts with a",
+        Phase.RUNNING,
+    ),
+    "replaced while it was the last one that was waited for: merged": (
+        BY_TIME,
+        "join a; join b; wait 20; push b; join a; merged",
+        "a1 joins 0|0 starts with a|b1 joins 0|finish a|finish b|b1 counts|a1 replaced|a2 joins 1|merge"
+        "|0 completed by b: 10|1 starts with a,b",
+        Phase.RUNNING,
+    ),
+    "an older attempt cannot end the newer one's membership": (
+        BY_TIME,
+        "join a; join a; leave a@1; silent a@1",
+        "a1 joins 0|0 starts with a|a1 replaced|a2 joins 0",
+        Phase.RUNNING,
+    ),
+    "leaving twice is leaving once": (
+        BY_TIME,
+        "join a; leave a; leave a; silent a",
+        "a1 joins 0|0 starts with a|a1 drained",
+        Phase.DARK,
+    ),
+    "what is refused is not waited for": (
+        BY_STEPS,
+        "join a; join b; push b; refuse a; merged",
+        "a1 joins 0|0 starts with a|b1 joins 0|b1 counts|merge|0 completed by b: 10|1 starts with a,b",
+        Phase.RUNNING,
+    ),
+    "all is refused: the round opens again": (
+        BY_STEPS,
+        "join a; join b; refuse a; refuse b",
+        "a1 joins 0|0 starts with a|b1 joins 0|0 starts with a,b",
+        Phase.RUNNING,
+    ),
+    "refused at first, it brings a better one in time": (
+        BY_TIME,
+        "join a; join b; refuse a; push a 4; push b 3; merged",
+        "a1 joins 0|0 starts with a|b1 joins 0|a1 counts|b1 counts|merge|0 completed by a,b: 7|1 starts with a,b",
+        Phase.RUNNING,
+    ),
+    "a refusal after the contribution was accepted changes nothing": (
+        BY_TIME,
+        "join a; join b; push a; refuse a",
+        "a1 joins 0|0 starts with a|b1 joins 0|a1 counts",
+        Phase.RUNNING,
+    ),
+    "told to stop in the dark": (BY_TIME, "stop", "", Phase.FINISHED),
+    "told to stop while running: the round is finished first": (
+        BY_TIME,
+        "join a; stop; push a; merged",
+        "a1 joins 0|0 starts with a|finish a|a1 counts|merge|0 completed by a: 10",
+        Phase.FINISHED,
+    ),
+    "told to stop while running, and all leave with nothing": (
+        BY_TIME,
+        "join a; stop; leave a",
+        "a1 joins 0|0 starts with a|finish a|a1 drained",
+        Phase.FINISHED,
+    ),
+    "told to stop while finishing": (
+        BY_TIME,
+        "join a; wait 20; stop; push a; merged",
+        "a1 joins 0|0 starts with a|finish a|a1 counts|merge|0 completed by a: 10",
+        Phase.FINISHED,
+    ),
+    "told to stop while merging": (
+        BY_TIME,
+        "join a; push a; stop; merged",
+        "a1 joins 0|0 starts with a|a1 counts|merge|0 completed by a: 10",
+        Phase.FINISHED,
+    ),
+    "told to stop twice": (BY_TIME, "stop; stop; join a", "a1 joins 1", Phase.FINISHED),
+}
+
+
+@pytest.mark.parametrize(("policy", "script", "transcript", "phase"), SCRIPTS.values(), ids=SCRIPTS)
+def test_script(policy: Policy, script: str, transcript: str, phase: Phase) -> None:
+    play = Play(policy)
+    play.perform(script)
+    assert "|".join(play.lines) == transcript
+    assert play.state.phase is phase
+
+
+def test_a_lease_that_was_overtaken_is_fenced_and_changes_nothing() -> None:
+    play = Play()
+    play.perform("join a/3; leave a")
+    with pytest.raises(Fenced, match="3 is newer"):
+        play.join("a", token=2)
+    play.join("a", token=3)
+    assert play.state.members["a"].lease_token == 3
+
+
+@pytest.mark.parametrize(
+    ("script", "site", "attempt", "words"),
+    [
+        ("join a", "a", 1, ["opened"]),
+        ("join a; push a; join a; join b", "b", 1, []),
+        ("join a; wait 20", "a", 1, ["opened", "finish"]),
+        ("join a; join b; push a", "a", 1, []),
+        ("join a; join b; wait 20; push a", "a", 1, []),
+        ("join a; join b; refuse a", "a", 1, []),
+        ("join a; wait 20; join b", "b", 1, []),
+        ("join a; push a", "a", 1, []),
+        ("stop", "a", 1, ["stop"]),
+        ("join a; stop; push a; merged", "a", 1, ["stop"]),
+    ],
+    ids=[
+        "running",
+        "merging, as a newcomer",
+        "finishing",
+        "contributed while running",
+        "contributed while finishing",
+        "refused",
+        "joined while finishing",
+        "merging",
+        "finished, as a stranger",
+        "finished",
+    ],
+)
+def test_a_stream_that_opens_hears_where_the_federation_stands(
+    script: str, site: str, attempt: int, words: list[str]
+) -> None:
+    play = Play()
+    play.perform(script)
+    assert [word.kind for word in rounds.resume(play.state, site, attempt).tell] == words
+
+
+@pytest.mark.parametrize("script", ["join b", "join a; leave a", "join a; join a"], ids=["never", "left", "replaced"])
+def test_a_stream_of_an_ended_membership_is_told_to_join_again(script: str) -> None:
+    play = Play()
+    play.perform(script)
+    with pytest.raises(NotMember):
+        rounds.resume(play.state, "a", 1)
+
+
+def test_a_receipt_outlives_its_round() -> None:
+    play = Play()
+    play.perform("join a; join b; push a; push b; merged; push b; leave a; merged; join b; push b; merged")
+    assert play.state.round == 3
+    assert [rounds.accepted(play.state, number, "a", 1) for number in range(4)] == [True, False, False, False]
+    assert rounds.accepted(play.state, 2, "b", 2)
+    assert not rounds.accepted(play.state, 0, "a", 2)
+    assert not rounds.accepted(play.state, 0, "c", 1)
+
+
+def test_the_round_completed_weighs_the_loss_by_tokens() -> None:
+    play = Play()
+    play.perform("join a; join b")
+    for site, tokens, loss in (("a", 30, 1.0), ("b", 10, 3.0)):
+        brought = contribution(site, 1, tokens).model_copy(update={"loss_nats": loss})
+        play.take(rounds.accept(play.state, brought, play.now, play.policy))
+    play.merged()
+    completed = next(message for message in play.said if isinstance(message, RoundCompleted))
+    assert (completed.loss_nats, completed.bytes_up, completed.bytes_down) == (1.5, 200, 7)
+    assert completed.model_digest == play.state.base_digest
+
+
+def test_a_profile_decides_the_micro_batch() -> None:
+    event = NodeProfiled.model_validate(
+        {
+            "id": UUID(int=2),
+            "at": NOON,
+            "site": "a",
+            "window_id": WINDOW,
+            "lease_token": 1,
+            "node": "n",
+            "measured": {"fingerprint": "f", "cpu_model": "m", "cpu_cores": 1, "memory_bytes": 1},
+            "recommendation": {"micro_batch": 16, "local_steps": 1, "because": "it fits"},
+        }
+    )
+    assert rounds.profiled(Play().state, event).micro_batches == {"a": 16}
+
+
+# --- promises over any sequence ---------------------------------------------------------------------------------------
+
+Act = Literal["join", "push", "duplicate", "refuse", "leave", "silent", "late", "tick", "merged", "stop"]
+ACTS = st.tuples(
+    st.sampled_from([*(act for act in get_args(Act) if act != "stop"), "push", "push", "join", "merged", "tick"]),
+    st.sampled_from("abc"),
+    st.integers(1, 1000),
+)
+
+
+def act(play: Play, kind: Act, site: str, amount: int) -> None:
+    """One input, if the service would let it through to the decisions at all."""
+    open_now = play.state.phase in (Phase.RUNNING, Phase.FINISHING)
+    member = site in play.state.members
+    match kind:
+        case "join":
+            play.join(site, token=play.state.lease_tokens.get(site, 0) + amount % 2 or 1)
+        case "push" if member and open_now:
+            play.push(site, amount)
+        case "duplicate" if play.state.contributions:
+            again = play.state.contributions[amount % len(play.state.contributions)]
+            before = play.state
+            play.push(again.site, amount, again.attempt)
+            assert play.state is before
+        case "refuse" if member:
+            play.refuse(site, play.state.round - amount % 2)
+        case "leave" | "silent":
+            play.leave(site, "drained" if kind == "leave" else "silent")
+        case "late" if play.state.attempts.get(site, 0) > 1:
+            before = play.state
+            play.leave(site, "silent", play.state.attempts[site] - 1)
+            assert play.state is before
+        case "tick":
+            play.wait(amount % 30)
+        case "merged" if play.state.phase is Phase.MERGING:
+            play.merged()
+        case "stop":
+            play.stop()
+
+
+def waited_for(state: Federation) -> list[str]:
+    """Whom a round that is open waits for, told by whether a stream that opens now would be put to work."""
+    found = []
+    for member in state.members.values():
+        words = [word.kind for word in rounds.resume(state, member.site, member.attempt).tell]
+        found += [member.site] if "opened" in words else []
+    return found
+
+
+def check_promises(play: Play, before: Federation) -> None:
+    state = play.state
+    assert state.round - before.round in (0, 1)
+    orders = [one.order for one in state.contributions]
+    assert len(set(orders)) == len(orders)
+    if state.phase in (Phase.RUNNING, Phase.FINISHING):
+        assert waited_for(state), "the round waits for nobody: it is stuck"
+    if state.phase is Phase.MERGING:
+        assert state.contributions
+    if state.phase is Phase.DARK:
+        assert not state.members
+        assert not state.contributions
+    if play.policy.length is not None and state.phase is Phase.RUNNING:
+        assert rounds.next_instant(state) == state.ends_at
+    if state.phase is Phase.FINISHING and state.contributions:
+        assert rounds.next_instant(state) == state.deadline
+
+
+def of(said: Iterable[Message], kind: type[Message]) -> list[Message]:
+    return [message for message in said if isinstance(message, kind)]
+
+
+def check_story(play: Play) -> None:
+    """What was said, as a whole."""
+    said = play.said
+    assert len({message.id for message in said}) == len(said), "two sentences under one id: the bus would keep one"
+    completed = [message for message in said if isinstance(message, RoundCompleted)]
+    assert [one.round for one in completed] == list(range(play.state.round))
+    assert all(later.base_digest == earlier.model_digest for earlier, later in pairwise(completed))
+    assert play.state.tokens_total == sum(one.tokens for one in completed)
+    assert play.merges == play.state.round + (play.state.phase is Phase.MERGING)
+    accepted = [message for message in said if isinstance(message, ContributionAccepted)]
+    counted = Counter((one.round, one.site, one.attempt) for one in accepted)
+    assert not counted or max(counted.values()) == 1
+    in_hand = sum(one.tokens for one in play.state.contributions)
+    assert sum(one.tokens for one in accepted) == play.state.tokens_total + in_hand
+    joined = [(one.site, one.attempt) for one in said if isinstance(one, SiteJoined)]
+    left = [(one.site, one.attempt) for one in said if isinstance(one, SiteLeft)]
+    assert len(set(joined)) == len(joined)
+    assert len(set(left)) == len(left)
+    members = {(one.site, one.attempt) for one in play.state.members.values()}
+    assert set(joined) - set(left) == members
+
+
+def run_out(play: Play) -> None:
+    """Everybody who is waited for contributes or leaves: the round must move on."""
+    while play.state.phase in (Phase.RUNNING, Phase.FINISHING):
+        before = play.state
+        for number, site in enumerate(waited_for(play.state)):
+            if number % 2:
+                play.leave(site, "silent")
+            else:
+                play.push(site)
+        assert (play.state.phase, play.state.round, play.state.openings) != (
+            before.phase,
+            before.round,
+            before.openings,
+        )
+        if play.state.phase is Phase.RUNNING:
+            break
+
+
+@settings(deadline=None)
+@given(st.sampled_from([BY_TIME, BY_STEPS]), st.lists(ACTS, max_size=60), st.booleans())
+def test_whatever_comes(policy: Policy, acts: list[tuple[Act, str, int]], stops: bool) -> None:
+    play = Play(policy)
+    for number, (kind, site, amount) in enumerate(acts):
+        before = play.state
+        act(play, "stop" if stops and number == len(acts) // 2 else kind, site, amount)
+        check_promises(play, before)
+        # What is journaled comes back as it was.
+        assert Federation.model_validate_json(play.state.model_dump_json()) == play.state
+    run_out(play)
+    check_story(play)
+
+
+@settings(deadline=None)
+@given(st.permutations("abcd"))
+def test_the_order_of_arrival_changes_no_fact_of_the_round(order: list[str]) -> None:
+    play = Play()
+    for site in "abcd":
+        play.join(site)
+    for site in order:
+        play.push(site, tokens=ord(site))
+    play.merged()
+    completed = next(message for message in play.said if isinstance(message, RoundCompleted))
+    assert (completed.contributors, completed.tokens) == (("a", "b", "c", "d"), sum(map(ord, "abcd")))
+
+
+def test_words_are_for_members() -> None:
+    play = Play()
+    play.perform("join a; wait 20; join b; push a")
+    _, decision = rounds.merged(play.state, "1" * 64, 0, play.now, play.policy)
+    assert decision.tell == (Word("a", "opened"), Word("b", "opened"))

@@ -1,0 +1,843 @@
+"""``Training`` as a site meets it: one body over real gRPC and over the double that ships."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from math import nan
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from uuid import UUID, uuid4
+
+import grpc
+import grpc.aio
+import pytest
+import torch
+from torch import Tensor
+
+from windfall.contracts.commands import FinishRound, StopFederation
+from windfall.contracts.envelope import seal, unseal
+from windfall.contracts.events import (
+    ContributionAccepted,
+    ContributionRefused,
+    FederationFinished,
+    RoundCompleted,
+    RoundEvaluated,
+    SiteJoined,
+    SiteLeft,
+)
+from windfall.contracts.message import Message
+from windfall.contracts.subjects import EVENTS_STREAM, HUB, ORDERS_STREAM, hub_streams
+from windfall.contracts.v1 import training_pb2 as pb
+from windfall.contracts.v1.training_pb2_grpc import TrainingStub, add_TrainingServicer_to_server
+from windfall.federation_coordinator.app import Coordinator, Model
+from windfall.federation_coordinator.rounds import Federation, Phase, Policy
+from windfall.federation_coordinator.store import ModelStore
+from windfall.federation_coordinator.training import TrainingService
+from windfall.lowcomm.layout import Layout, TensorSpec, digest
+from windfall.lowcomm.outer import parse_outer
+from windfall.servicekit.clock import SystemClock
+from windfall.servicekit.errors import ExitCode
+from windfall.servicekit.journal import Journal
+from windfall.servicekit.outbox import Outbox
+from windfall.servicekit.rpc import connect, serve
+from windfall.servicekit.service import Stand
+from windfall.servicekit.testing.memory_bus import MemoryBus, MemoryDomain
+from windfall.servicekit.testing.memory_rpc import MemoryServer, memory_channel
+
+T = TypeVar("T")
+
+LAYOUT = Layout((TensorSpec("embed", (100, 100)), TensorSpec("bias", (240,))))
+OUTER = "nesterov:lr=0.7,momentum=0.9"
+SITES = ("site-a", "site-b")
+FRAME = 4096
+SECONDS = 30.0
+"""Nothing here waits so long; a test that would hang ends by it."""
+
+
+def flat(seed: int) -> Tensor:
+    return torch.randn(LAYOUT.elements, generator=torch.Generator().manual_seed(seed))
+
+
+def encoded(seed: int) -> bytes:
+    return flat(seed).numpy().tobytes()
+
+
+def frames(manifest: pb.Manifest, data: bytes) -> Iterator[pb.PushFrame]:
+    yield pb.PushFrame(manifest=manifest)
+    for start in range(manifest.offset, len(data), FRAME):
+        yield pb.PushFrame(data=data[start : start + FRAME])
+
+
+async def streamed(these: Iterator[pb.PushFrame]) -> AsyncIterator[pb.PushFrame]:
+    for frame in these:
+        yield frame
+
+
+@dataclass
+class Disk:
+    """The coordinator's threads, with an eye on what they have written."""
+
+    written: int = 0
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, work: Callable[..., T], /, *arguments: object) -> T:
+        result = await asyncio.to_thread(work, *arguments)
+        if getattr(work, "__name__", "") == "write":
+            self.written += len(cast(bytes, arguments[0]))
+            self.moved.set()
+        return result
+
+    async def has(self, nbytes: int) -> None:
+        async with asyncio.timeout(SECONDS):
+            while self.written < nbytes:
+                self.moved.clear()
+                await self.moved.wait()
+
+
+class Watched(TrainingService):
+    """Knows when the last push has put its things away: gRPC's stop does not wait for a call that it has cancelled."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        super().__init__(coordinator, SITES)
+        self._pushes = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    async def Push(self, frames: AsyncIterator[pb.PushFrame], context: Any) -> pb.PushReceipt:  # noqa: N802
+        self._pushes += 1
+        self.idle.clear()
+        try:
+            return await super().Push(frames, context)
+        finally:
+            self._pushes -= 1
+            if not self._pushes:
+                self.idle.set()
+
+
+@dataclass
+class Place:
+    """A coordinator that is served, and can be killed and started again."""
+
+    kind: str
+    folder: Path
+    policy: Policy
+    silence: timedelta = timedelta(seconds=SECONDS)
+    evaluate: Callable[[int], float | None] | None = None
+    domain: MemoryDomain = field(default_factory=lambda: MemoryDomain(HUB))
+    server: MemoryServer = field(default_factory=MemoryServer)
+    disk: Disk = field(default_factory=Disk)
+    life: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def rise(self) -> None:
+        journal = Journal(self.folder / "journal.sqlite", "/test")
+        bus = MemoryBus(self.domain, "federation-coordinator", hub_streams(SITES))
+        self.stand = Stand("federation-coordinator", "demo", SystemClock(), journal, bus, Outbox(journal, bus))
+        self.store = ModelStore(self.folder / "models", LAYOUT, parse_outer(OUTER), "fp32")
+        journaled = journal.load("federation", Federation)
+        first = journaled.base_digest if journaled else self.store.initialise(flat(0))
+        self.coordinator = Coordinator(
+            self.stand,
+            "demo",
+            Model("toy", "{}", LAYOUT, "fp32"),
+            self.policy,
+            self.store,
+            first,
+            self.silence,
+            self.disk,
+            self.evaluate,
+        )
+        self.service = Watched(self.coordinator)
+        register = partial(add_TrainingServicer_to_server, self.service)
+        if self.kind == "memory":
+            self.server.down = False
+            register(cast(Any, self.server))
+            self.channel = memory_channel(self.server)
+            self.life.push_async_callback(self.server.kill)
+        else:
+            server = await serve("127.0.0.1:0", [register])
+            self.channel = connect(f"127.0.0.1:{server.port}")
+            self.life.push_async_callback(server.stop, timedelta(0))
+        self.life.push_async_callback(self.channel.close)
+        self.stub = TrainingStub(self.channel)
+        self.coordinator.attend()
+        await self.stand.rise()
+
+    async def fall(self) -> None:
+        """All at once, as far as the files can tell."""
+        await self.life.aclose()
+        await self.service.idle.wait()
+        self.coordinator.rest()
+        await self.stand.lie_down()
+
+    async def said(self, kind: type[T], count: int = 0) -> list[T]:
+        """What was said of a kind, once there is so much of it."""
+        self.stand.outbox.wake()
+        await self.stand.outbox.emptied()
+        async with asyncio.timeout(SECONDS):
+            while True:
+                stream = self.domain.stream(EVENTS_STREAM)
+                assert stream is not None
+                arrived = stream.arrived
+                found: list[T] = [event for event in self.events() if isinstance(event, kind)]
+                if len(found) >= count:
+                    return found
+                await arrived.wait()
+
+    async def push(self, these: Callable[[], Iterator[pb.PushFrame]]) -> pb.PushReceipt:
+        while True:
+            try:
+                receipt: pb.PushReceipt = await self.stub.Push(streamed(these()))
+                return receipt
+            except grpc.aio.AioRpcError as error:
+                # An answer that comes before all has been sent may be lost on its way; a site asks again.
+                if error.code() is not grpc.StatusCode.INTERNAL:
+                    raise
+
+    def events(self, stream: str = EVENTS_STREAM) -> list[Message]:
+        return [unseal(letter) for letter in self.domain.letters(stream)]
+
+    async def join(self, site: str, token: int = 1) -> "Site":
+        reply = await self.stub.Join(
+            pb.JoinRequest(federation="demo", site=site, window_id=str(uuid4()), lease_token=token, protocol=1)
+        )
+        return Site(self, site, reply.attempt, token)
+
+
+@dataclass
+class Site:
+    """A member, and what it hears on its stream."""
+
+    place: Place
+    name: str
+    attempt: int
+    token: int
+    heard: asyncio.Queue[pb.Directive | grpc.StatusCode] = field(default_factory=asyncio.Queue)
+    silent: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def listen(self) -> None:
+        async def beats() -> AsyncIterator[pb.Beat]:
+            yield pb.Beat(federation="demo", site=self.name, attempt=self.attempt)
+            await self.silent.wait()
+
+        try:
+            async for directive in self.place.stub.Heartbeat(beats()):
+                self.heard.put_nowait(directive)
+        except grpc.aio.AioRpcError as error:
+            self.heard.put_nowait(error.code())
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator["Site"]:
+        ear = asyncio.create_task(self.listen())
+        try:
+            yield self
+        finally:
+            ear.cancel()
+            with suppress(asyncio.CancelledError):
+                await ear
+
+    async def word(self) -> pb.Directive | grpc.StatusCode:
+        async with asyncio.timeout(SECONDS):
+            return await self.heard.get()
+
+    async def opened(self) -> pb.RoundOpened:
+        """The next round that is opened for us."""
+        while True:
+            word = await self.word()
+            assert isinstance(word, pb.Directive), word
+            if word.WhichOneof("kind") == "round_opened":
+                return word.round_opened
+
+    def key(self, number: int) -> pb.ContributionKey:
+        return pb.ContributionKey(federation="demo", site=self.name, round=number, attempt=self.attempt)
+
+    def manifest(self, data: bytes, tokens: int = 100, **changes: object) -> pb.Manifest:
+        state = self.place.coordinator.state
+        manifest = pb.Manifest(
+            key=self.key(state.round),
+            lease_token=self.token,
+            base_digest=state.base_digest,
+            codec="fp32",
+            tokens=tokens,
+            steps=1,
+            loss=2.5,
+            total_bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            tensors=[pb.Tensor(name=spec.name, shape=spec.shape, dtype="float32") for spec in LAYOUT.tensors],
+        )
+        for name, value in changes.items():
+            setattr(manifest, name, value)
+        return manifest
+
+    async def send(self, manifest: pb.Manifest, data: bytes) -> pb.PushReceipt:
+        return await self.place.push(partial(frames, manifest, data))
+
+    async def push(self, data: bytes, tokens: int = 100) -> pb.PushReceipt:
+        return await self.send(self.manifest(data, tokens), data)
+
+    async def progress(self, number: int) -> pb.PushProgress:
+        progress: pb.PushProgress = await self.place.stub.Progress(self.key(number))
+        return progress
+
+    async def resume(self, data: bytes) -> tuple[pb.PushReceipt, int]:
+        """Go on as soon as the coordinator has noticed the cut; the receipt, and the bytes that were still to send."""
+        async with asyncio.timeout(SECONDS):
+            while True:
+                manifest = self.manifest(data)
+                manifest.offset = (await self.progress(manifest.key.round)).received_bytes
+                try:
+                    return await self.send(manifest, data), len(data) - manifest.offset
+                except grpc.aio.AioRpcError as error:
+                    assert error.code() is grpc.StatusCode.UNAVAILABLE, error
+
+    async def pull(self, base_digest: str, offset: int = 0) -> bytes:
+        request = pb.PullRequest(
+            federation="demo", site=self.name, attempt=self.attempt, base_digest=base_digest, offset=offset
+        )
+        return b"".join([frame.data async for frame in self.place.stub.Pull(request)])
+
+    async def leave(self) -> None:
+        await self.place.stub.Leave(pb.LeaveRequest(federation="demo", site=self.name, attempt=self.attempt))
+
+
+LONG = Policy(timedelta(hours=1), None, timedelta(hours=1), None)
+
+
+@pytest.fixture(params=["memory", "grpc"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@asynccontextmanager
+async def standing(place: Place) -> AsyncIterator[Place]:
+    await place.rise()
+    try:
+        yield place
+    finally:
+        await place.fall()
+
+
+@pytest.fixture
+async def place(kind: str, tmp_path: Path) -> AsyncIterator[Place]:
+    async with standing(Place(kind, tmp_path, LONG)) as place:
+        yield place
+
+
+async def refused(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    return error.value.code(), error.value.details() or ""
+
+
+def stepped(contributions: Sequence[tuple[Tensor, int]]) -> Tensor:
+    """The model after round 0, computed plainly."""
+    total = sum(tokens for _, tokens in contributions)
+    mean = torch.zeros(LAYOUT.elements)
+    for gradient, tokens in contributions:
+        mean += gradient * (tokens / total)
+    outer = parse_outer(OUTER)
+    return outer.apply(outer.init(LAYOUT.elements), flat(0), mean)[1]
+
+
+# --- a round ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_site_joins_pulls_pushes_and_leaves(place: Place) -> None:
+    reply = await place.stub.Join(
+        pb.JoinRequest(federation="demo", site="site-a", window_id=str(UUID(int=5)), lease_token=3, protocol=1)
+    )
+    assert (reply.attempt, reply.task, reply.codec) == (1, "toy", "fp32")
+    assert [(one.name, tuple(one.shape)) for one in reply.tensors] == [("embed", (100, 100)), ("bias", (240,))]
+    async with Site(place, "site-a", 1, 3).listening() as site:
+        first = await site.opened()
+        assert (first.round, first.base_digest, first.base_bytes) == (0, digest(flat(0)), LAYOUT.nbytes)
+        assert await site.pull(first.base_digest) == encoded(0)
+        assert not (await site.push(encoded(1), tokens=7)).duplicate
+        second = await site.opened()
+        expected = stepped([(flat(1), 7)])
+        assert (second.round, second.base_digest) == (1, digest(expected))
+        assert await site.pull(second.base_digest) == expected.numpy().tobytes()
+        await site.leave()
+        assert await site.word() is grpc.StatusCode.NOT_FOUND
+    await place.said(SiteLeft)
+    assert [event.topic for event in place.events()] == [
+        "site.joined",
+        "round.started",
+        "contribution.accepted",
+        "round.completed",
+        "round.started",
+        "site.left",
+    ]
+    (completed,) = await place.said(RoundCompleted)
+    assert (completed.tokens, completed.bytes_up, completed.bytes_down) == (7, LAYOUT.nbytes, LAYOUT.nbytes)
+
+
+@pytest.mark.parametrize("offset", [0, 4, 12_345, LAYOUT.nbytes])
+async def test_a_base_is_pulled_from_anywhere(place: Place, offset: int) -> None:
+    site = await place.join("site-a")
+    assert await site.pull(digest(flat(0)), offset) == encoded(0)[offset:]
+
+
+async def test_a_base_that_is_not_the_current_one_is_not_there(place: Place) -> None:
+    site = await place.join("site-a")
+    async with site.listening():
+        await site.opened()
+        await site.push(encoded(1))
+        await site.opened()
+        assert (await refused(site.pull(digest(flat(0)))))[0] is grpc.StatusCode.NOT_FOUND
+        now = place.coordinator.state.base_digest
+        assert (await refused(site.pull(now, LAYOUT.nbytes + 1)))[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+# --- cuts and repetitions ---------------------------------------------------------------------------------------------
+
+
+async def test_cut_at_nine_tenths_only_the_rest_is_sent_again(place: Place) -> None:
+    site = await place.join("site-a")
+    data = encoded(1)
+    most = len(data) * 9 // 10 // FRAME * FRAME
+    still = asyncio.Event()
+
+    async def until_the_cut() -> AsyncIterator[pb.PushFrame]:
+        for frame in frames(site.manifest(data), data[:most]):
+            yield frame
+        await still.wait()
+
+    async def pushing() -> None:
+        await place.stub.Push(until_the_cut())
+
+    cut = asyncio.create_task(pushing())
+    await place.disk.has(most)
+    # Another stream of the same contribution waits for the first one to end; it is no reason to refuse anything.
+    assert (await refused(site.push(data)))[0] is grpc.StatusCode.UNAVAILABLE
+    cut.cancel()
+    receipt, sent = await site.resume(data)
+    assert (receipt.duplicate, sent) == (False, len(data) - most)
+    assert len(await place.said(ContributionAccepted)) == 1
+    assert not await place.said(ContributionRefused)
+
+
+async def test_a_stream_that_just_ends_early_is_a_cut_and_keeps_its_bytes(place: Place) -> None:
+    site = await place.join("site-a")
+    data = encoded(1)
+    code, detail = await refused(site.send(site.manifest(data), data[: 2 * FRAME]))
+    assert (code, str(2 * FRAME) in detail) == (grpc.StatusCode.UNAVAILABLE, True)
+    assert (await site.resume(data))[1] == len(data) - 2 * FRAME
+    assert not await place.said(ContributionRefused)
+
+
+async def test_bytes_from_elsewhere_than_wanted_are_sent_again(place: Place) -> None:
+    site = await place.join("site-a")
+    data = encoded(1)
+    code, detail = await refused(site.send(site.manifest(data, offset=FRAME), data))
+    assert (code, "0 are wanted" in detail) == (grpc.StatusCode.UNAVAILABLE, True)
+    assert (await site.resume(data))[1] == len(data)
+
+
+async def test_what_lay_there_before_the_cut_was_damaged_it_begins_again(place: Place) -> None:
+    site = await place.join("site-a")
+    data = encoded(1)
+    await refused(site.send(site.manifest(data), encoded(2)[:FRAME]))
+    receipt, sent = await site.resume(data)
+    assert (receipt.duplicate, sent) == (False, len(data))
+    assert not await place.said(ContributionRefused)
+
+
+async def test_sent_twice_it_counts_once_in_its_round_and_after(place: Place) -> None:
+    one, other = await place.join("site-a"), await place.join("site-b")
+    data = encoded(1)
+    manifest = one.manifest(data)
+    async with other.listening():
+        await other.opened()
+        assert not (await one.send(manifest, data)).duplicate
+        assert (await one.progress(0)).accepted
+        assert (await one.send(manifest, data)).duplicate
+        await other.push(encoded(2))
+        await other.opened()
+        # The receipt was lost, and the round has been merged meanwhile: it counts, and its site must hear so.
+        assert (await one.progress(0)).accepted
+        assert (await one.send(manifest, data)).duplicate
+        assert not (await one.progress(1)).accepted
+    assert len(await place.said(ContributionAccepted)) == 2
+    (completed,) = await place.said(RoundCompleted)
+    assert (completed.contributors, completed.tokens) == (("site-a", "site-b"), 200)
+
+
+# --- what does not pass -----------------------------------------------------------------------------------------------
+
+
+def spoiled(site: Site) -> bytes:
+    values = flat(1)
+    values[LAYOUT.elements // 2] = nan
+    return values.numpy().tobytes()
+
+
+def reshaped(manifest: pb.Manifest) -> None:
+    manifest.tensors[0].shape[:] = [50, 200]
+
+
+def of_another_round(manifest: pb.Manifest) -> None:
+    manifest.key.round = 4
+
+
+def of_another_attempt(manifest: pb.Manifest) -> None:
+    manifest.key.attempt = 9
+
+
+def setting(**fields: object) -> Callable[[pb.Manifest], None]:
+    def change(manifest: pb.Manifest) -> None:
+        for name, value in fields.items():
+            setattr(manifest, name, value)
+
+    return change
+
+
+INVALID, PRECONDITION, NOT_FOUND = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.NOT_FOUND,
+)
+NAN = flat(1).index_fill(0, torch.tensor([LAYOUT.elements // 2]), nan).numpy().tobytes()
+WRONG: dict[str, tuple[Callable[[pb.Manifest], None], bytes, str, grpc.StatusCode]] = {
+    "NaN in the middle": (setting(), NAN, "not-finite", INVALID),
+    "a NaN loss": (setting(loss=nan), encoded(1), "not-finite", INVALID),
+    "another shape": (reshaped, encoded(1), "layout", INVALID),
+    "oversized, as declared": (setting(total_bytes=LAYOUT.nbytes + 4), encoded(1), "size", INVALID),
+    "oversized, undeclared": (setting(), encoded(1) + encoded(1)[:4], "size", INVALID),
+    "a torn element": (setting(), encoded(1)[:-1], "size", INVALID),
+    "another digest": (setting(sha256="0" * 64), encoded(1), "digest", INVALID),
+    "another codec": (setting(codec="bf16"), encoded(1), "codec", INVALID),
+    "implausible tokens": (setting(tokens=2**50), encoded(1), "tokens", INVALID),
+    "a stale round": (of_another_round, encoded(1), "round", PRECONDITION),
+    "another base": (setting(base_digest="0" * 64), encoded(1), "base", PRECONDITION),
+    "an old lease": (setting(lease_token=4), encoded(1), "lease", PRECONDITION),
+    "an attempt that is over": (of_another_attempt, encoded(1), "member", NOT_FOUND),
+}
+
+
+@pytest.mark.parametrize(("spoil", "data", "reason", "code"), WRONG.values(), ids=WRONG)
+async def test_refused_with_a_reason_while_the_round_goes_on(
+    place: Place, spoil: Callable[[pb.Manifest], None], data: bytes, reason: str, code: grpc.StatusCode
+) -> None:
+    one, other = await place.join("site-a", token=5), await place.join("site-b")
+    async with other.listening():
+        await other.opened()
+        manifest = one.manifest(encoded(1) if reason in ("size", "digest") else data)
+        manifest.total_bytes = LAYOUT.nbytes
+        spoil(manifest)
+        status, detail = await refused(one.send(manifest, data))
+        assert (status, detail.split(":")[0]) == (code, reason)
+        (event,) = await place.said(ContributionRefused)
+        assert (event.site, event.reason) == ("site-a", reason)
+        assert (await one.progress(0)).received_bytes == 0
+        # A better one still counts, and the others' round is none the worse.
+        await one.push(encoded(3), tokens=1)
+        await other.push(encoded(2), tokens=3)
+        assert (await other.opened()).base_digest == digest(stepped([(flat(3), 1), (flat(2), 3)]))
+
+
+async def test_nobody_waits_for_what_was_refused(place: Place) -> None:
+    one, other = await place.join("site-a"), await place.join("site-b")
+    async with one.listening(), other.listening():
+        await one.opened()
+        await other.opened()
+        await refused(one.send(one.manifest(NAN), NAN))
+        await other.push(encoded(2))
+        assert [(await each.opened()).round for each in (one, other)] == [1, 1]
+        assert place.coordinator.state.base_digest == digest(stepped([(flat(2), 1)]))
+
+
+async def test_alone_and_refused_the_round_opens_again(place: Place) -> None:
+    site = await place.join("site-a")
+    async with site.listening():
+        first = await site.opened()
+        await refused(site.send(site.manifest(NAN), NAN))
+        assert await site.opened() == first
+        await site.push(encoded(1))
+        assert (await site.opened()).round == 1
+
+
+async def test_a_second_manifest_in_one_stream_is_refused(place: Place) -> None:
+    site = await place.join("site-a")
+    data = encoded(1)
+    twice = [*frames(site.manifest(data), data)]
+    twice.insert(2, twice[0])
+    code, detail = await refused(place.push(partial(iter, twice)))
+    assert (code, "second manifest" in detail) == (INVALID, True)
+    (event,) = await place.said(ContributionRefused)
+    assert event.reason == "size"
+
+
+@pytest.mark.parametrize("stream", [[pb.PushFrame(data=b"1234")], [pb.PushFrame()], []], ids=["data", "empty", "none"])
+async def test_a_stream_without_a_manifest_is_refused(place: Place, stream: list[pb.PushFrame]) -> None:
+    await place.join("site-a")
+    assert (await refused(place.push(partial(iter, stream))))[0] is INVALID
+
+
+async def test_a_stranger_is_refused_and_not_talked_about(place: Place) -> None:
+    stranger = Site(place, "site-b", 1, 1)
+    assert (await refused(stranger.push(encoded(1))))[0] is NOT_FOUND
+    assert (await stranger.progress(0)).received_bytes == 0
+    assert not await place.said(ContributionRefused)
+
+
+@pytest.mark.parametrize("kind", ["grpc"], indirect=True)
+async def test_a_frame_over_the_size_cap_is_refused(place: Place) -> None:
+    site = await place.join("site-a")
+    manifest = site.manifest(encoded(1))
+    frame = pb.PushFrame(data=bytes(5 * 1024 * 1024))
+    code, _ = await refused(place.push(partial(iter, [pb.PushFrame(manifest=manifest), frame])))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert not (await site.resume(encoded(1)))[0].duplicate
+
+
+# --- membership -------------------------------------------------------------------------------------------------------
+
+WELL: dict[str, Any] = {
+    "federation": "demo",
+    "site": "site-a",
+    "window_id": str(UUID(int=5)),
+    "lease_token": 3,
+    "protocol": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        ({"federation": "other"}, NOT_FOUND),
+        ({"federation": "x" * 100_000}, NOT_FOUND),
+        ({"site": "site-z"}, grpc.StatusCode.PERMISSION_DENIED),
+        ({"site": "../../etc"}, INVALID),
+        ({"site": ""}, INVALID),
+        ({"site": "x" * 100_000}, INVALID),
+        ({"protocol": 2}, PRECONDITION),
+        ({"lease_token": 0}, PRECONDITION),
+        ({"lease_token": 2}, PRECONDITION),
+        ({"window_id": "the first"}, INVALID),
+    ],
+    ids=[
+        "federation",
+        "endless federation",
+        "site",
+        "no name of a site",
+        "no site",
+        "endless site",
+        "protocol",
+        "no lease",
+        "fenced",
+        "window",
+    ],
+)
+async def test_not_admitted(place: Place, wrong: dict[str, Any], code: grpc.StatusCode) -> None:
+    await place.join("site-a", token=3)
+    request = pb.JoinRequest(**(WELL | wrong))
+    found, detail = await refused(place.stub.Join(request))
+    assert (found, len(detail) < 200) == (code, True)
+    assert len(await place.said(SiteJoined)) == 1
+
+
+async def test_a_heartbeat_of_nobody_is_told_to_join(place: Place) -> None:
+    site = await place.join("site-a")
+    for stranger in (Site(place, "site-a", site.attempt + 1, 1), Site(place, "site-b", 1, 1)):
+        async with stranger.listening():
+            assert await stranger.word() is NOT_FOUND
+
+
+async def test_a_stream_without_a_beat_ends(place: Place) -> None:
+    async def nothing() -> AsyncIterator[pb.Beat]:
+        for _ in range(0):
+            yield pb.Beat()
+
+    assert [word async for word in place.stub.Heartbeat(nothing())] == []
+
+
+async def test_a_silent_member_is_dropped_and_hears_it(kind: str, tmp_path: Path) -> None:
+    async with standing(Place(kind, tmp_path, LONG, silence=timedelta(seconds=0.3))) as place:
+        site = await place.join("site-a")
+        async with site.listening():
+            await site.opened()
+            # It beat once and never again.
+            assert await site.word() is NOT_FOUND
+        (left,) = await place.said(SiteLeft)
+        assert (left.reason, place.coordinator.state.phase) == ("silent", Phase.DARK)
+
+
+async def test_a_round_does_not_wait_for_the_silent(kind: str, tmp_path: Path) -> None:
+    async with standing(Place(kind, tmp_path, LONG, silence=timedelta(seconds=0.3))) as place:
+        await place.join("site-b")
+        site = await place.join("site-a")
+        await site.push(encoded(1))
+        (completed,) = await place.said(RoundCompleted, 1)
+        assert completed.contributors == ("site-a",)
+        assert "site-b" in {left.site for left in await place.said(SiteLeft)}
+
+
+async def test_the_newer_lease_takes_over_from_one_that_still_pushes(place: Place) -> None:
+    """Two trainers of one site overlap: the older one drains while the next window's has come up."""
+    old = await place.join("site-a", token=1)
+    data = encoded(1)
+    still = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[pb.PushFrame]:
+        sent = [*frames(old.manifest(data), data)]
+        for frame in sent[:-1]:
+            yield frame
+        await still.wait()
+        yield sent[-1]
+
+    async def pushing() -> tuple[grpc.StatusCode, str]:
+        return await refused(place.stub.Push(slowly()))
+
+    async with old.listening():
+        await old.opened()
+        late = asyncio.create_task(pushing())
+        await place.disk.has(len(data) - FRAME)
+        new = await place.join("site-a", token=2)
+        assert await old.word() is NOT_FOUND
+        still.set()
+        code, detail = await late
+        assert (code, detail.split(":")[0]) == (PRECONDITION, "lease")
+        assert not (await old.progress(0)).accepted
+    async with new.listening():
+        await new.opened()
+        await new.push(encoded(2))
+        assert (await new.opened()).base_digest == digest(stepped([(flat(2), 1)]))
+    assert [left.reason for left in await place.said(SiteLeft)] == ["replaced"]
+
+
+async def test_a_contribution_accepted_before_the_takeover_counts(place: Place) -> None:
+    other = await place.join("site-b")
+    old = await place.join("site-a", token=1)
+    async with other.listening():
+        await other.opened()
+        await old.push(encoded(1), tokens=2)
+        new = await place.join("site-a", token=2)
+        await new.leave()
+        await other.push(encoded(2), tokens=3)
+        assert (await other.opened()).base_digest == digest(stepped([(flat(1), 2), (flat(2), 3)]))
+
+
+# --- the end of a round and of the federation -------------------------------------------------------------------------
+
+
+async def test_the_end_of_a_round_reaches_an_open_stream_and_the_bus(kind: str, tmp_path: Path) -> None:
+    policy = Policy(timedelta(seconds=0.1), None, timedelta(hours=1), None)
+    async with standing(Place(kind, tmp_path, policy)) as place:
+        site = await place.join("site-a")
+        async with site.listening():
+            assert (await site.opened()).round == 0
+            word = await site.word()
+            assert isinstance(word, pb.Directive)
+            assert word.finish_round.round == 0
+            assert word.WhichOneof("kind") == "finish_round"
+        async with site.listening():
+            # A stream that opens now hears both words again.
+            assert (await site.opened()).round == 0
+            again = await site.word()
+            assert isinstance(again, pb.Directive)
+            assert again.WhichOneof("kind") == "finish_round"
+        await place.said(SiteJoined)
+        (order,) = place.events(ORDERS_STREAM)
+        assert isinstance(order, FinishRound)
+        assert (order.site, order.round) == ("site-a", 0)
+
+
+async def test_told_to_stop_it_finishes_the_round_and_lays_the_model_down(place: Place) -> None:
+    site = await place.join("site-a")
+    command = StopFederation(id=uuid4(), at=SystemClock().now(), federation="demo")
+    async with site.listening():
+        await site.opened()
+        await place.stand.bus.publish(seal(command, "/test"))
+        kinds = []
+        for _ in range(2):
+            word = await site.word()
+            assert isinstance(word, pb.Directive)
+            kinds.append(word.WhichOneof("kind"))
+            if kinds == ["finish_round"]:
+                await site.push(encoded(1))
+        assert kinds == ["finish_round", "stop"]
+    (finished,) = await place.said(FederationFinished, 1)
+    assert (finished.rounds, finished.model_digest) == (1, digest(stepped([(flat(1), 1)])))
+    assert place.store.final.read_bytes() == place.store.base(1).path.read_bytes()
+
+
+async def test_every_new_model_is_evaluated_and_a_pruned_one_is_skipped(kind: str, tmp_path: Path) -> None:
+    loop, asked = asyncio.get_running_loop(), asyncio.Queue[int]()
+
+    def evaluate(number: int) -> float | None:
+        loop.call_soon_threadsafe(asked.put_nowait, number)
+        return None if number == 1 else 3.0 + number
+
+    async with standing(Place(kind, tmp_path, LONG, evaluate=evaluate)) as place:
+        site = await place.join("site-a")
+        async with site.listening():
+            for number in range(3):
+                await site.opened()
+                assert await asked.get() == number
+                await site.push(encoded(number))
+        evaluated = await place.said(RoundEvaluated, 3)
+        assert [(one.round, one.loss_nats) for one in evaluated] == [(0, 3.0), (2, 5.0), (3, 6.0)]
+        assert (asked.get_nowait(), asked.qsize()) == (3, 0)
+
+
+# --- restarts and broken disks ----------------------------------------------------------------------------------------
+
+
+async def test_started_again_in_mid_round_it_goes_on(kind: str, tmp_path: Path) -> None:
+    place = Place(kind, tmp_path, LONG)
+    async with standing(place):
+        one, other = await place.join("site-a"), await place.join("site-b")
+        await one.push(encoded(1), tokens=2)
+        data = encoded(2)
+        await refused(other.send(other.manifest(data), data[: 3 * FRAME]))
+        (tmp_path / "models" / "contribution-000000-left-9").write_bytes(b"of no use, but of this round")
+    await place.rise()
+    try:
+        assert (await one.progress(0)).accepted
+        async with other.listening():
+            assert (await other.opened()).round == 0
+            assert (await other.resume(data))[1] == len(data) - 3 * FRAME
+            opened = await other.opened()
+        assert opened.base_digest == digest(stepped([(flat(1), 2), (flat(2), 100)]))
+    finally:
+        await place.fall()
+    # What a crash left behind of rounds that are over is cleared away at the start.
+    (tmp_path / "models" / "incoming-000000-left-1").write_bytes(b"left")
+    await place.rise()
+    try:
+        names = {path.name for path in (tmp_path / "models").iterdir()}
+        assert names == {"base-000000.safetensors", "base-000001.safetensors", "outer-000001-0.f32"}
+    finally:
+        await place.fall()
+
+
+async def test_a_disk_that_is_full_while_merging_ends_the_coordinator_and_loses_nothing(
+    kind: str, tmp_path: Path
+) -> None:
+    place = Place(kind, tmp_path, LONG)
+    async with standing(place):
+        site = await place.join("site-a")
+        (tmp_path / "models" / "base-000001.safetensors.tmp").symlink_to("/dev/full")
+        await site.push(encoded(1))
+        async with asyncio.timeout(SECONDS):
+            await place.stand.stopping.wait()
+        assert place.stand.mistake is not None
+        assert place.stand.mistake.exit_code is ExitCode.DISK_FULL
+        assert place.coordinator.state.phase is Phase.MERGING
+    async with standing(place):
+        (completed,) = await place.said(RoundCompleted, 1)
+        assert completed.model_digest == digest(stepped([(flat(1), 1)]))
+
+
+async def test_a_disk_that_breaks_under_a_push_ends_the_coordinator_and_says_no_path(place: Place) -> None:
+    site = await place.join("site-a")
+    (place.folder / "models" / "incoming-000000-site-a-1").mkdir()
+    code, detail = await refused(site.push(encoded(1)))
+    assert (code, str(place.folder) in detail) == (grpc.StatusCode.UNAVAILABLE, False)
+    assert place.stand.stopping.is_set()
+    assert place.stand.mistake is not None
+    assert str(place.folder) in str(place.stand.mistake)
