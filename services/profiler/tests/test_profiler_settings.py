@@ -34,7 +34,7 @@ def test_durations_are_iso_8601_or_seconds() -> None:
         ("WINDFALL_LINK_BYTES", str(2**40)),
         ("WINDFALL_TARGET_ROUND", "-PT1S"),
         ("WINDFALL_PROBE", "guess"),
-        ("WINDFALL_LISTEN", ""),
+        ("WINDFALL_LISTEN", "nowhere"),
     ],
 )
 def test_a_wrong_setting_is_named(name: str, value: str) -> None:

@@ -97,6 +97,8 @@ def load(kind: type[S], environ: Mapping[str, str]) -> S:
 
 
 def _explain(where: tuple[int | str, ...], message: str) -> str:
-    variable = PREFIX + str(where[0]).upper() if where else "settings"
     said = " ".join(message.removeprefix("Value error, ").split())
-    return f"{variable}: {said[0].lower()}{said[1:]}"
+    if not where:
+        # It concerns several variables at once, and names them.
+        return said
+    return f"{PREFIX}{str(where[0]).upper()}: {said[0].lower()}{said[1:]}"
