@@ -11,7 +11,7 @@ import torch
 from windfall.contracts.subjects import StreamSpec, hub_streams
 from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_server
 from windfall.contracts.v1.training_pb2_grpc import add_TrainingServicer_to_server
-from windfall.federation_coordinator.allocator import give_back_freed_memory
+from windfall.federation_coordinator.allocator import share_one_arena
 from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.evaluation import held_out_loss
 from windfall.federation_coordinator.rounds import Federation
@@ -90,7 +90,7 @@ def streams(settings: CoordinatorSettings) -> Sequence[StreamSpec]:
 
 
 def main() -> NoReturn:
-    give_back_freed_memory()
+    share_one_arena()
     run("federation-coordinator", CoordinatorSettings, lambda settings: settings.federation, streams, attend)
 
 

@@ -74,6 +74,7 @@ class Coordinator:
         self._silent: dict[tuple[str, int], asyncio.TimerHandle] = {}
         self._rearm = asyncio.Event()
         self._fresh_model = asyncio.Event()
+        self._resting = False
         self._bytes_down = 0
         self._pushing: set[tuple[int, str, int]] = set()
         self.state = stand.journal.load(_STATE, Federation) or Federation(name=name, base_digest=first_digest)
@@ -358,6 +359,8 @@ class Coordinator:
         return pb.Directive(stop=pb.Stop(reason="the federation is finished"))
 
     def _watch_silence(self, site: str, attempt: int) -> None:
+        if self._resting:
+            return
         if (timer := self._silent.pop((site, attempt), None)) is not None:
             timer.cancel()
         self._silent[site, attempt] = asyncio.get_running_loop().call_later(
@@ -377,7 +380,8 @@ class Coordinator:
             self._commit(state, decision)
 
     def rest(self) -> None:
-        """Forget the timers of open memberships."""
+        """Forget the timers of open memberships, and set no more: whoever comes next judges who is silent."""
+        self._resting = True
         for timer in self._silent.values():
             timer.cancel()
         self._silent.clear()
