@@ -3,6 +3,10 @@
 ``layout`` says how a model lies in one flat vector, ``codec`` how that vector travels, ``merge`` how contributions
 become one, ``outer`` how the global model moves, ``schedule`` when a round ends.
 
+Where bytes are dear, ``compressor`` is how a gradient becomes few of them and what it owes for the next round,
+``contribution`` writes and reads them as messages of ``wire``, and ``contributors``, ``clip`` and ``rda`` are how such
+contributions become one.
+
 A pseudo-gradient is Δ = base − local, so that an outer optimizer descends along it.
 
 Every result is the same to the last bit whatever the chunking, the number of threads or the width of the processor's

@@ -1,6 +1,6 @@
 """How contributions become one pseudo-gradient."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -34,4 +34,28 @@ def weighted_mean(chunks: Sequence[Tensor], weights: Sequence[int]) -> Tensor:
         # Two kernels on purpose; see the package's docstring on fused operations.
         torch.mul(chunk, weight / total, out=scaled)
         mean.add_(scaled)
+    return mean
+
+
+def streamed_mean(chunks: Iterable[Tensor], weights: Sequence[int]) -> Tensor:
+    """``weighted_mean``, to the same bits, of chunks of which only one need exist at a time: pass a generator that
+    decodes them, and the mean takes three vectors of memory however many contributions there are.
+
+    Raises:
+        ValueError: as ``weighted_mean``.
+    """
+    total = sum(weights)
+    mean = scaled = torch.empty(0)
+    count = 0
+    for count, chunk in enumerate(chunks, 1):
+        if count > len(weights) or weights[count - 1] <= 0:
+            raise ValueError("a mean needs one weight per chunk, a positive number of tokens")
+        if chunk.dtype != torch.float32 or (count > 1 and chunk.shape != mean.shape):
+            raise ValueError(f"chunks are fp32 of one shape, got {chunk.dtype}{list(chunk.shape)}")
+        if count == 1:
+            mean, scaled = torch.mul(chunk, weights[0] / total), torch.empty_like(chunk)
+        else:
+            mean.add_(torch.mul(chunk, weights[count - 1] / total, out=scaled))
+    if not count or count != len(weights):
+        raise ValueError(f"a mean needs one weight per chunk and at least one, got {count} and {len(weights)}")
     return mean

@@ -1,6 +1,5 @@
 """How the global model moves: outer optimizers as pure functions over frozen state."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
@@ -8,6 +7,8 @@ from typing import Final
 
 import torch
 from torch import Tensor
+
+from windfall.lowcomm.setting import parse_named
 
 State = tuple[Tensor, ...]
 
@@ -71,22 +72,7 @@ def parse_outer(text: str) -> Outer:
     Raises:
         ValueError: unknown optimizer or setting, or a value that is no number or out of range.
     """
-    name, _, rest = text.strip().partition(":")
-    factory = OUTERS.get(name)
-    if factory is None:
-        raise ValueError(f"unknown outer optimizer {name!r}; known are {', '.join(sorted(OUTERS))}")
-    known = inspect.signature(factory).parameters
-    settings: dict[str, float] = {}
-    for part in rest.split(",") if rest else ():
-        key, _, value = (piece.strip() for piece in part.partition("="))
-        if key not in known or key in settings:
-            problem = "given twice" if key in settings else f"unknown; known are {', '.join(known)}"
-            raise ValueError(f"outer optimizer {name!r}: setting {key!r} is {problem}")
-        try:
-            settings[key] = float(value)
-        except ValueError:
-            raise ValueError(f"outer optimizer {name!r}: {key} is a number, not {value!r}") from None
-    return factory(**settings)
+    return parse_named("outer optimizer", text, OUTERS)
 
 
 def _check(lr: float, momentum: float = 0.0) -> None:

@@ -211,7 +211,8 @@ class Trainer:
             ) from refused
         log.error("not admitted: %s", refused)
         if self._parcel is not None and await self._arrived(self._parcel):
-            self._delivered(self._parcel)
+            self._become(sessions.pushed(self.session, self._parcel.manifest.key.round))
+        self._parcel = None
         self._become(sessions.refused_entry(self.session, str(refused)))
 
     async def _listen(self, membership: Membership) -> None:
@@ -327,12 +328,16 @@ class Trainer:
             },
         ):
             try:
-                if not (manifest.key.attempt != membership.attempt and await self._arrived(parcel)):
-                    await self._send(parcel, membership.attempt)
+                if manifest.key.attempt != membership.attempt and await self._arrived(parcel):
+                    self._parcel = None
+                    self._become(sessions.arrived(self.session, manifest.key.round))
+                    return
+                await self._send(parcel, membership.attempt)
             except Refused as refused:
                 self._not_taken(parcel, refused)
                 return
-        self._delivered(parcel)
+        self._parcel = None
+        self._become(sessions.pushed(self.session, manifest.key.round))
         self._drain_time = max(self._drain_time, timedelta(seconds=2 * (_now() - began)))
 
     async def _packed(self, engine: Engine, membership: Membership, session: Session) -> Parcel:
@@ -368,10 +373,6 @@ class Trainer:
     async def _arrived(self, parcel: Parcel) -> bool:
         """Whether it counts under the membership that it was last sent under, though the receipt never came."""
         return await self._link.accepted(parcel.manifest.key.round, parcel.manifest.key.attempt)
-
-    def _delivered(self, parcel: Parcel) -> None:
-        self._parcel = None
-        self._become(sessions.pushed(self.session, parcel.manifest.key.round))
 
     def _not_taken(self, parcel: Parcel, refused: Refused) -> None:
         if refused.code is grpc.StatusCode.NOT_FOUND:

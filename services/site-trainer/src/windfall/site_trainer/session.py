@@ -55,10 +55,12 @@ class Session:
     """This round's contribution is accepted, or can no longer count."""
     pushing: int | None = None
     """Round whose contribution is on its way: whether it counts is not known, even when the next round opens first."""
-    again: bool = False
-    """What we brought did not pass: when the coordinator opens this round once more, begin afresh."""
+    spoiled: bool = False
+    """What we brought to this round did not pass."""
+    reopened: bool = False
+    """This round was opened once more since our contribution set out: if that does not pass, begin afresh."""
     over: int = -1
-    """Newest round that is said to be over."""
+    """Newest round that is said to be over; what is said of rounds before ours is forgotten."""
     stopping: str = ""
     """Why the site drains; empty while it does not."""
     closes_at: datetime | None = None
@@ -115,7 +117,7 @@ def joined(session: Session, attempt: int) -> Session:
     session = replace(session, attempt=attempt, heard=None)
     if not session.pushed:
         return session
-    return replace(session, round=None, base_digest="", loaded="", pushed=False, again=False, over=-1)
+    return replace(_afresh(session), round=None, base_digest="", over=-1)
 
 
 def refused_entry(session: Session, reason: str) -> Session:
@@ -136,21 +138,21 @@ def opened(
     if session.heard is not None and number < session.heard:
         return session
     session = replace(session, heard=number)
-    same = number == session.round and base_digest == session.base_digest
-    if same and not session.again:
-        return replace(session, local_steps=local_steps, micro_batch=micro_batch)
+    if number == session.round and base_digest == session.base_digest:
+        session = replace(session, local_steps=local_steps, micro_batch=micro_batch)
+        if session.spoiled or session.pushing == number:
+            # Its end is still to come, whatever was said of the opening before.
+            session = replace(session, reopened=True, over=-1)
+        return _again(session)
     lost = session.work.steps > 0 and session.pushing != session.round
     return replace(
-        session,
+        _afresh(session),
         round=number,
         base_digest=base_digest,
         base_bytes=base_bytes,
         local_steps=local_steps,
         micro_batch=micro_batch,
-        loaded="",
-        work=Work(),
-        pushed=False,
-        again=False,
+        over=session.over if session.over >= number else -1,
         delivered=session.delivered and not lost,
     )
 
@@ -188,13 +190,27 @@ def pushed(session: Session, number: int) -> Session:
     """The contribution is accepted. The coordinator may have opened the next round before its receipt arrived."""
     if number == session.pushing:
         session = replace(session, pushing=None)
-    return replace(session, pushed=True, work=Work()) if number == session.round else session
+    return replace(session, pushed=True, reopened=False, work=Work()) if number == session.round else session
+
+
+def arrived(session: Session, number: int) -> Session:
+    """It turns out that what an earlier membership sent was accepted: this one owes a contribution of its own."""
+    session = pushed(session, number)
+    if number != session.round:
+        return session
+    session = _afresh(session)
+    # A round that was not opened under this membership does not wait for it.
+    return session if session.heard == number else replace(session, round=None, base_digest="")
 
 
 def refused(session: Session, number: int) -> Session:
-    """The contribution was refused for good: its work is lost, and we say so when we leave."""
+    """The contribution was refused for good: its work is lost, and we say so when we leave.
+
+    When the round is opened once more, before or after we hear this, it is trained for afresh.
+    """
+    reopened = session.reopened
     session = replace(pushed(session, number), delivered=False)
-    return replace(session, again=True) if number == session.round else session
+    return _again(replace(session, spoiled=True, reopened=reopened)) if number == session.round else session
 
 
 def closing(session: Session, closes_at: datetime) -> Session:
@@ -216,6 +232,15 @@ def stop(session: Session, reason: str) -> Session:
 def gone(session: Session) -> Session:
     """We have left."""
     return replace(session, left=True)
+
+
+def _afresh(session: Session) -> Session:
+    """Nothing is loaded, trained or pushed."""
+    return replace(session, loaded="", work=Work(), pushed=False, spoiled=False, reopened=False)
+
+
+def _again(session: Session) -> Session:
+    return _afresh(session) if session.spoiled and session.reopened else session
 
 
 def _owes(session: Session) -> bool:
