@@ -7,7 +7,8 @@ import pytest
 from pydantic import Field, ValidationError
 
 from windfall.servicekit.errors import ExitCode, Mistake
-from windfall.servicekit.settings import Settings, SiteSettings, load
+from windfall.servicekit.rpc import Tls
+from windfall.servicekit.settings import Settings, SiteSettings, TlsSettings, load
 
 
 class Watching(SiteSettings):
@@ -112,3 +113,16 @@ def test_a_mistake_is_named(variable: str, text: str, because: str) -> None:
 
 def test_a_hub_service_needs_no_site() -> None:
     assert load(Settings, {"WINDFALL_STATE_DIR": "x"}).state_dir == Path("x")
+
+
+class Served(Settings, TlsSettings):
+    """A service that serves or calls over TLS."""
+
+
+def test_half_given_tls_is_a_mistake_and_never_plaintext(tmp_path: Path) -> None:
+    given = {"WINDFALL_STATE_DIR": str(tmp_path), "WINDFALL_TLS_CERTIFICATE": "a.pem", "WINDFALL_TLS_KEY": "a.key"}
+    with pytest.raises(Mistake, match="WINDFALL_TLS_AUTHORITY"):
+        load(Served, given)
+    whole = load(Served, given | {"WINDFALL_TLS_AUTHORITY": "ca.pem"})
+    assert whole.tls == Tls(Path("a.pem"), Path("a.key"), Path("ca.pem"))
+    assert load(Served, {"WINDFALL_STATE_DIR": str(tmp_path)}).tls is None

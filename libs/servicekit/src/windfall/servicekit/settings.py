@@ -6,7 +6,7 @@ every mistake is reported at once, before anything starts.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +15,7 @@ from windfall.contracts.message import Name
 from windfall.contracts.subjects import HUB
 from windfall.servicekit.clock import parse_clock
 from windfall.servicekit.errors import Mistake
+from windfall.servicekit.rpc import Tls
 
 PREFIX = "WINDFALL_"
 
@@ -77,6 +78,30 @@ class SiteSettings(Settings):
 
     site: Annotated[Name, AfterValidator(_not_the_hub)]
     """Name of the site: its JetStream domain and the last token of its subjects."""
+
+
+class TlsSettings(BaseModel):
+    """One end of mutual TLS: all three files, or none on loopback."""
+
+    tls_certificate: Path | None = None
+    """PEM certificate of this service."""
+    tls_key: Path | None = None
+    """Its private key."""
+    tls_authority: Path | None = None
+    """Certificate of the authority that the other end must be signed by."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        given = [self.tls_certificate, self.tls_key, self.tls_authority]
+        if any(given) and not all(given):
+            raise ValueError("TLS needs WINDFALL_TLS_CERTIFICATE, WINDFALL_TLS_KEY and WINDFALL_TLS_AUTHORITY together")
+        return self
+
+    @property
+    def tls(self) -> Tls | None:
+        if self.tls_certificate is None or self.tls_key is None or self.tls_authority is None:
+            return None
+        return Tls(self.tls_certificate, self.tls_key, self.tls_authority)
 
 
 S = TypeVar("S", bound=Settings)

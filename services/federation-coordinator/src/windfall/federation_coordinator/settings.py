@@ -10,8 +10,7 @@ from windfall.contracts.message import Name
 from windfall.federation_coordinator.rounds import Policy
 from windfall.lowcomm.codec import CODECS
 from windfall.lowcomm.outer import parse_outer
-from windfall.servicekit.rpc import Tls
-from windfall.servicekit.settings import Settings
+from windfall.servicekit.settings import Settings, TlsSettings
 
 
 def _split(text: object) -> object:
@@ -29,7 +28,7 @@ def _codec(text: str) -> str:
     return text
 
 
-class CoordinatorSettings(Settings):
+class CoordinatorSettings(Settings, TlsSettings):
     """One federation."""
 
     federation: Name = "demo"
@@ -37,9 +36,6 @@ class CoordinatorSettings(Settings):
     """Sites whose events the hub sources; only they may join. Comma-separated."""
     listen: str = "127.0.0.1:0"
     """Where ``Training`` is served."""
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    tls_authority: Path | None = None
     insecure: bool = False
     """Serve beyond loopback without TLS. Say so only on a network that you own."""
     task: str = "gpt-neox"
@@ -72,9 +68,3 @@ class CoordinatorSettings(Settings):
     @property
     def policy(self) -> Policy:
         return Policy(self.round_length, self.round_steps, self.straggler_grace, self.micro_batch)
-
-    @property
-    def tls(self) -> Tls | None:
-        if self.tls_certificate is None or self.tls_key is None or self.tls_authority is None:
-            return None
-        return Tls(self.tls_certificate, self.tls_key, self.tls_authority)

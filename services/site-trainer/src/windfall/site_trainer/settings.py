@@ -7,19 +7,15 @@ from uuid import UUID
 from pydantic import Field
 
 from windfall.contracts.message import Name
-from windfall.servicekit.rpc import Tls
-from windfall.servicekit.settings import SiteSettings
+from windfall.servicekit.settings import SiteSettings, TlsSettings
 
 
-class TrainerSettings(SiteSettings):
+class TrainerSettings(SiteSettings, TlsSettings):
     """One trainer under one lease."""
 
     federation: Name = "demo"
     coordinator: str
     """``host:port`` of the federation-coordinator."""
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    tls_authority: Path | None = None
     data_dir: Path
     """The site's own data. Neither it nor its name leaves the site."""
     window_id: UUID
@@ -38,9 +34,3 @@ class TrainerSettings(SiteSettings):
     """Written when training could begin."""
     ready_fd: int | None = None
     """Inherited pipe that is closed at the same moment."""
-
-    @property
-    def tls(self) -> Tls | None:
-        if self.tls_certificate is None or self.tls_key is None or self.tls_authority is None:
-            return None
-        return Tls(self.tls_certificate, self.tls_key, self.tls_authority)
