@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+_CACHED_ELEMENTS = 1 << 16
+
 
 def weighted_mean(chunks: Sequence[Tensor], weights: Sequence[int]) -> Tensor:
     """The mean of contributions, weighted by the tokens that each was trained on: Σ (wᵢ / Σw) · xᵢ.
@@ -39,23 +41,31 @@ def weighted_mean(chunks: Sequence[Tensor], weights: Sequence[int]) -> Tensor:
 
 def streamed_mean(chunks: Iterable[Tensor], weights: Sequence[int]) -> Tensor:
     """``weighted_mean``, to the same bits, of chunks of which only one need exist at a time: pass a generator that
-    decodes them, and the mean takes three vectors of memory however many contributions there are.
+    decodes them, and two vectors of memory are enough however many contributions there are.
 
     Raises:
         ValueError: as ``weighted_mean``.
     """
-    total = sum(weights)
-    mean = scaled = torch.empty(0)
-    count = 0
-    for count, chunk in enumerate(chunks, 1):
+    total, count = sum(weights), 0
+    mean, scaled = torch.empty(0), torch.empty(_CACHED_ELEMENTS)
+    for chunk in chunks:
+        count += 1
         if count > len(weights) or weights[count - 1] <= 0:
             raise ValueError("a mean needs one weight per chunk, a positive number of tokens")
         if chunk.dtype != torch.float32 or (count > 1 and chunk.shape != mean.shape):
             raise ValueError(f"chunks are fp32 of one shape, got {chunk.dtype}{list(chunk.shape)}")
+        weight = weights[count - 1] / total
         if count == 1:
-            mean, scaled = torch.mul(chunk, weights[0] / total), torch.empty_like(chunk)
+            mean = torch.mul(chunk, weight)
         else:
-            mean.add_(torch.mul(chunk, weights[count - 1] / total, out=scaled))
+            _add_scaled(mean, chunk, weight, scaled)
+        del chunk  # or it would still lie there while the next one is decoded
     if not count or count != len(weights):
         raise ValueError(f"a mean needs one weight per chunk and at least one, got {count} and {len(weights)}")
     return mean
+
+
+def _add_scaled(mean: Tensor, chunk: Tensor, weight: float, scaled: Tensor) -> None:
+    """mean ← mean + weight · chunk in short runs, with ``scaled`` for what is between the two kernels."""
+    for into, part in zip(torch.split(mean, len(scaled)), torch.split(chunk, len(scaled)), strict=True):
+        into.add_(torch.mul(part, weight, out=scaled[: len(part)]))

@@ -1,0 +1,49 @@
+"""No site may pull harder than the median site does."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import fsum, sqrt
+from statistics import median
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from windfall.lowcomm.sparse import Contribution, Sparse
+
+_BATCH: Final = 1 << 16
+
+
+def norm(contribution: Contribution) -> float:
+    """The Euclidean norm, to the same bits on every machine: squares in fp64, added up in pairs of halves."""
+    values: npt.NDArray[np.float32] = (
+        contribution.values if isinstance(contribution, Sparse) else contribution.detach().numpy()
+    )
+    sums = []
+    for begin in range(0, len(values), _BATCH):
+        squares = np.zeros(_BATCH)
+        part = values[begin : begin + _BATCH]
+        squares[: len(part)] = part
+        squares *= squares
+        # A library's own sum may add in an order that depends on the width of the processor's vectors.
+        while len(squares) > 1:
+            squares = squares[: len(squares) // 2] + squares[len(squares) // 2 :]
+        sums.append(float(squares[0]))
+    return sqrt(fsum(sums))
+
+
+def clip_to_median(contributions: Sequence[Contribution]) -> list[Contribution]:
+    """Scale down every contribution whose norm is above the median of all norms, as SparseLoCo does (arXiv
+    2508.15706); the others are passed on as they are."""
+    norms = [norm(each) for each in contributions]
+    limit = median(norms) if norms else 0.0
+    return [
+        _scaled(each, limit / size) if size > limit else each for each, size in zip(contributions, norms, strict=True)
+    ]
+
+
+def _scaled(contribution: Contribution, factor: float) -> Contribution:
+    if isinstance(contribution, Tensor):
+        return contribution * factor
+    return replace(contribution, values=contribution.values * np.float32(factor))
