@@ -201,6 +201,12 @@ SCRIPTS: dict[str, tuple[Policy, str, str, Phase]] = {
         "a1 joins 0|0 starts with a|b1 joins 0|a1 counts|a1 drained|b1 silent|merge|0 completed by a: 10",
         Phase.DARK,
     ),
+    "a round that ended with nothing opens and ends again": (
+        BY_TIME,
+        "join a; wait 20; leave a; join a; wait 20; push a",
+        "a1 joins 0|0 starts with a|finish a|a1 drained|a2 joins 0|0 starts with a|finish a|a2 counts|merge",
+        Phase.MERGING,
+    ),
     "a straggler is waited for until the deadline": (
         BY_TIME,
         "join a; join b; wait 20; push a; wait 4",
@@ -323,6 +329,7 @@ def test_script(policy: Policy, script: str, transcript: str, phase: Phase) -> N
     play.perform(script)
     assert "|".join(play.lines) == transcript
     assert play.state.phase is phase
+    check_story(play)
 
 
 def test_a_lease_that_was_overtaken_is_fenced_and_changes_nothing() -> None:

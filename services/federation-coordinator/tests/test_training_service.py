@@ -2,8 +2,10 @@
 
 import asyncio
 import hashlib
+import sqlite3
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -83,13 +85,29 @@ class Disk:
 
     written: int = 0
     moved: asyncio.Event = field(default_factory=asyncio.Event)
+    gate: threading.Event = field(default_factory=threading.Event)
+    """Closed, it holds every piece of work before it begins."""
+    _held: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     async def __call__(self, work: Callable[..., T], /, *arguments: object) -> T:
-        result = await asyncio.to_thread(work, *arguments)
+        result = await asyncio.to_thread(self._through, work, *arguments)
         if getattr(work, "__name__", "") == "write":
             self.written += len(cast(bytes, arguments[0]))
             self.moved.set()
         return result
+
+    def _through(self, work: Callable[..., T], *arguments: object) -> T:
+        if not self.gate.is_set():
+            self._held.set()
+            self.gate.wait(SECONDS)
+        return work(*arguments)
+
+    async def held(self) -> None:
+        """Something waits at the gate."""
+        await asyncio.to_thread(self._held.wait, SECONDS)
 
     async def has(self, nbytes: int) -> None:
         async with asyncio.timeout(SECONDS):
@@ -411,12 +429,43 @@ async def test_cut_at_nine_tenths_only_the_rest_is_sent_again(place: Place) -> N
 
     cut = asyncio.create_task(pushing())
     await place.disk.has(most)
-    # Another stream of the same contribution waits for the first one to end; it is no reason to refuse anything.
-    assert (await refused(site.push(data)))[0] is grpc.StatusCode.UNAVAILABLE
     cut.cancel()
     receipt, sent = await site.resume(data)
     assert (receipt.duplicate, sent) == (False, len(data) - most)
     assert len(await place.said(ContributionAccepted)) == 1
+    assert not await place.said(ContributionRefused)
+
+
+async def test_one_stream_at_a_time_and_none_while_the_disk_still_works_for_the_last(place: Place) -> None:
+    site = await place.join("site-a")
+    data = encoded(1)
+    goes_on = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[pb.PushFrame]:
+        sent = [*frames(site.manifest(data), data)]
+        for frame in sent[:2]:
+            yield frame
+        await goes_on.wait()
+        yield sent[2]
+        await asyncio.Event().wait()
+
+    async def pushing() -> None:
+        await place.stub.Push(slowly())
+
+    first = asyncio.create_task(pushing())
+    await place.disk.has(FRAME)
+    # A second stream that goes on where the first one is would write into the same file.
+    second = site.manifest(data, offset=FRAME)
+    assert (await refused(site.send(second, data)))[0] is grpc.StatusCode.UNAVAILABLE
+    place.disk.gate.clear()
+    goes_on.set()
+    await place.disk.held()
+    first.cancel()
+    # Its client has gone, but what it sent is still on its way to the disk.
+    assert (await refused(site.send(second, data)))[0] is grpc.StatusCode.UNAVAILABLE
+    place.disk.gate.set()
+    receipt, sent = await site.resume(data)
+    assert (receipt.duplicate, sent) == (False, len(data) - 2 * FRAME)
     assert not await place.said(ContributionRefused)
 
 
@@ -831,6 +880,31 @@ async def test_a_disk_that_is_full_while_merging_ends_the_coordinator_and_loses_
     async with standing(place):
         (completed,) = await place.said(RoundCompleted, 1)
         assert completed.model_digest == digest(stepped([(flat(1), 1)]))
+
+
+async def unreadable(place: Place) -> None:
+    """Somebody damages the journal's file behind the coordinator's back."""
+    with closing(sqlite3.connect(place.folder / "journal.sqlite", isolation_level=None)) as database:
+        database.execute("DROP TABLE outbox")
+
+
+async def test_a_journal_that_breaks_under_a_call_ends_the_coordinator(place: Place) -> None:
+    await unreadable(place)
+    code, detail = await refused(place.join("site-a"))
+    assert (code, str(place.folder) in detail) == (grpc.StatusCode.UNAVAILABLE, False)
+    assert not place.coordinator.state.members, "what was not kept was not decided"
+    assert place.stand.mistake is not None
+    assert place.stand.mistake.exit_code is ExitCode.RESOURCE
+
+
+async def test_a_journal_that_breaks_under_a_timer_ends_the_coordinator(kind: str, tmp_path: Path) -> None:
+    async with standing(Place(kind, tmp_path, LONG, silence=timedelta(seconds=0.1))) as place:
+        await place.join("site-a")
+        await unreadable(place)
+        async with asyncio.timeout(SECONDS):
+            await place.stand.stopping.wait()
+        assert place.stand.mistake is not None
+        assert "site-a" in place.coordinator.state.members
 
 
 async def test_a_disk_that_breaks_under_a_push_ends_the_coordinator_and_says_no_path(place: Place) -> None:

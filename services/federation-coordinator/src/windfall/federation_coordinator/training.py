@@ -1,10 +1,11 @@
 """The ``Training`` service: gRPC in, coordinator out. It translates and refuses; it decides nothing."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from uuid import UUID
 
 import grpc
@@ -20,6 +21,7 @@ from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.rpc import CHUNK_BYTES, serving
 
 PROTOCOL = 1
+_KEPT_FRAMES: Final = 6
 HEARTBEAT = timedelta(seconds=1)
 """How often a member says that it lives, in wall time."""
 
@@ -47,6 +49,7 @@ class TrainingService(rpc.TrainingServicer):
 
     def __init__(self, coordinator: Coordinator, sites: tuple[str, ...], heartbeat: timedelta = HEARTBEAT) -> None:
         self._heartbeat = heartbeat
+        self._frames = _Frames()
         self._coordinator = coordinator
         self._sites = frozenset(sites)
 
@@ -100,12 +103,11 @@ class TrainingService(rpc.TrainingServicer):
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the base has {base.nbytes} bytes")
             # The open file stays what it was, even when the next round prunes its name.
             with base.path.open("rb") as file:
-                file.seek(base.data_start + request.offset)
                 for start in range(request.offset, base.nbytes, CHUNK_BYTES):
                     count = min(CHUNK_BYTES, base.nbytes - start)
                     self._coordinator.pulled(count)
                     # Nothing here holds on to the bytes while a slow site takes them.
-                    yield pb.PullFrame(data=file.read(count))
+                    yield self._frames.read(file, request.base_digest, base.data_start, start, count)
 
     async def Progress(self, request: pb.ContributionKey, context: Any) -> pb.PushProgress:  # noqa: N802
         coordinator = self._coordinator
@@ -180,6 +182,23 @@ def _is_name(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+class _Frames:
+    """The last chunks that went down. Sites pull a new base at once and nearly in step: it is read once for them."""
+
+    def __init__(self) -> None:
+        self._last: OrderedDict[tuple[str, int, int], pb.PullFrame] = OrderedDict()
+
+    def read(self, file: BinaryIO, digest: str, data_start: int, start: int, count: int) -> pb.PullFrame:
+        key = (digest, start, count)
+        frame = self._last.get(key)
+        if frame is None:
+            file.seek(data_start + start)
+            frame = self._last[key] = pb.PullFrame(data=file.read(count))
+            if len(self._last) > _KEPT_FRAMES:
+                self._last.popitem(last=False)
+        return frame
 
 
 async def _data(frames: AsyncIterator[pb.PushFrame]) -> AsyncIterator[bytes]:

@@ -20,7 +20,8 @@ PROTOCOL = 1
 
 _PAUSE: Final = timedelta(seconds=1)
 """Wall time before a download that went wrong is tried again."""
-_WORTH_A_THREAD = 64 * 1024
+_STRETCH: Final = 4 * 1024 * 1024
+"""Bytes that are worth the way to a thread."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,7 @@ class CoordinatorLink:
             Refused: the coordinator has moved on from this base.
         """
         buffer = memoryview(bytearray(nbytes))
-        sha = hashlib.sha256()
-        hashed = _hashed(sha, b"")
+        sha = _HashBehind(buffer)
         filled = 0
         while filled < nbytes:
             request = pb.PullRequest(
@@ -101,20 +101,17 @@ class CoordinatorLink:
                 with translated("pull"):
                     async for frame in self._stub.Pull(request, metadata=metadata()):
                         data = frame.data
-                        await hashed
                         if filled + len(data) > nbytes:
                             raise Transient("more bytes than the base has; pulling it again", _PAUSE)
                         buffer[filled : filled + len(data)] = data
-                        # Hashed beside the loop while the next chunk arrives.
-                        hashed = _hashed(sha, data)
                         filled += len(data)
+                        await sha.follow(filled)
             except Transient:
                 if filled == before:
                     raise
             if filled == before:
                 raise Transient(f"the base ends after {before} of {nbytes} bytes", _PAUSE)
-        await hashed
-        if sha.hexdigest() != digest:
+        if await sha.hexdigest(filled) != digest:
             raise Transient("the base does not have its digest; pulling it again", _PAUSE)
         return buffer
 
@@ -149,15 +146,30 @@ class CoordinatorLink:
         await self._channel.close()
 
 
-def _hashed(sha: "hashlib._Hash", data: bytes) -> "asyncio.Future[None]":
-    """Feed a hash: in a thread when that is worth the way there."""
-    loop = asyncio.get_running_loop()
-    if len(data) > _WORTH_A_THREAD:
-        return loop.run_in_executor(None, sha.update, data)
-    sha.update(data)
-    done: asyncio.Future[None] = loop.create_future()
-    done.set_result(None)
-    return done
+class _HashBehind:
+    """The SHA-256 of a buffer that is being filled, some MiB behind whoever fills it, and beside the event loop."""
+
+    def __init__(self, buffer: memoryview) -> None:
+        self._buffer = buffer
+        self._sha = hashlib.sha256()
+        self._hashed = 0
+        self._running: asyncio.Future[None] | None = None
+
+    async def follow(self, filled: int) -> None:
+        """So many bytes are there now. Waits only for a hash that has fallen a whole stretch behind."""
+        if filled - self._hashed < _STRETCH:
+            return
+        if self._running is not None:
+            await self._running
+        piece, self._hashed = self._buffer[self._hashed : filled], filled
+        self._running = asyncio.get_running_loop().run_in_executor(None, self._sha.update, piece)
+
+    async def hexdigest(self, filled: int) -> str:
+        """Of everything up to here."""
+        if self._running is not None:
+            await self._running
+        self._sha.update(self._buffer[self._hashed : filled])
+        return self._sha.hexdigest()
 
 
 async def _frames(manifest: pb.Manifest, data: memoryview) -> AsyncIterator[pb.PushFrame]:
