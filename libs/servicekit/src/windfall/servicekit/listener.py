@@ -121,6 +121,8 @@ class Listener:
             self._rest(self._ack_wait_s)
             self._on_mistake(error)
         except Exception as error:
+            # The root above every handler: whatever it is, it ends the service and keeps the message, and is not lost
+            # in a subscriber that would log it and go on.
             log.exception("the handler of %s broke", letter.subject)
             self._rest(self._ack_wait_s)
             self._on_mistake(broken(letter.subject, error))

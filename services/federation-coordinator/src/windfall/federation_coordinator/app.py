@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 from uuid import UUID
 
 from windfall.contracts.commands import StopFederation
@@ -19,6 +19,7 @@ from windfall.federation_coordinator.rounds import Contribution, Decision, Feder
 from windfall.federation_coordinator.store import Incoming, ModelStore
 from windfall.lowcomm.layout import Layout
 from windfall.servicekit.errors import Mistake, Transient
+from windfall.servicekit.offload import Offload
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import outgoing_trace, span
 
@@ -27,12 +28,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STATE = "federation"
-
-
-class Offload(Protocol):
-    """Runs blocking work beside the event loop: ``asyncio.to_thread``, or in place on virtual time."""
-
-    def __call__(self, work: Callable[..., T], /, *arguments: object) -> Awaitable[T]: ...
 
 
 @dataclass(frozen=True)

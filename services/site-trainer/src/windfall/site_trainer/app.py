@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 import grpc
@@ -31,6 +31,7 @@ from windfall.contracts.v1 import training_pb2 as pb
 from windfall.lowcomm.codec import CODECS
 from windfall.servicekit.bus import back_off
 from windfall.servicekit.errors import ExitCode, Mistake, Transient
+from windfall.servicekit.offload import Offload
 from windfall.servicekit.rpc import Refused
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import span
@@ -50,12 +51,6 @@ _PATIENCE: Final = timedelta(seconds=5)
 _VAIN_STEPS: Final = 100
 """Steps in a row without a finite loss after which a model has diverged."""
 _LAST: Final = "last-membership"
-
-
-class Offload(Protocol):
-    """Runs blocking work beside the event loop: ``asyncio.to_thread``, or in place on virtual time."""
-
-    def __call__(self, work: Callable[..., T], /, *arguments: object) -> Awaitable[T]: ...
 
 
 class LastMembership(BaseModel):

@@ -342,6 +342,8 @@ class MemoryBus:
             self._on_mistake(error)
             return back_off(delivery)
         except Exception as error:
+            # The root above every handler: whatever it is, it ends the service and keeps the message, and is not lost
+            # in a subscriber that would log it and go on.
             log.exception("the handler of %s broke", letter.subject)
             self._on_mistake(broken(letter.subject, error))
             return back_off(delivery)
