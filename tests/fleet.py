@@ -1,7 +1,7 @@
 """A whole fleet in one process: a hub, its sites, and all five services.
 
 The composition roots differ from the real ones in the adapters alone; decisions, handlers, journals and the gRPC
-servicers are the product's own. On :class:`tests.wiring.MemoryWiring` and a virtual loop a day passes in a second and
+servicers are the product's own. On :class:`tests.wiring.MemoryWiring` and a virtual loop a day passes in seconds and
 the same seed gives the same events, bit for bit; on :class:`tests.wiring.RealWiring` the same fleet speaks over real
 NATS servers and real gRPC.
 """
