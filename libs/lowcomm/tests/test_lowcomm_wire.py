@@ -80,7 +80,7 @@ def test_the_header_byte_by_byte() -> None:
         (16, b"\xff" * 8, "at most 2147483648 elements"),
         (16, struct.pack("<Q", 10_001), "at most 10000 elements"),
         (40, b"\xff" * 4, "announces 4294967295 bytes"),
-        (40, b"\0" * 4, "announces 0 bytes"),
+        (40, b"\0" * 4, "damaged"),
         (44, b"\0" * 4, "damaged"),
         (32, b"\xff", "damaged"),
         (60, b"\xff", "damaged"),

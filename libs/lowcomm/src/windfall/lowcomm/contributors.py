@@ -7,7 +7,7 @@ import numpy as np
 from windfall.lowcomm.sparse import Sparse
 
 
-def contributor_mean(contributions: Sequence[Sparse], weights: Sequence[int]) -> Sparse:
+def contributor_mean(contributions: Sequence[Sparse], weights: Sequence[float]) -> Sparse:
     """Σ wᵢ·xᵢ / Σ wᵢ over the contributions that have the coordinate; where none has it, nothing is said.
 
     Dividing by all sites instead, as arXiv 2508.15706 writes but its code does not do, shrinks a coordinate that few

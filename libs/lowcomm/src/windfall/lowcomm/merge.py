@@ -8,7 +8,7 @@ from torch import Tensor
 _CACHED_ELEMENTS = 1 << 16
 
 
-def weighted_mean(chunks: Sequence[Tensor], weights: Sequence[int]) -> Tensor:
+def weighted_mean(chunks: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The mean of contributions, weighted by the tokens that each was trained on: Σ (wᵢ / Σw) · xᵢ.
 
     It adds up in the order given, in fp32, so the caller sorts (by site and attempt) and gets the same bits whatever
@@ -39,7 +39,7 @@ def weighted_mean(chunks: Sequence[Tensor], weights: Sequence[int]) -> Tensor:
     return mean
 
 
-def streamed_mean(chunks: Iterable[Tensor], weights: Sequence[int]) -> Tensor:
+def streamed_mean(chunks: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
     """``weighted_mean``, to the same bits, of chunks of which only one need exist at a time: pass a generator that
     decodes them, and two vectors of memory are enough however many contributions there are.
 

@@ -24,6 +24,7 @@ class Outer:
 
     name: str
     slots: int
+    lr: float
     apply: Callable[[State, Tensor, Tensor], tuple[State, Tensor]]
 
     def init(self, elements: int) -> State:
@@ -42,7 +43,7 @@ def average(lr: float = 1.0) -> Outer:
     def apply(state: State, base: Tensor, gradient: Tensor) -> tuple[State, Tensor]:
         return state, base - gradient * lr
 
-    return Outer("average", 0, apply)
+    return Outer("average", 0, lr, apply)
 
 
 def nesterov(lr: float = 0.7, momentum: float = 0.9) -> Outer:
@@ -59,7 +60,7 @@ def nesterov(lr: float = 0.7, momentum: float = 0.9) -> Outer:
         ahead = (moment * momentum).add_(gradient)
         return (moment,), base - ahead.mul_(lr)
 
-    return Outer("nesterov", 1, apply)
+    return Outer("nesterov", 1, lr, apply)
 
 
 OUTERS: Final[dict[str, Callable[..., Outer]]] = {"average": average, "nesterov": nesterov}

@@ -107,7 +107,29 @@ def parse(message: Buffer, *, max_elements: int = MAX_ELEMENTS) -> tuple[Header,
         ValueError: not such a message, damaged, cut short, followed by more, of an unknown version or codec, or of
             more elements than ``max_elements``.
     """
-    view = memoryview(message).cast("B").toreadonly()
+    header, payload, rest = split(message, max_elements=max_elements)
+    if rest.nbytes:
+        raise ValueError(
+            f"the message announces {payload.nbytes} bytes of payload and has {payload.nbytes + rest.nbytes}"
+        )
+    return header, payload
+
+
+def split(
+    messages: Buffer, *, max_elements: int = MAX_ELEMENTS, whole: bool = False
+) -> tuple[Header, memoryview, memoryview]:
+    """Read the first of several messages that lie end to end, without trusting it.
+
+    Args:
+        whole: the bytes have been held against a cryptographic digest already, so their CRC is not looked at.
+
+    Returns:
+        Its header, a read-only view of its payload, and one of what follows it (nothing is copied).
+
+    Raises:
+        ValueError: as ``parse``, but that more may follow.
+    """
+    view = memoryview(messages).cast("B").toreadonly()
     if view.nbytes < HEADER_BYTES:
         raise ValueError(f"a message has at least {HEADER_BYTES} bytes, not {view.nbytes}")
     fixed = view[: _FIXED.size]
@@ -120,10 +142,10 @@ def parse(message: Buffer, *, max_elements: int = MAX_ELEMENTS) -> tuple[Header,
         raise ValueError(f"codec {number} with flags {flags:#06x} is unknown")
     if elements > max_elements:
         raise ValueError(f"a fragment has at most {max_elements} elements, not {elements}")
-    payload = view[HEADER_BYTES:]
+    payload = view[HEADER_BYTES : HEADER_BYTES + size]
     if size != payload.nbytes or size > MAX_PAYLOAD_BYTES:
         raise ValueError(f"the message announces {size} bytes of payload and has {payload.nbytes}")
     (expected,) = _CRC.unpack(view[_FIXED.size : HEADER_BYTES])
-    if (found := zlib.crc32(payload, zlib.crc32(fixed))) != expected:
+    if not whole and (found := zlib.crc32(payload, zlib.crc32(fixed))) != expected:
         raise ValueError(f"the message is damaged: CRC-32 {found:08x}, not {expected:08x}")
-    return Header(_NAMES[number], fragment, elements, base, tokens, steps), payload
+    return Header(_NAMES[number], fragment, elements, base, tokens, steps), payload, view[HEADER_BYTES + size :]
