@@ -18,6 +18,7 @@ from typing import TypeVar
 from uuid import UUID
 
 import torch
+from torch import Tensor
 
 from tests.wiring import Wiring
 from windfall.contracts.envelope import TRACEPARENT, Unreadable, unseal
@@ -30,7 +31,8 @@ from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.rounds import Federation, Policy
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
-from windfall.lowcomm.outer import parse_outer
+from windfall.lowcomm.layout import Layout, TensorSpec, digest
+from windfall.lowcomm.rule import Rule
 from windfall.profiler import app as profiler
 from windfall.profiler.fixed import FixedProbe
 from windfall.profiler.probe import Probes
@@ -46,12 +48,24 @@ from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import span
 from windfall.site_trainer.app import Terms, Trainer
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership
-from windfall.site_trainer.toy import ToyEngine, toy_layout
+from windfall.site_trainer.toy import ToyEngine
 
 T = TypeVar("T")
 
-ELEMENTS = 64
+LAYOUT = Layout((TensorSpec("point", (1000,)), TensorSpec("seen", (24,), exact=True)))
 FEDERATION = "story"
+
+
+class Watched(ToyEngine):
+    """Tells the digest of every base that it is given to train from."""
+
+    def __init__(self, seed: int, loaded: Callable[[str], None]) -> None:
+        super().__init__(LAYOUT.elements, seed)
+        self._say_loaded = loaded
+
+    def load(self, base: Tensor, tokens: int = 0, sites: int = 1) -> None:
+        super().load(base, tokens, sites)
+        self._say_loaded(digest(base))
 
 
 @dataclass
@@ -85,10 +99,13 @@ class Fleet:
     straggler_grace: timedelta = timedelta(minutes=5)
     step: timedelta = timedelta(seconds=60)
     heartbeat: timedelta = timedelta(seconds=30)
+    rule: Rule = field(default_factory=lambda: Rule.parse("topk-ef"))
     services: dict[tuple[str, str], Running] = field(default_factory=dict)
     trainers: dict[str, Trainer] = field(default_factory=dict)
     backends: dict[str, MemoryBackend] = field(default_factory=dict)
     coordinator: Coordinator | None = None
+    bases: dict[str, list[str]] = field(default_factory=dict)
+    """Digests of what each site's engines were given to train from, oldest first."""
     _journals: dict[tuple[str, str], Journal] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -128,15 +145,14 @@ class Fleet:
 
     async def start_coordinator(self) -> None:
         stand = self._stand("federation-coordinator", FEDERATION, HUB, hub_streams(self.sites))
-        layout = toy_layout(ELEMENTS)
-        store = ModelStore(self.folder / "models", layout, parse_outer("nesterov:lr=0.7,momentum=0.6"), "fp32")
+        store = ModelStore(self.folder / "models", LAYOUT, self.rule)
         journaled = stand.journal.load("federation", Federation)
-        first = journaled.base_digest if journaled else store.initialise(torch.zeros(ELEMENTS))
+        first = journaled.base_digest if journaled else store.initialise(torch.zeros(LAYOUT.elements))
         policy = Policy(self.round_length, None, self.straggler_grace, None)
         coordinator = Coordinator(
             stand,
             FEDERATION,
-            Model("toy", "{}", layout, "fp32"),
+            Model("toy", "{}", LAYOUT),
             policy,
             store,
             first,
@@ -188,6 +204,8 @@ class Fleet:
     async def _train(self, site: str, life: Life) -> int:
         """A node of the memory backend: one trainer."""
         stand = self._stand("site-trainer", site, site, site_streams(site))
+        folder = self.folder / site
+        folder.mkdir(exist_ok=True)
         terms = Terms(
             site=site,
             federation=FEDERATION,
@@ -196,7 +214,7 @@ class Fleet:
             micro_batch=8,
             drain_time=self.clock.wall(timedelta(minutes=2)),
             checkpoint_every=self.clock.wall(timedelta(minutes=10)),
-            checkpoint=self.folder / f"checkpoint-{site}",
+            checkpoint=folder / "checkpoint",
         )
         link = CoordinatorLink(self.wiring.channel(site), FEDERATION, site)
         trainer = self.trainers[site] = Trainer(stand, terms, link, partial(self._engine, site), self._in_place)
@@ -216,8 +234,10 @@ class Fleet:
             await link.close()
             del self.trainers[site]
 
-    def _engine(self, site: str, membership: Membership) -> ToyEngine:
-        return ToyEngine(ELEMENTS, seed=self.seed * 1000 + self.sites.index(site))
+    def _engine(self, site: str, membership: Membership) -> Watched:
+        assert membership.layout == LAYOUT
+        bases = self.bases.setdefault(site, [])
+        return Watched(self.seed * 1000 + self.sites.index(site), bases.append)
 
     # --- parts --------------------------------------------------------------------------------------------------------
 

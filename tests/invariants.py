@@ -1,7 +1,7 @@
 """What must hold of every run, whatever happened to it: read off the hub's events alone."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from windfall.contracts.events import (
@@ -52,6 +52,22 @@ def check_members(events: Sequence[Message]) -> None:
     left = Counter((event.site, event.attempt) for event in events if isinstance(event, SiteLeft))
     assert max([*joined.values(), *left.values()], default=1) == 1
     assert set(left) <= set(joined)
+
+
+def check_replicas(events: Sequence[Message], bases: Mapping[str, Sequence[str]]) -> None:
+    """Whatever a site's engine trained from was the coordinator's base, to the bit, though most were never downloaded.
+
+    Args:
+        bases: digests of what each site's engines were given, oldest first, computed from the vectors themselves.
+    """
+    rounds = [event for event in events if isinstance(event, RoundCompleted)]
+    number = {one.base_digest: one.round for one in rounds} | {one.model_digest: one.round + 1 for one in rounds[-1:]}
+    for site, digests in bases.items():
+        assert not (strange := set(digests) - set(number)), f"{site} trained from {strange}, which nobody committed"
+        # A base may be loaded anew, after a refusal or under a new membership, but never one from before.
+        assert all(number[a] <= number[b] for a, b in pairwise(digests)), f"{site} went back to an earlier base"
+        for one in rounds:
+            assert site not in one.contributors or one.base_digest in digests, f"{site} in round {one.round}"
 
 
 def undelivered(events: Sequence[Message]) -> list[SiteDrained]:

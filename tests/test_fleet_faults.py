@@ -17,6 +17,7 @@ from windfall.contracts.events import RoundCompleted, SiteDrained, WindowClosed,
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import DEAD_STREAM, HUB
 from windfall.energy.shipped import synthetic_trace
+from windfall.lowcomm.rule import Rule
 from windfall.servicekit.clock import LoopClock
 from windfall.servicekit.testing.virtual import run_virtual
 
@@ -78,7 +79,9 @@ FAULTS: list[Fault] = [
 ]
 
 
-def day(folder: Path, seed: int, faults: list[Fault], count: int) -> tuple[list[Message], MemoryWiring]:
+def day(
+    folder: Path, seed: int, faults: list[Fault], count: int, codec: str = "topk-ef"
+) -> tuple[list[Message], MemoryWiring]:
     """24 hours, with ``count`` faults at random instants, one at a time."""
     trace = folder / "trace.csv"
     trace.write_text("\n".join(synthetic_trace()) + "\n")
@@ -86,13 +89,24 @@ def day(folder: Path, seed: int, faults: list[Fault], count: int) -> tuple[list[
     dice = random.Random(seed)
 
     async def live() -> list[Message]:
-        fleet = Fleet(folder, trace, SITES, LoopClock(MIDNIGHT), wiring, seed=seed, straggler_grace=timedelta(hours=1))
+        fleet = Fleet(
+            folder,
+            trace,
+            SITES,
+            LoopClock(MIDNIGHT),
+            wiring,
+            seed=seed,
+            straggler_grace=timedelta(hours=1),
+            rule=Rule.parse(codec),
+        )
         async with standing(fleet):
             for instant in sorted(dice.uniform(0.5, 23.0) for _ in range(count)):
                 await fleet.clock.sleep_until(MIDNIGHT + timedelta(hours=instant))
                 await dice.choice(faults)(fleet, wiring, dice.choice(SITES))
             await fleet.clock.sleep_until(MIDNIGHT + timedelta(hours=25))
-            return await fleet.events()
+            events = await fleet.events()
+            invariants.check_replicas(list({event.id: event for event in events}.values()), fleet.bases)
+            return events
 
     return run_virtual(live()), wiring
 
@@ -104,9 +118,12 @@ def test_a_day_with_one_kind_of_fault(fault: Fault, tmp_path: Path) -> None:
     assert sum(isinstance(event, RoundCompleted) for event in events) > 30
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_a_day_with_faults_of_every_kind(seed: int, tmp_path: Path) -> None:
-    events, _ = day(tmp_path, seed=seed, faults=FAULTS, count=15)
+CODECS = ("topk-ef", "int4-block", "q2-ef", "dct-momentum", "bf16", "fp32")
+
+
+@pytest.mark.parametrize(("seed", "codec"), list(enumerate(CODECS)), ids=CODECS)
+def test_a_day_with_faults_of_every_kind(seed: int, codec: str, tmp_path: Path) -> None:
+    events, _ = day(tmp_path, seed=seed, faults=FAULTS, count=15, codec=codec)
     invariants.check(events)
 
 

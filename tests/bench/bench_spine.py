@@ -61,21 +61,27 @@ def closing(folder: Path) -> list[Figure]:
 
 
 def overhead(folder: Path) -> list[Figure]:
-    """A round without training, beside the same bytes over bare gRPC streams."""
+    """A round without training, beside the bytes of an fp32 model over bare gRPC streams."""
     folder.mkdir()
     seen = {}
-    for codec in ("bf16", "fp32"):
+    for codec in ("topk-ef", "int4-block", "bf16", "fp32"):
         (folder / codec).mkdir()
         seen[codec] = asyncio.run(rounds.run(folder / codec, "10m", sites=3, rounds=10, codec=codec))
     bare = asyncio.run(plain_grpc.run(seen["fp32"].model_bytes, sites=3, times=5))
+    sparse = seen.pop("topk-ef")
     return [
         Figure(
             "round overhead 10M s",
-            seen["bf16"].median_s,
+            sparse.median_s,
             "s",
             "under 0.5",
-            {"contributions in fp32": seen["fp32"].median_s, "bare gRPC, fp32 both ways": bare},
-            "3 sites, fp32 model of 10 M parameters, bf16 contributions (the default), one machine",
+            {
+                **{codec: one.median_s for codec, one in seen.items()},
+                "bare gRPC, fp32 both ways": bare,
+                "KiB up a site": sparse.bytes_up / 1024,
+                "KiB down a site": sparse.bytes_down / 1024,
+            },
+            "3 sites, model of 10 M parameters, topk-ef (the default), without encoding, one machine",
         )
     ]
 

@@ -118,7 +118,15 @@ SAID = (
         recommendation=Recommendation(micro_batch=8, local_steps=40, because="8 samples take 0.05 s"),
     ),
     said(SiteJoined, federation=FEDERATION, window_id=WINDOW, lease_token=7, attempt=2, round=3),
-    said(RoundStarted, round=3, base_digest=BASE, members=("site-a", "site-b"), ends_at=AT + timedelta(minutes=10)),
+    said(
+        RoundStarted,
+        round=3,
+        base_digest=BASE,
+        members=("site-a", "site-b"),
+        ends_at=AT + timedelta(minutes=10),
+        local_steps={"site-a": 30, "site-b": 15},
+        because="topk-ef every 15 steps",
+    ),
     said(TrainingStarted, federation=FEDERATION, window_id=WINDOW, lease_token=7, round=3),
     said(
         ContributionAccepted,
@@ -130,6 +138,7 @@ SAID = (
         loss_nats=2.31,
         bytes_up=40_123_456,
         partial=False,
+        skipped=1,
     ),
     said(
         ContributionRefused, federation=FEDERATION, round=3, attempt=2, reason="not-finite", detail="3 values are NaN"
@@ -147,7 +156,7 @@ SAID = (
         bytes_up=40_123_456,
         bytes_down=40_000_000,
     ),
-    said(RoundEvaluated, round=3, model_digest=MODEL, loss_nats=2.25),
+    said(RoundEvaluated, round=3, model_digest=MODEL, loss_nats=2.25, metric="nats per byte", value=2.25),
     said(WindowClosing, window_id=WINDOW, closes_at=AT + timedelta(minutes=10)),
     said(WindowClosed, window_id=WINDOW, reason="dirty", crossed_at=AT - timedelta(minutes=10)),
     said(SiteDrained, federation=FEDERATION, window_id=WINDOW, lease_token=7, delivered=True),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from windfall.tasks.gpt_neox import PRESETS, GptNeoxTask, Rotary, gpt_neox
+from windfall.tasks.gpt_neox import PRESETS, GptNeox, GptNeoxTask, Rotary, gpt_neox
 from windfall.tasks.task import Batch, DataError
 
 SMALLEST = {"width": 16, "layers": 2, "heads": 2, "context": 8, "rotary_pct": 0.5}
@@ -72,6 +72,68 @@ def test_presets_have_the_size_they_promise(preset: str, parameters: int) -> Non
     assert sum(tensor.numel() for tensor in model.state_dict().values()) == parameters
 
 
+@pytest.mark.parametrize(
+    ("preset", "parameters", "edges"),
+    [
+        ("160m", 162_322_944, 77_266_944),
+        ("410m", 405_334_016, 103_022_592),
+        ("1.4b", 1_414_647_808, 206_045_184),
+        ("20b", 20_554_567_680, 619_708_416),
+    ],
+)
+def test_large_presets_are_the_published_models(preset: str, parameters: int, edges: int) -> None:
+    """Counted as the papers count: all, and embedding and head. On the device ``meta`` a pass has shapes only."""
+    task = gpt_neox({"preset": preset})
+    model = GptNeox(task.settings, device="meta")
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    assert model.embedding.weight.numel() + model.head.weight.numel() == edges
+    tokens = torch.zeros(1, task.settings.context, dtype=torch.int64, device="meta")
+    task.loss(model, Batch(tokens, tokens, tokens.numel())).backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.slow
+def test_the_160m_preset_takes_a_step() -> None:
+    task = gpt_neox({"preset": "160m"})
+    model = task.model(seed=0)
+    optimizer = task.optimizer(model)
+    tokens = torch.randint(50304, (1, 9), generator=torch.Generator().manual_seed(1))
+    batch = Batch(tokens[:, :-1], tokens[:, 1:], tokens=8)
+    losses = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss = task.loss(model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(log(50304), abs=1)
+    assert losses[1] < losses[0]
+
+
+def test_tied_weights_are_one_parameter(verse: Path) -> None:
+    task = gpt_neox({**SMALLEST, "tied": True})
+    model = task.model(seed=0)
+    untied = gpt_neox(SMALLEST).model(seed=0)
+    assert isinstance(model, GptNeox) and model.head.weight is model.embedding.weight
+    assert _count(untied) - _count(model) == 256 * 16
+    assert model.embedding.weight.std().item() == pytest.approx(sqrt(2 / (5 * 16)), rel=0.05)
+    before = task.evaluate(model, verse).value
+    _train(task, model, verse, steps=20)
+    assert task.evaluate(model, verse).value < before
+    assert model.head.weight is model.embedding.weight
+
+
+def test_more_tokens_than_bytes_leave_the_metric_as_it_was(verse: Path) -> None:
+    task = gpt_neox({**SMALLEST, "vocabulary": 300})
+    evaluation = task.evaluate(task.model(seed=0), verse)
+    assert (evaluation.metric, evaluation.value) == ("nats per byte", evaluation.loss)
+
+
+def test_the_rate_is_the_settings(verse: Path) -> None:
+    task = gpt_neox({**SMALLEST, "rate": "cosine:total=100"})
+    assert [task.rate(tokens) for tokens in (0, 50, 100, 200)] == pytest.approx([1, 0.5, 0, 0])
+
+
 def test_the_seed_alone_decides_the_model() -> None:
     task = gpt_neox(SMALLEST)
     torch.manual_seed(1)
@@ -96,15 +158,17 @@ def test_initialisation_is_small_and_wang() -> None:
 
 def test_an_untrained_model_knows_nothing(verse: Path) -> None:
     task = gpt_neox(SMALLEST)
-    assert task.evaluate(task.model(seed=0), verse) == pytest.approx(log(256), abs=0.3)
+    evaluation = task.evaluate(task.model(seed=0), verse)
+    assert evaluation.loss == evaluation.value == pytest.approx(log(256), abs=0.3)
+    assert (evaluation.metric, evaluation.samples) == ("nats per byte", 128)
 
 
 def test_training_lowers_the_loss(verse: Path) -> None:
     task = gpt_neox({"preset": "tiny"})
     model = task.model(seed=0)
-    untrained = task.evaluate(model, verse)
+    untrained = task.evaluate(model, verse).value
     _train(task, model, verse, steps=60)
-    assert task.evaluate(model, verse) < untrained / 4
+    assert task.evaluate(model, verse).value < untrained / 4
 
 
 def test_evaluation_is_bounded_deterministic_and_leaves_the_model_alone(verse: Path) -> None:
@@ -124,7 +188,7 @@ def test_evaluation_weighs_every_window_the_same(verse: Path) -> None:
     cut = torch.stack([text[at : at + 9] for at in begins])
     model = task.model(seed=0)
     expected = task.loss(model, Batch(cut[:, :-1], cut[:, 1:], tokens=33 * 8)).item()
-    assert task.evaluate(model, verse) == pytest.approx(expected, rel=1e-5)
+    assert task.evaluate(model, verse).loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_evaluation_needs_text(tmp_path: Path) -> None:
@@ -145,7 +209,7 @@ def test_only_matrices_decay() -> None:
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"preset": "huge"}, "unknown preset 'huge'; known are tiny, small, 10m"),
+        ({"preset": "huge"}, "unknown preset 'huge'; known are tiny, small, 10m, 160m"),
         ({"depth": 3}, "depth: unknown setting; known are preset, width, layers"),
         ({"layers": 0}, "layers: Input should be greater than or equal to 1"),
         ({"layers": "2"}, "layers: Input should be a valid integer"),
@@ -153,6 +217,11 @@ def test_only_matrices_decay() -> None:
         ({"heads": 16}, "rotary_pct 0.25 rotates 1 dimensions; an even number is due"),
         ({"learning_rate": float("nan")}, "learning_rate: Input should be"),
         ({"layers": 0, "width": 1}, "width: .*; layers: "),
+        ({"rate": "linear"}, "rate: unknown rate 'linear'; known are constant, cosine, wsd"),
+        ({"optimizer": "sgd"}, "optimizer: Input should be 'adamw' or 'muon'"),
+        ({"tokenizer": "tokenizer.json"}, "tokenizer and tokenizer_sha256 come together"),
+        ({"tokenizer_sha256": "12"}, "tokenizer_sha256: String should match pattern"),
+        ({"vocabulary": 255}, "vocabulary: Input should be greater than or equal to 256"),
     ],
     ids=json.dumps,
 )
@@ -167,9 +236,13 @@ def test_settings_differ_from_a_preset_one_by_one() -> None:
     assert (settings.width, settings.context) == (128, 128)
 
 
+def _count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def _train(task: GptNeoxTask, model: torch.nn.Module, folder: Path, steps: int) -> None:
     optimizer, loader = task.optimizer(model), task.loader(folder, seed=1)
     for _ in range(steps):
         optimizer.zero_grad()
-        task.loss(model, loader.batch(8)).backward()  # type: ignore[no-untyped-call]
+        task.loss(model, loader.batch(8, model)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -12,14 +12,14 @@ OWN_TASK = """
     from dataclasses import dataclass
 
     import torch
-    from windfall.tasks.task import Batch
+    from windfall.tasks.task import Batch, Evaluation
 
 
     class Numbers:
         def __init__(self, seed, cursor):
             self.seed, self.cursor = seed, cursor
 
-        def batch(self, size):
+        def batch(self, size, model):
             x = (self.seed + torch.arange(self.cursor, self.cursor + size)[:, None]) % 10 / 10
             self.cursor += size
             return Batch(x, 3 * x, size)
@@ -29,6 +29,7 @@ OWN_TASK = """
     class Line:
         slope_lr: float
         name: str = "line"
+        gradient_norm: float = 1.0
 
         def model(self, seed):
             model = torch.nn.Linear(1, 1, device="meta").to_empty(device="cpu")
@@ -46,9 +47,13 @@ OWN_TASK = """
         def optimizer(self, model):
             return torch.optim.SGD(model.parameters(), lr=self.slope_lr)
 
+        def rate(self, tokens):
+            return 1.0
+
         def evaluate(self, model, folder):
             with torch.no_grad():
-                return self.loss(model, Numbers(0, 0).batch(10)).item()
+                loss = self.loss(model, Numbers(0, 0).batch(10, model)).item()
+            return Evaluation(loss, "squared error", loss, 10)
 
 
     def line(settings):
@@ -81,20 +86,20 @@ def test_a_users_own_task_is_found_and_trains(own_package: Path) -> None:
     task = load_task("line", '{"slope_lr": 0.1}')
     model = task.model(seed=1)
     optimizer, loader = task.optimizer(model), task.loader(own_package, seed=1)
-    before = task.evaluate(model, own_package)
+    before = task.evaluate(model, own_package).loss
     for _ in range(50):
         optimizer.zero_grad()
-        task.loss(model, loader.batch(8)).backward()  # type: ignore[no-untyped-call]
+        task.loss(model, loader.batch(8, model)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert task.name == "line"
     assert loader.cursor == 400
-    assert task.evaluate(model, own_package) < before
+    assert task.evaluate(model, own_package).loss < before
 
 
 @pytest.mark.parametrize(
     ("name", "settings", "complaint"),
     [
-        ("resnet", "{}", "unknown task 'resnet'; known are absent, broken, gpt-neox, line"),
+        ("lstm", "{}", "unknown task 'lstm'; known are absent, broken, .*gpt-neox, line"),
         ("gpt-neox", "{", "task 'gpt-neox': settings are not JSON: "),
         ("gpt-neox", "[1]", r"settings are a JSON object, not '\[1\]'"),
         ("gpt-neox", '{"preset": "huge"}', "task 'gpt-neox': unknown preset 'huge'"),

@@ -18,31 +18,47 @@ from windfall.federation_coordinator.rounds import Contribution
 from windfall.federation_coordinator.store import ModelStore
 from windfall.lowcomm.layout import Layout, TensorSpec
 from windfall.lowcomm.outer import Outer, State, nesterov
+from windfall.lowcomm.rule import Rule
 
 MIB = 1024 * 1024
 
 
-def contribution(number: int) -> Contribution:
+def layout_of(elements: int) -> Layout:
+    return Layout((TensorSpec("weights", (elements,)), TensorSpec("seen", (5,), "int64", exact=True)))
+
+
+def contribution(number: int, codec: str = "fp32", nbytes: int = 1) -> Contribution:
     return Contribution(
         site=f"site-{number}",
         attempt=1,
         tokens=number + 1,
         steps=1,
         loss_nats=1.0,
-        bytes_up=1,
+        bytes_up=nbytes,
         partial=False,
         sha256="0" * 64,
-        codec="fp32",
+        codec=codec,
     )
 
 
-def lay_down(folder: Path, elements: int, sites: int) -> tuple[ModelStore, list[Contribution]]:
-    store = ModelStore(folder, Layout((TensorSpec("weights", (elements,)),)), nesterov(), "fp32")
-    store.initialise(torch.arange(elements, dtype=torch.float32) / elements)
-    contributions = [contribution(number) for number in range(sites)]
-    for number, one in enumerate(contributions):
-        flat = torch.full((elements,), number / 8)
-        store.contribution_path(0, *one.order).write_bytes(flat.numpy().tobytes())
+def lay_down(folder: Path, elements: int, sites: int, rule: Rule) -> tuple[ModelStore, list[Contribution]]:
+    layout = layout_of(elements)
+    store = ModelStore(folder, layout, rule)
+    store.initialise(torch.arange(layout.elements, dtype=torch.float32) / elements)
+    contributions: list[Contribution] = []
+    for number in range(sites):
+        if elements > MIB and contributions:
+            # For room it does not matter what they say: one file stands under every name.
+            contributions.append(contribution(number, rule.codec.name, contributions[0].bytes_up))
+            first = store.contribution_path(0, *contributions[0].order)
+            os.link(first, store.contribution_path(0, f"site-{number}", 1))
+            continue
+        # Cheap to make, and no two elements of a chunk are alike.
+        gradient = torch.arange(layout.elements, dtype=torch.float32).remainder_(997 + number).div_(1000)
+        state = rule.codec.init(layout.split.trained)
+        _, data = rule.encode(state, gradient, layout.split, base=0, tokens=number + 1, steps=1)
+        contributions.append(contribution(number, rule.codec.name, len(data)))
+        store.contribution_path(0, *contributions[-1].order).write_bytes(data)
     return store, contributions
 
 
@@ -79,13 +95,13 @@ def die_at_file(event_number: int) -> None:
     sys.addaudithook(watch)
 
 
-def killed(folder: Path) -> dict[str, object]:
+def killed(folder: Path, codec: str) -> dict[str, object]:
     elements = 300_000  # three chunks
-    store, contributions = lay_down(folder, elements, 3)
-    layout = Layout((TensorSpec("weights", (elements,)),))
+    rule = Rule.parse(codec, "nesterov" if codec == "fp32" else "")
+    store, contributions = lay_down(folder, elements, 3, rule)
 
     def merge_and_die_in_chunk(step: int) -> None:
-        ModelStore(folder, layout, die_at(step), "fp32").merge(0, contributions)
+        ModelStore(folder, layout_of(elements), replace(rule, outer=die_at(step))).merge(0, contributions)
 
     def merge_and_die_at_file(number: int) -> None:
         die_at_file(number)
@@ -93,7 +109,7 @@ def killed(folder: Path) -> dict[str, object]:
 
     digests: set[str | None] = set()
     deaths = 0
-    for attack in (merge_and_die_in_chunk, merge_and_die_at_file):
+    for attack in (merge_and_die_in_chunk, merge_and_die_at_file) if codec == "fp32" else (merge_and_die_at_file,):
         for number in range(100):
             ended = in_child(lambda attack=attack, number=number: attack(number))  # type: ignore[misc]
             digests.add(store.merge(0, contributions))
@@ -110,19 +126,29 @@ def killed(folder: Path) -> dict[str, object]:
     }
 
 
-def room(folder: Path) -> dict[str, object]:
+def room(folder: Path, codec: str) -> dict[str, object]:
+    """Measured in a child, whose peak is its own."""
+    found = folder / "found"
+    folder.mkdir(parents=True)
+    assert not in_child(lambda: found.write_text(json.dumps(_room(folder, codec))))
+    measured: dict[str, object] = json.loads(found.read_text())
+    return measured
+
+
+def _room(folder: Path, codec: str) -> dict[str, object]:
     elements, sites = 16 * MIB, 8
-    layout = Layout((TensorSpec("weights", (elements,)),))
-    small, few = lay_down(folder / "warm", 1000, 2)
+    rule = Rule.parse(codec, "nesterov" if codec == "fp32" else "")
+    small, few = lay_down(folder / "warm", 1000, 2, rule)
     small.merge(0, few)
-    store = ModelStore(folder / "large", layout, nesterov(), "fp32")
-    contributions = [contribution(number) for number in range(sites)]
-    # Holes in files are zeros, and cost no disk.
-    for path in (store.base(0).path, *(store.contribution_path(0, *one.order) for one in contributions)):
-        with path.open("wb") as file:
-            file.truncate(layout.nbytes + (store.base(0).data_start if path == store.base(0).path else 0))
-    with (folder / "large" / "outer-000000-0.f32").open("wb") as file:
-        file.truncate(layout.nbytes)
+    large = folder / "large"
+    if in_child(lambda: lay_down(large, elements, sites, rule)):
+        raise AssertionError("nothing was laid down")
+    layout = layout_of(elements)
+    store = ModelStore(large, layout, rule)
+    contributions = [
+        contribution(number, codec, store.contribution_path(0, f"site-{number}", 1).stat().st_size)
+        for number in range(sites)
+    ]
     before = psutil.Process().memory_info().rss
     store.merge(0, contributions)
     return {"model_bytes": layout.nbytes, "raised_bytes": peak_resident() - before}
@@ -137,5 +163,8 @@ def peak_resident() -> int:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     place = Path(sys.argv[1])
-    found = {"room": room(place / "room"), "killed": killed(place / "killed")}
+    found = {
+        "room": {codec: room(place / f"room-{codec}", codec) for codec in ("fp32", "topk-ef")},
+        "killed": {codec: killed(place / f"killed-{codec}", codec) for codec in ("fp32", "topk-ef", "int4-block")},
+    }
     sys.stdout.write(json.dumps(found))

@@ -2,18 +2,35 @@
 
 from collections.abc import Callable
 from math import inf, nan
+from pathlib import Path
 from typing import get_args
 from uuid import UUID
 
 import pytest
+import torch
 
 from windfall.contracts.events import ContributionRefused
 from windfall.contracts.v1 import training_pb2 as pb
-from windfall.federation_coordinator.checks import LARGEST_LOSS, MAX_TOKENS, Reason, Refusal, check_manifest
+from windfall.federation_coordinator.checks import (
+    LARGEST_LOSS,
+    MAX_TOKENS,
+    Reason,
+    Refusal,
+    check_content,
+    check_manifest,
+)
 from windfall.federation_coordinator.rounds import Federation, Member, Phase
+from windfall.lowcomm.compressor import COMPRESSORS
 from windfall.lowcomm.layout import Layout, TensorSpec
+from windfall.lowcomm.rule import Rule
+from windfall.lowcomm.wire import HEADER_BYTES, Header, compose
 
-LAYOUT = Layout((TensorSpec("embed", (4, 3)), TensorSpec("bias", ()), TensorSpec("head", (3,))))
+LAYOUT = Layout(
+    (TensorSpec("embed", (4, 3)), TensorSpec("bias", ()), TensorSpec("seen", (3,), "int64", exact=True)),
+    tied=(("head", "embed"),),
+)
+RULE = Rule.parse("fp32")
+MOST = RULE.most_bytes(LAYOUT.split)
 BASE = "ab" * 32
 MEMBER = Member(site="site-a", attempt=2, lease_token=7, window_id=UUID(int=1), since=5)
 STATE = Federation(
@@ -40,7 +57,8 @@ def manifest() -> pb.Manifest:
         tensors=[
             pb.Tensor(name="embed", shape=[4, 3], dtype="float32"),
             pb.Tensor(name="bias", shape=[], dtype="float32"),
-            pb.Tensor(name="head", shape=[3], dtype="float32"),
+            pb.Tensor(name="seen", shape=[3], dtype="int64", exact=True),
+            pb.Tensor(name="head", tied_to="embed"),
         ],
     )
 
@@ -74,8 +92,16 @@ def retype(wrong: pb.Manifest) -> None:
     wrong.tensors[1].dtype = "float16"
 
 
+def shorten(wrong: pb.Manifest) -> None:
+    wrong.tensors[2].exact = False
+
+
+def untie(wrong: pb.Manifest) -> None:
+    wrong.tensors[3].tied_to = "bias"
+
+
 def lose_one(wrong: pb.Manifest) -> None:
-    del wrong.tensors[2]
+    del wrong.tensors[3]
 
 
 def add_one(wrong: pb.Manifest) -> None:
@@ -99,14 +125,15 @@ WRONG: dict[str, tuple[Callable[[pb.Manifest], None], Reason, str]] = {
     "another codec than the federation's": (change(codec="bf16"), "codec", "'bf16'"),
     "an endless codec name": (change(codec="x" * 10_000), "codec", "'xxxxxxxxxxxxxxxxxxxx'"),
     "another shape of as many elements": (reshape, "layout", "'embed'"),
-    "another order": (swap, "layout", "'head'"),
+    "another order": (swap, "layout", "'seen'"),
     "another name": (rename, "layout", "'gain'"),
     "another type": (retype, "layout", "'bias'"),
-    "a tensor too few": (lose_one, "layout", "2 tensors are declared, not 3"),
-    "a tensor too many": (add_one, "layout", "4 tensors are declared, not 3"),
-    "too long": (change(total_bytes=68), "size", "68 bytes"),
-    "far too long": (change(total_bytes=2**63), "size", "not 64"),
-    "too short": (change(total_bytes=60), "size", "60 bytes"),
+    "a counter that is to be shortened": (shorten, "layout", "'seen'"),
+    "tied to another tensor": (untie, "layout", "'head'"),
+    "a tensor too few": (lose_one, "layout", "3 tensors are declared, not 4"),
+    "a tensor too many": (add_one, "layout", "5 tensors are declared, not 4"),
+    "too long": (change(total_bytes=MOST + 1), "size", f"{MOST + 1} bytes"),
+    "far too long": (change(total_bytes=2**63), "size", f"at most {MOST} fit"),
     "from beyond its end": (change(offset=65), "size", "from 65"),
     "no tokens": (change(tokens=0), "tokens", "not plausible"),
     "more tokens than anybody trains": (change(tokens=MAX_TOKENS + 1), "tokens", "not plausible"),
@@ -123,7 +150,7 @@ def test_refused(spoil: Callable[[pb.Manifest], None], reason: Reason, detail: s
     wrong = manifest()
     spoil(wrong)
     with pytest.raises(Refusal, match=detail) as refused:
-        check_manifest(wrong, STATE, LAYOUT, "fp32")
+        check_manifest(wrong, STATE, LAYOUT, RULE)
     assert refused.value.reason == reason
     assert len(refused.value.detail) < 200
 
@@ -131,7 +158,7 @@ def test_refused(spoil: Callable[[pb.Manifest], None], reason: Reason, detail: s
 @pytest.mark.parametrize("phase", [Phase.DARK, Phase.MERGING, Phase.FINISHED])
 def test_a_round_that_takes_nothing_any_more(phase: Phase) -> None:
     with pytest.raises(Refusal, match=phase.value):
-        check_manifest(manifest(), STATE.model_copy(update={"phase": phase}), LAYOUT, "fp32")
+        check_manifest(manifest(), STATE.model_copy(update={"phase": phase}), LAYOUT, RULE)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +166,7 @@ def test_a_round_that_takes_nothing_any_more(phase: Phase) -> None:
     [
         change(),
         change(offset=64),
+        change(total_bytes=MOST),
         change(tokens=MAX_TOKENS),
         change(tokens=10),
         change(loss=-3.0),
@@ -147,6 +175,7 @@ def test_a_round_that_takes_nothing_any_more(phase: Phase) -> None:
     ids=[
         "whole",
         "nothing left to send",
+        "as long as can be",
         "as much as can be",
         "a token a step",
         "a negative loss",
@@ -157,9 +186,111 @@ def test_a_round_that_takes_nothing_any_more(phase: Phase) -> None:
 def test_passes(vary: Callable[[pb.Manifest], None], phase: Phase) -> None:
     fine = manifest()
     vary(fine)
-    check_manifest(fine, STATE.model_copy(update={"phase": phase}), LAYOUT, "fp32")
+    check_manifest(fine, STATE.model_copy(update={"phase": phase}), LAYOUT, RULE)
 
 
 def test_every_reason_can_be_said() -> None:
     said = ContributionRefused.model_fields["reason"].annotation
     assert set(get_args(said)) == set(get_args(Reason))
+
+
+# --- what lies on disk ------------------------------------------------------------------------------------------------
+
+
+def message(rule: Rule, tokens: int = 1000) -> bytes:
+    elements = LAYOUT.split
+    gradient = torch.randn(elements.elements, generator=torch.Generator().manual_seed(1))
+    state = rule.codec.init(elements.trained)
+    return rule.encode(state, gradient, elements, base=5, tokens=tokens, steps=10)[1]
+
+
+def part(codec: str, values: torch.Tensor, fragment: int = 0, elements: int | None = None) -> bytes:
+    """A part that no honest site writes: the numbers go out unchecked."""
+    raw = values.bfloat16().view(torch.int16).numpy() if codec == "bf16" else values.numpy()
+    header = Header(codec, fragment, values.numel() if elements is None else elements, 5, 1000, 10)
+    return compose(header, raw.tobytes())
+
+
+def looked_at(rule: Rule, data: bytes, folder: Path, **fields: object) -> None:
+    path, said = folder / "contribution", manifest()
+    path.write_bytes(data)
+    change(**fields)(said)
+    check_content(path, rule, LAYOUT.split, said)
+
+
+@pytest.mark.parametrize("codec", COMPRESSORS)
+def test_what_a_site_says_passes_in_every_codec(codec: str, tmp_path: Path) -> None:
+    rule = Rule.parse(codec)
+    looked_at(rule, message(rule), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"key__round": 4}, {"tokens": 1001}, {"steps": 11}], ids=lambda one: next(iter(one))
+)
+@pytest.mark.parametrize("codec", COMPRESSORS)
+def test_a_header_says_what_the_manifest_says(codec: str, fields: dict[str, object], tmp_path: Path) -> None:
+    rule = Rule.parse(codec)
+    with pytest.raises(Refusal, match="its manifest other numbers") as refused:
+        looked_at(rule, message(rule), tmp_path, **fields)
+    assert refused.value.reason == "tokens"
+
+
+FINE, COUNT = torch.ones(13), torch.ones(3)
+EXACT = part("fp32", COUNT, fragment=1)
+CONTENT: dict[str, tuple[str, bytes, Reason]] = {
+    "NaN": ("fp32", part("fp32", FINE.index_fill(0, torch.tensor(5), nan)) + EXACT, "not-finite"),
+    "NaN, shortened": ("bf16", part("bf16", FINE.index_fill(0, torch.tensor(5), nan)) + EXACT, "not-finite"),
+    "infinity": ("fp32", part("fp32", FINE.index_fill(0, torch.tensor(0), -inf)) + EXACT, "not-finite"),
+    "absurdly large": ("fp32", part("fp32", FINE * 1e30) + EXACT, "not-finite"),
+    "NaN in a counter": ("fp32", part("fp32", FINE) + part("fp32", COUNT * nan, fragment=1), "not-finite"),
+    "NaN in a counter beside a sparse part": (
+        "topk-ef",
+        message(Rule.parse("topk-ef"))[: -HEADER_BYTES - 12] + part("fp32", COUNT * nan, fragment=1),
+        "not-finite",
+    ),
+    "a shortened counter": ("bf16", part("bf16", FINE) + part("bf16", COUNT, fragment=1), "layout"),
+    "another order": ("fp32", part("fp32", COUNT, fragment=1) + part("fp32", FINE), "layout"),
+    "the same part twice": ("fp32", part("fp32", FINE) * 2, "layout"),
+    "an element too many": ("fp32", part("fp32", torch.ones(14)) + EXACT, "layout"),
+    "an element too few": ("fp32", part("fp32", torch.ones(12)) + EXACT, "layout"),
+    "fewer bytes than elements": ("fp32", part("fp32", torch.ones(12), elements=13) + EXACT, "layout"),
+    "another codec": ("topk-ef", message(Rule.parse("int4-block")), "layout"),
+    "raw numbers": ("fp32", FINE.numpy().tobytes() + COUNT.numpy().tobytes(), "layout"),
+    "zeros": ("topk-ef", bytes(100), "layout"),
+}
+
+
+@pytest.mark.parametrize(("codec", "data", "reason"), CONTENT.values(), ids=CONTENT)
+def test_content_that_no_site_may_say(codec: str, data: bytes, reason: Reason, tmp_path: Path) -> None:
+    with pytest.raises(Refusal) as refused:
+        looked_at(Rule.parse(codec), data, tmp_path)
+    assert refused.value.reason == reason
+    assert len(refused.value.detail) < 200
+
+
+@pytest.mark.parametrize("codec", COMPRESSORS)
+def test_cut_short_anywhere_or_followed_by_more_it_does_not_pass(codec: str, tmp_path: Path) -> None:
+    rule = Rule.parse(codec)
+    whole = message(rule)
+    for data in (*(whole[:end] for end in range(len(whole))), whole + b"\0"):
+        with pytest.raises(Refusal) as refused:
+            looked_at(rule, data, tmp_path)
+        assert refused.value.reason == "layout"
+
+
+@pytest.mark.parametrize("codec", COMPRESSORS)
+def test_any_byte_may_be_anything_and_nothing_but_a_refusal_follows(codec: str, tmp_path: Path) -> None:
+    rule = Rule.parse(codec)
+    whole = message(rule)
+    passed = 0
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        try:
+            looked_at(rule, bytes(damaged), tmp_path)
+        except Refusal as refused:
+            assert refused.reason in ("layout", "not-finite", "tokens")
+        else:
+            passed += 1
+    # Other numbers are numbers too; but the header of each part is held against what is known.
+    assert passed <= len(whole) - 2 * (HEADER_BYTES - 8)

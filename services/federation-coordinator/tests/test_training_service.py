@@ -18,6 +18,7 @@ import grpc
 import grpc.aio
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from windfall.contracts.commands import FinishRound, StopFederation
@@ -41,6 +42,9 @@ from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
 from windfall.lowcomm.layout import Layout, TensorSpec, digest
 from windfall.lowcomm.outer import parse_outer
+from windfall.lowcomm.outerlog import read, replay
+from windfall.lowcomm.rule import Rule
+from windfall.lowcomm.wire import Header, compose
 from windfall.servicekit.clock import SystemClock
 from windfall.servicekit.errors import ExitCode
 from windfall.servicekit.journal import Journal
@@ -49,11 +53,13 @@ from windfall.servicekit.rpc import connect, serve
 from windfall.servicekit.service import Stand
 from windfall.servicekit.testing.memory_bus import MemoryBus, MemoryDomain
 from windfall.servicekit.testing.memory_rpc import MemoryServer, memory_channel
+from windfall.tasks.task import Evaluation
 
 T = TypeVar("T")
 
 LAYOUT = Layout((TensorSpec("embed", (100, 100)), TensorSpec("bias", (240,))))
 OUTER = "nesterov:lr=0.7,momentum=0.9"
+RULE = Rule.parse("fp32", OUTER)
 SITES = ("site-a", "site-b")
 FRAME = 4096
 SECONDS = 30.0
@@ -64,8 +70,14 @@ def flat(seed: int) -> Tensor:
     return torch.randn(LAYOUT.elements, generator=torch.Generator().manual_seed(seed))
 
 
-def encoded(seed: int) -> bytes:
-    return flat(seed).numpy().tobytes()
+def raw(vector: Tensor) -> bytes:
+    return vector.numpy().tobytes()
+
+
+def message(seed: int, number: int = 0, tokens: int = 100, rule: Rule = RULE) -> bytes:
+    """What a site that has just joined says in a round."""
+    state = rule.codec.init(LAYOUT.elements)
+    return rule.encode(state, flat(seed), LAYOUT.split, base=number, tokens=tokens, steps=1)[1]
 
 
 def frames(manifest: pb.Manifest, data: bytes) -> Iterator[pb.PushFrame]:
@@ -144,7 +156,8 @@ class Place:
     folder: Path
     policy: Policy
     silence: timedelta = timedelta(seconds=SECONDS)
-    evaluate: Callable[[int], float | None] | None = None
+    evaluate: Callable[[int], Evaluation | None] | None = None
+    rule: Rule = RULE
     domain: MemoryDomain = field(default_factory=lambda: MemoryDomain(HUB))
     server: MemoryServer = field(default_factory=MemoryServer)
     disk: Disk = field(default_factory=Disk)
@@ -154,13 +167,13 @@ class Place:
         journal = Journal(self.folder / "journal.sqlite", "/test")
         bus = MemoryBus(self.domain, "federation-coordinator", hub_streams(SITES))
         self.stand = Stand("federation-coordinator", "demo", SystemClock(), journal, bus, Outbox(journal, bus))
-        self.store = ModelStore(self.folder / "models", LAYOUT, parse_outer(OUTER), "fp32")
+        self.store = ModelStore(self.folder / "models", LAYOUT, self.rule)
         journaled = journal.load("federation", Federation)
         first = journaled.base_digest if journaled else self.store.initialise(flat(0))
         self.coordinator = Coordinator(
             self.stand,
             "demo",
-            Model("toy", "{}", LAYOUT, "fp32"),
+            Model("toy", "{}", LAYOUT),
             self.policy,
             self.store,
             first,
@@ -278,7 +291,7 @@ class Site:
             key=self.key(state.round),
             lease_token=self.token,
             base_digest=state.base_digest,
-            codec="fp32",
+            codec=self.place.rule.codec.name,
             tokens=tokens,
             steps=1,
             loss=2.5,
@@ -293,7 +306,9 @@ class Site:
     async def send(self, manifest: pb.Manifest, data: bytes) -> pb.PushReceipt:
         return await self.place.push(partial(frames, manifest, data))
 
-    async def push(self, data: bytes, tokens: int = 100) -> pb.PushReceipt:
+    async def push(self, seed: int, tokens: int = 100) -> pb.PushReceipt:
+        """Say, to the round that is open, what was learnt."""
+        data = message(seed, self.place.coordinator.state.round, tokens, self.place.rule)
         return await self.send(self.manifest(data, tokens), data)
 
     async def progress(self, number: int) -> pb.PushProgress:
@@ -312,10 +327,19 @@ class Site:
                     assert error.code() is grpc.StatusCode.UNAVAILABLE, error
 
     async def pull(self, base_digest: str, offset: int = 0) -> bytes:
+        return (await self.download(base_digest, offset=offset))[1]
+
+    async def download(self, base_digest: str, **wishes: Any) -> tuple[pb.PullHead | None, bytes]:
+        """What comes down, behind its head if it has one."""
         request = pb.PullRequest(
-            federation="demo", site=self.name, attempt=self.attempt, base_digest=base_digest, offset=offset
+            federation="demo", site=self.name, attempt=self.attempt, base_digest=base_digest, **wishes
         )
-        return b"".join([frame.data async for frame in self.place.stub.Pull(request)])
+        frames = [frame async for frame in self.place.stub.Pull(request)]
+        head = frames.pop(0).head if frames and frames[0].WhichOneof("kind") == "head" else None
+        assert all(frame.WhichOneof("kind") == "data" for frame in frames)
+        data = b"".join(frame.data for frame in frames)
+        assert head is None or head.total_bytes == len(data)
+        return head, data
 
     async def leave(self) -> None:
         await self.place.stub.Leave(pb.LeaveRequest(federation="demo", site=self.name, attempt=self.attempt))
@@ -367,17 +391,20 @@ async def test_a_site_joins_pulls_pushes_and_leaves(place: Place) -> None:
     reply = await place.stub.Join(
         pb.JoinRequest(federation="demo", site="site-a", window_id=str(UUID(int=5)), lease_token=3, protocol=1)
     )
-    assert (reply.attempt, reply.task, reply.codec) == (1, "toy", "fp32")
+    assert (reply.attempt, reply.task) == (1, "toy")
+    assert Rule.parse(reply.codec, reply.outer, reply.clip, reply.merge).settings == RULE.settings
     assert [(one.name, tuple(one.shape)) for one in reply.tensors] == [("embed", (100, 100)), ("bias", (240,))]
     async with Site(place, "site-a", 1, 3).listening() as site:
         first = await site.opened()
         assert (first.round, first.base_digest, first.base_bytes) == (0, digest(flat(0)), LAYOUT.nbytes)
-        assert await site.pull(first.base_digest) == encoded(0)
-        assert not (await site.push(encoded(1), tokens=7)).duplicate
+        assert (first.tokens, first.sites) == (0, 1)
+        assert await site.pull(first.base_digest) == raw(flat(0))
+        assert not (await site.push(1, tokens=7)).duplicate
         second = await site.opened()
         expected = stepped([(flat(1), 7)])
         assert (second.round, second.base_digest) == (1, digest(expected))
-        assert await site.pull(second.base_digest) == expected.numpy().tobytes()
+        assert (second.tokens, second.sites) == (7, 1)
+        assert await site.pull(second.base_digest) == raw(expected)
         await site.leave()
         assert await site.word() is grpc.StatusCode.NOT_FOUND
     await place.said(SiteLeft)
@@ -390,24 +417,153 @@ async def test_a_site_joins_pulls_pushes_and_leaves(place: Place) -> None:
         "site.left",
     ]
     (completed,) = await place.said(RoundCompleted)
-    assert (completed.tokens, completed.bytes_up, completed.bytes_down) == (7, LAYOUT.nbytes, LAYOUT.nbytes)
+    assert (completed.tokens, completed.bytes_up, completed.bytes_down) == (7, len(message(1)), LAYOUT.nbytes)
 
 
 @pytest.mark.parametrize("offset", [0, 4, 12_345, LAYOUT.nbytes])
 async def test_a_base_is_pulled_from_anywhere(place: Place, offset: int) -> None:
     site = await place.join("site-a")
-    assert await site.pull(digest(flat(0)), offset) == encoded(0)[offset:]
+    assert await site.pull(digest(flat(0)), offset) == raw(flat(0))[offset:]
 
 
 async def test_a_base_that_is_not_the_current_one_is_not_there(place: Place) -> None:
     site = await place.join("site-a")
     async with site.listening():
         await site.opened()
-        await site.push(encoded(1))
+        await site.push(1)
         await site.opened()
         assert (await refused(site.pull(digest(flat(0)))))[0] is grpc.StatusCode.NOT_FOUND
         now = place.coordinator.state.base_digest
         assert (await refused(site.pull(now, LAYOUT.nbytes + 1)))[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+# --- the way down -----------------------------------------------------------------------------------------------------
+
+FOLLOWED = ["topk-ef", "int4-block", "q2-ef", "dct-momentum"]
+
+
+async def play(place: Place, *sites: Site, rounds: int) -> list[str]:
+    """Let so many rounds pass in which every site says something; the digests of their bases and of the last model."""
+    digests = [place.coordinator.state.base_digest]
+    for _ in range(rounds):
+        number = place.coordinator.state.round
+        for index, site in enumerate(sites):
+            await site.push(10 * number + index)
+        completed = await place.said(RoundCompleted, number + 1)
+        digests.append(completed[-1].model_digest)
+    return digests
+
+
+@pytest.mark.parametrize("codec", FOLLOWED)
+async def test_who_holds_the_base_gets_what_the_others_said(codec: str, kind: str, tmp_path: Path) -> None:
+    rule = Rule.parse(codec)
+    async with standing(Place(kind, tmp_path, LONG, rule=rule)) as place:
+        one, other = await place.join("site-a"), await place.join("site-b")
+        before, after = await play(place, one, other, rounds=1)
+        own, theirs = message(0, rule=rule), message(1, rule=rule)
+        sha = hashlib.sha256(own).hexdigest()
+        head, log = await one.download(after, held_digest=before, held_contribution=sha, follow=True)
+        assert head is not None
+        assert head.log
+        assert (own in log, theirs in log) == (False, True)
+        elements = LAYOUT.split
+        _, base = replay(rule, elements, rule.init(elements), flat(0), read(log, elements), {sha: own})
+        assert digest(base) == after == digest(place.store.load(1))
+        # Who has lost its own message, or has been away, gets that as well.
+        head, log = await one.download(after, held_digest=before, follow=True)
+        assert head is not None
+        assert head.log
+        _, base = replay(rule, elements, rule.init(elements), flat(0), read(log, elements))
+        assert digest(base) == after
+
+
+@pytest.mark.parametrize("codec", ["topk-ef", "int4-block"])
+async def test_who_holds_nothing_gets_the_model_and_what_it_needs_to_follow(
+    codec: str, kind: str, tmp_path: Path
+) -> None:
+    async with standing(Place(kind, tmp_path, LONG, rule=Rule.parse(codec))) as place:
+        site = await place.join("site-a")
+        _, after = await play(place, site, rounds=1)
+        model = raw(place.store.load(1))
+        states = b"".join(path.read_bytes() for path in place.store.states(1))
+        assert len(states) == {"topk-ef": 0, "int4-block": LAYOUT.nbytes}[codec]
+        for follow in (False, True):
+            head, data = await site.download(after, follow=follow)
+            assert head == pb.PullHead(total_bytes=len(data), log=False)
+            assert data == (model + states if follow else model)
+
+
+@pytest.mark.parametrize("codec", ["topk-ef:keep=512", "int4-block"])
+async def test_who_is_some_rounds_behind_gets_them_as_long_as_they_are_shorter(
+    codec: str, kind: str, tmp_path: Path
+) -> None:
+    rule, elements, rounds = Rule.parse(codec), LAYOUT.split, 20
+    async with standing(Place(kind, tmp_path, LONG, rule=rule)) as place:
+        site, other = await place.join("site-a"), await place.join("site-b")
+        digests = await play(place, site, other, rounds=rounds)
+        _, full = await site.download(digests[-1], follow=True)
+        counts = []
+        for held in reversed(digests[:-1]):
+            head, data = await site.download(digests[-1], held_digest=held, follow=True)
+            assert head is not None
+            assert len(data) <= len(full)
+            counts.append(len(list(read(data, elements))) if head.log else 0)
+        reach = counts.index(0)
+        assert counts == list(range(1, reach + 1)) + [0] * (rounds - reach)
+        assert 4 <= reach < rounds
+
+
+@pytest.mark.parametrize("held", ["f" * 64, "no digest at all", "x" * 100_000], ids=["unknown", "none", "endless"])
+async def test_who_holds_what_nobody_knows_gets_the_model(held: str, kind: str, tmp_path: Path) -> None:
+    async with standing(Place(kind, tmp_path, LONG, rule=Rule.parse("topk-ef"))) as place:
+        site = await place.join("site-a")
+        _, after = await play(place, site, rounds=1)
+        head, data = await site.download(after, held_digest=held)
+        assert head == pb.PullHead(total_bytes=LAYOUT.nbytes, log=False)
+        assert data == raw(place.store.load(1))
+
+
+@pytest.mark.parametrize("offset", [1, LAYOUT.nbytes - 3, LAYOUT.nbytes, LAYOUT.nbytes + 5, 2 * LAYOUT.nbytes])
+async def test_a_full_download_that_was_cut_goes_on_anywhere_without_a_head(
+    offset: int, kind: str, tmp_path: Path
+) -> None:
+    async with standing(Place(kind, tmp_path, LONG, rule=Rule.parse("int4-block"))) as place:
+        site = await place.join("site-a")
+        before, after = await play(place, site, rounds=1)
+        _, whole = await site.download(after, follow=True)
+        # What it held when it began does not matter any more: it is in the middle of a model.
+        assert await site.download(after, follow=True, offset=offset, held_digest=before) == (None, whole[offset:])
+
+
+async def test_what_went_down_is_counted_as_it_went(kind: str, tmp_path: Path) -> None:
+    async with standing(Place(kind, tmp_path, LONG, rule=Rule.parse("topk-ef"))) as place:
+        site = await place.join("site-a")
+        before, after = await play(place, site, rounds=1)
+        _, log = await site.download(after, held_digest=before)
+        await site.download(after)
+        await play(place, site, rounds=1)
+        assert [one.bytes_down for one in await place.said(RoundCompleted)] == [0, len(log) + LAYOUT.nbytes]
+
+
+async def test_a_round_that_is_merged_while_a_log_is_put_together_is_not_sent_in_the_place_of_another(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, asked = threading.Event(), threading.Event()
+
+    def slowly(*_: str) -> bytes | None:
+        asked.set()
+        goes_on.wait(SECONDS)
+        return None
+
+    async with standing(Place(kind, tmp_path, LONG, rule=Rule.parse("topk-ef"))) as place:
+        site = await place.join("site-a")
+        before, after = await play(place, site, rounds=1)
+        monkeypatch.setattr(place.store, "log", slowly)
+        late = asyncio.create_task(refused(site.download(after, held_digest=before)))
+        await asyncio.to_thread(asked.wait, SECONDS)
+        await play(place, site, rounds=1)
+        goes_on.set()
+        assert (await late)[0] is grpc.StatusCode.NOT_FOUND
 
 
 # --- cuts and repetitions ---------------------------------------------------------------------------------------------
@@ -415,7 +571,7 @@ async def test_a_base_that_is_not_the_current_one_is_not_there(place: Place) -> 
 
 async def test_cut_at_nine_tenths_only_the_rest_is_sent_again(place: Place) -> None:
     site = await place.join("site-a")
-    data = encoded(1)
+    data = message(1)
     most = len(data) * 9 // 10 // FRAME * FRAME
     still = asyncio.Event()
 
@@ -438,7 +594,7 @@ async def test_cut_at_nine_tenths_only_the_rest_is_sent_again(place: Place) -> N
 
 async def test_one_stream_at_a_time_and_none_while_the_disk_still_works_for_the_last(place: Place) -> None:
     site = await place.join("site-a")
-    data = encoded(1)
+    data = message(1)
     goes_on = asyncio.Event()
 
     async def slowly() -> AsyncIterator[pb.PushFrame]:
@@ -471,7 +627,7 @@ async def test_one_stream_at_a_time_and_none_while_the_disk_still_works_for_the_
 
 async def test_a_stream_that_just_ends_early_is_a_cut_and_keeps_its_bytes(place: Place) -> None:
     site = await place.join("site-a")
-    data = encoded(1)
+    data = message(1)
     code, detail = await refused(site.send(site.manifest(data), data[: 2 * FRAME]))
     assert (code, str(2 * FRAME) in detail) == (grpc.StatusCode.UNAVAILABLE, True)
     assert (await site.resume(data))[1] == len(data) - 2 * FRAME
@@ -480,7 +636,7 @@ async def test_a_stream_that_just_ends_early_is_a_cut_and_keeps_its_bytes(place:
 
 async def test_bytes_from_elsewhere_than_wanted_are_sent_again(place: Place) -> None:
     site = await place.join("site-a")
-    data = encoded(1)
+    data = message(1)
     code, detail = await refused(site.send(site.manifest(data, offset=FRAME), data))
     assert (code, "0 are wanted" in detail) == (grpc.StatusCode.UNAVAILABLE, True)
     assert (await site.resume(data))[1] == len(data)
@@ -488,8 +644,8 @@ async def test_bytes_from_elsewhere_than_wanted_are_sent_again(place: Place) -> 
 
 async def test_what_lay_there_before_the_cut_was_damaged_it_begins_again(place: Place) -> None:
     site = await place.join("site-a")
-    data = encoded(1)
-    await refused(site.send(site.manifest(data), encoded(2)[:FRAME]))
+    data = message(1)
+    await refused(site.send(site.manifest(data), message(2)[:FRAME]))
     receipt, sent = await site.resume(data)
     assert (receipt.duplicate, sent) == (False, len(data))
     assert not await place.said(ContributionRefused)
@@ -497,14 +653,14 @@ async def test_what_lay_there_before_the_cut_was_damaged_it_begins_again(place: 
 
 async def test_sent_twice_it_counts_once_in_its_round_and_after(place: Place) -> None:
     one, other = await place.join("site-a"), await place.join("site-b")
-    data = encoded(1)
+    data = message(1)
     manifest = one.manifest(data)
     async with other.listening():
         await other.opened()
         assert not (await one.send(manifest, data)).duplicate
         assert (await one.progress(0)).accepted
         assert (await one.send(manifest, data)).duplicate
-        await other.push(encoded(2))
+        await other.push(2)
         await other.opened()
         # The receipt was lost, and the round has been merged meanwhile: it counts, and its site must hear so.
         assert (await one.progress(0)).accepted
@@ -516,12 +672,6 @@ async def test_sent_twice_it_counts_once_in_its_round_and_after(place: Place) ->
 
 
 # --- what does not pass -----------------------------------------------------------------------------------------------
-
-
-def spoiled(site: Site) -> bytes:
-    values = flat(1)
-    values[LAYOUT.elements // 2] = nan
-    return values.numpy().tobytes()
 
 
 def reshaped(manifest: pb.Manifest) -> None:
@@ -549,21 +699,30 @@ INVALID, PRECONDITION, NOT_FOUND = (
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.NOT_FOUND,
 )
-NAN = flat(1).index_fill(0, torch.tensor([LAYOUT.elements // 2]), nan).numpy().tobytes()
+SOUND = message(1)
+# No honest site writes it: its codec refuses to.
+NAN = compose(
+    Header("fp32", 0, LAYOUT.elements, 0, 100, 1),
+    raw(flat(1).index_fill(0, torch.tensor([LAYOUT.elements // 2]), nan)),
+)
 WRONG: dict[str, tuple[Callable[[pb.Manifest], None], bytes, str, grpc.StatusCode]] = {
     "NaN in the middle": (setting(), NAN, "not-finite", INVALID),
-    "a NaN loss": (setting(loss=nan), encoded(1), "not-finite", INVALID),
-    "another shape": (reshaped, encoded(1), "layout", INVALID),
-    "oversized, as declared": (setting(total_bytes=LAYOUT.nbytes + 4), encoded(1), "size", INVALID),
-    "oversized, undeclared": (setting(), encoded(1) + encoded(1)[:4], "size", INVALID),
-    "a torn element": (setting(), encoded(1)[:-1], "size", INVALID),
-    "another digest": (setting(sha256="0" * 64), encoded(1), "digest", INVALID),
-    "another codec": (setting(codec="bf16"), encoded(1), "codec", INVALID),
-    "implausible tokens": (setting(tokens=2**50), encoded(1), "tokens", INVALID),
-    "a stale round": (of_another_round, encoded(1), "round", PRECONDITION),
-    "another base": (setting(base_digest="0" * 64), encoded(1), "base", PRECONDITION),
-    "an old lease": (setting(lease_token=4), encoded(1), "lease", PRECONDITION),
-    "an attempt that is over": (of_another_attempt, encoded(1), "member", NOT_FOUND),
+    "a NaN loss": (setting(loss=nan), SOUND, "not-finite", INVALID),
+    "another shape": (reshaped, SOUND, "layout", INVALID),
+    "raw numbers": (setting(), raw(flat(1)), "layout", INVALID),
+    "a torn element": (setting(), SOUND[:-1], "layout", INVALID),
+    "oversized, as declared": (setting(total_bytes=RULE.most_bytes(LAYOUT.split) + 1), SOUND, "size", INVALID),
+    "oversized, undeclared": (setting(total_bytes=len(SOUND)), SOUND + bytes(4), "size", INVALID),
+    "another digest": (setting(sha256="0" * 64), SOUND, "digest", INVALID),
+    "another codec": (setting(codec="bf16"), message(1, rule=Rule.parse("bf16")), "codec", NOT_FOUND),
+    "another codec than it says": (setting(), message(1, rule=Rule.parse("bf16")), "layout", INVALID),
+    "implausible tokens": (setting(tokens=2**50), SOUND, "tokens", INVALID),
+    "other tokens than it says": (setting(), message(1, tokens=101), "tokens", INVALID),
+    "trained from another round's base, as it says": (setting(), message(1, number=1), "tokens", INVALID),
+    "a stale round": (of_another_round, SOUND, "round", PRECONDITION),
+    "another base": (setting(base_digest="0" * 64), SOUND, "base", PRECONDITION),
+    "an old lease": (setting(lease_token=4), SOUND, "lease", PRECONDITION),
+    "an attempt that is over": (of_another_attempt, SOUND, "member", NOT_FOUND),
 }
 
 
@@ -574,8 +733,7 @@ async def test_refused_with_a_reason_while_the_round_goes_on(
     one, other = await place.join("site-a", token=5), await place.join("site-b")
     async with other.listening():
         await other.opened()
-        manifest = one.manifest(encoded(1) if reason in ("size", "digest") else data)
-        manifest.total_bytes = LAYOUT.nbytes
+        manifest = one.manifest(data)
         spoil(manifest)
         status, detail = await refused(one.send(manifest, data))
         assert (status, detail.split(":")[0]) == (code, reason)
@@ -583,8 +741,8 @@ async def test_refused_with_a_reason_while_the_round_goes_on(
         assert (event.site, event.reason) == ("site-a", reason)
         assert (await one.progress(0)).received_bytes == 0
         # A better one still counts, and the others' round is none the worse.
-        await one.push(encoded(3), tokens=1)
-        await other.push(encoded(2), tokens=3)
+        await one.push(3, tokens=1)
+        await other.push(2, tokens=3)
         assert (await other.opened()).base_digest == digest(stepped([(flat(3), 1), (flat(2), 3)]))
 
 
@@ -594,7 +752,7 @@ async def test_nobody_waits_for_what_was_refused(place: Place) -> None:
         await one.opened()
         await other.opened()
         await refused(one.send(one.manifest(NAN), NAN))
-        await other.push(encoded(2))
+        await other.push(2)
         assert [(await each.opened()).round for each in (one, other)] == [1, 1]
         assert place.coordinator.state.base_digest == digest(stepped([(flat(2), 1)]))
 
@@ -605,13 +763,13 @@ async def test_alone_and_refused_the_round_opens_again(place: Place) -> None:
         first = await site.opened()
         await refused(site.send(site.manifest(NAN), NAN))
         assert await site.opened() == first
-        await site.push(encoded(1))
+        await site.push(1)
         assert (await site.opened()).round == 1
 
 
 async def test_a_second_manifest_in_one_stream_is_refused(place: Place) -> None:
     site = await place.join("site-a")
-    data = encoded(1)
+    data = message(1)
     twice = [*frames(site.manifest(data), data)]
     twice.insert(2, twice[0])
     code, detail = await refused(place.push(partial(iter, twice)))
@@ -628,7 +786,7 @@ async def test_a_stream_without_a_manifest_is_refused(place: Place, stream: list
 
 async def test_a_stranger_is_refused_and_not_talked_about(place: Place) -> None:
     stranger = Site(place, "site-b", 1, 1)
-    assert (await refused(stranger.push(encoded(1))))[0] is NOT_FOUND
+    assert (await refused(stranger.push(1)))[0] is NOT_FOUND
     assert (await stranger.progress(0)).received_bytes == 0
     assert not await place.said(ContributionRefused)
 
@@ -636,11 +794,11 @@ async def test_a_stranger_is_refused_and_not_talked_about(place: Place) -> None:
 @pytest.mark.parametrize("kind", ["grpc"], indirect=True)
 async def test_a_frame_over_the_size_cap_is_refused(place: Place) -> None:
     site = await place.join("site-a")
-    manifest = site.manifest(encoded(1))
+    manifest = site.manifest(SOUND)
     frame = pb.PushFrame(data=bytes(5 * 1024 * 1024))
     code, _ = await refused(place.push(partial(iter, [pb.PushFrame(manifest=manifest), frame])))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert not (await site.resume(encoded(1)))[0].duplicate
+    assert not (await site.resume(SOUND))[0].duplicate
 
 
 # --- membership -------------------------------------------------------------------------------------------------------
@@ -719,7 +877,7 @@ async def test_a_round_does_not_wait_for_the_silent(kind: str, tmp_path: Path) -
     async with standing(Place(kind, tmp_path, LONG, silence=timedelta(seconds=0.3))) as place:
         await place.join("site-b")
         site = await place.join("site-a")
-        await site.push(encoded(1))
+        await site.push(1)
         (completed,) = await place.said(RoundCompleted, 1)
         assert completed.contributors == ("site-a",)
         assert "site-b" in {left.site for left in await place.said(SiteLeft)}
@@ -728,7 +886,7 @@ async def test_a_round_does_not_wait_for_the_silent(kind: str, tmp_path: Path) -
 async def test_the_newer_lease_takes_over_from_one_that_still_pushes(place: Place) -> None:
     """Two trainers of one site overlap: the older one drains while the next window's has come up."""
     old = await place.join("site-a", token=1)
-    data = encoded(1)
+    data = message(1)
     still = asyncio.Event()
 
     async def slowly() -> AsyncIterator[pb.PushFrame]:
@@ -753,7 +911,7 @@ async def test_the_newer_lease_takes_over_from_one_that_still_pushes(place: Plac
         assert not (await old.progress(0)).accepted
     async with new.listening():
         await new.opened()
-        await new.push(encoded(2))
+        await new.push(2)
         assert (await new.opened()).base_digest == digest(stepped([(flat(2), 1)]))
     assert [left.reason for left in await place.said(SiteLeft)] == ["replaced"]
 
@@ -763,10 +921,10 @@ async def test_a_contribution_accepted_before_the_takeover_counts(place: Place) 
     old = await place.join("site-a", token=1)
     async with other.listening():
         await other.opened()
-        await old.push(encoded(1), tokens=2)
+        await old.push(1, tokens=2)
         new = await place.join("site-a", token=2)
         await new.leave()
-        await other.push(encoded(2), tokens=3)
+        await other.push(2, tokens=3)
         assert (await other.opened()).base_digest == digest(stepped([(flat(1), 2), (flat(2), 3)]))
 
 
@@ -807,19 +965,20 @@ async def test_told_to_stop_it_finishes_the_round_and_lays_the_model_down(place:
             assert isinstance(word, pb.Directive)
             kinds.append(word.WhichOneof("kind"))
             if kinds == ["finish_round"]:
-                await site.push(encoded(1))
+                await site.push(1)
         assert kinds == ["finish_round", "stop"]
     (finished,) = await place.said(FederationFinished, 1)
     assert (finished.rounds, finished.model_digest) == (1, digest(stepped([(flat(1), 1)])))
-    assert place.store.final.read_bytes() == place.store.base(1).path.read_bytes()
+    final = load_file(place.store.final)
+    assert torch.equal(torch.cat([final[name].flatten() for name in ("embed", "bias")]), place.store.load(1))
 
 
 async def test_every_new_model_is_evaluated_and_a_pruned_one_is_skipped(kind: str, tmp_path: Path) -> None:
     loop, asked = asyncio.get_running_loop(), asyncio.Queue[int]()
 
-    def evaluate(number: int) -> float | None:
+    def evaluate(number: int) -> Evaluation | None:
         loop.call_soon_threadsafe(asked.put_nowait, number)
-        return None if number == 1 else 3.0 + number
+        return None if number == 1 else Evaluation(3.0 + number, "accuracy", 0.5, 100)
 
     async with standing(Place(kind, tmp_path, LONG, evaluate=evaluate)) as place:
         site = await place.join("site-a")
@@ -827,9 +986,10 @@ async def test_every_new_model_is_evaluated_and_a_pruned_one_is_skipped(kind: st
             for number in range(3):
                 await site.opened()
                 assert await asked.get() == number
-                await site.push(encoded(number))
+                await site.push(number)
         evaluated = await place.said(RoundEvaluated, 3)
         assert [(one.round, one.loss_nats) for one in evaluated] == [(0, 3.0), (2, 5.0), (3, 6.0)]
+        assert {(one.metric, one.value) for one in evaluated} == {("accuracy", 0.5)}
         assert (asked.get_nowait(), asked.qsize()) == (3, 0)
 
 
@@ -840,8 +1000,8 @@ async def test_started_again_in_mid_round_it_goes_on(kind: str, tmp_path: Path) 
     place = Place(kind, tmp_path, LONG)
     async with standing(place):
         one, other = await place.join("site-a"), await place.join("site-b")
-        await one.push(encoded(1), tokens=2)
-        data = encoded(2)
+        await one.push(1, tokens=2)
+        data = message(2)
         await refused(other.send(other.manifest(data), data[: 3 * FRAME]))
         (tmp_path / "models" / "contribution-000000-left-9").write_bytes(b"of no use, but of this round")
     await place.rise()
@@ -859,7 +1019,12 @@ async def test_started_again_in_mid_round_it_goes_on(kind: str, tmp_path: Path) 
     await place.rise()
     try:
         names = {path.name for path in (tmp_path / "models").iterdir()}
-        assert names == {"base-000000.safetensors", "base-000001.safetensors", "outer-000001-0.f32"}
+        assert names == {
+            "base-000000.safetensors",
+            "base-000001.safetensors",
+            "outer-000000-0.f32",
+            "outer-000001-0.f32",
+        }
     finally:
         await place.fall()
 
@@ -871,7 +1036,7 @@ async def test_a_disk_that_is_full_while_merging_ends_the_coordinator_and_loses_
     async with standing(place):
         site = await place.join("site-a")
         (tmp_path / "models" / "base-000001.safetensors.tmp").symlink_to("/dev/full")
-        await site.push(encoded(1))
+        await site.push(1)
         async with asyncio.timeout(SECONDS):
             await place.stand.stopping.wait()
         assert place.stand.mistake is not None
@@ -910,7 +1075,7 @@ async def test_a_journal_that_breaks_under_a_timer_ends_the_coordinator(kind: st
 async def test_a_disk_that_breaks_under_a_push_ends_the_coordinator_and_says_no_path(place: Place) -> None:
     site = await place.join("site-a")
     (place.folder / "models" / "incoming-000000-site-a-1").mkdir()
-    code, detail = await refused(site.push(encoded(1)))
+    code, detail = await refused(site.push(1))
     assert (code, str(place.folder) in detail) == (grpc.StatusCode.UNAVAILABLE, False)
     assert place.stand.stopping.is_set()
     assert place.stand.mistake is not None

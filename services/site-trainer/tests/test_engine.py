@@ -4,22 +4,29 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from windfall.lowcomm.layout import Layout, TensorSpec, digest, flatten, layout_of
+from windfall.lowcomm.layout import Layout, TensorSpec, digest, flatten, layout_of, layout_of_model
 from windfall.site_trainer.engine import Engine, Progress, StepReport
 from windfall.site_trainer.torch_engine import TorchEngine
 from windfall.site_trainer.toy import ToyEngine
-from windfall.tasks.registry import load_task
-from windfall.tasks.task import DataError
+from windfall.tasks.gpt_neox import GptNeoxTask, gpt_neox
+from windfall.tasks.task import Batch, DataError, Task
 
-TASK = load_task(
-    "gpt-neox",
-    '{"width": 16, "layers": 1, "heads": 2, "context": 8, "rotary_pct": 0.5, "learning_rate": 0.003}',
-)
+SETTINGS: dict[str, object] = {
+    "width": 16,
+    "layers": 1,
+    "heads": 2,
+    "context": 8,
+    "rotary_pct": 0.5,
+    "learning_rate": 0.003,
+    "rate": "constant",
+}
+TASK = gpt_neox(SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,15 @@ def torch_bench(text_dir: Path) -> Bench:
     state = TASK.model(seed=0).state_dict()
     layout = layout_of(state)
     return Bench(lambda seed: TorchEngine(TASK, layout, text_dir, seed), flatten(state, layout))
+
+
+def torch_engine(task: Task, folder: Path, tokens: int = 0, sites: int = 1, **settings: Any) -> TorchEngine:
+    """An engine that has loaded the task's own first model."""
+    model = task.model(seed=0)
+    layout = layout_of_model(model)
+    engine = TorchEngine(task, layout, folder, seed=1, **settings)
+    engine.load(flatten(model.state_dict(), layout), tokens, sites)
+    return engine
 
 
 @pytest.fixture(params=["torch", "toy"])
@@ -210,7 +226,7 @@ def test_a_step_that_is_not_finite_is_skipped(bench: Bench) -> None:
     report = engine.step(4)
     assert report.skipped and report.tokens == 0
     assert engine.model_digest() == digest(broken), "an update was made"
-    assert engine.progress == Progress()
+    assert engine.progress == Progress(skipped=1)
     engine.load(bench.base)
     assert not engine.step(4).skipped
     assert engine.pseudo_gradient().isfinite().all(), "the optimizer kept something of the broken step"
@@ -270,3 +286,153 @@ def test_data_that_is_missing_is_named(tmp_path: Path) -> None:
     layout = layout_of(TASK.model(0).state_dict())
     with pytest.raises(DataError, match="cannot read text"):
         TorchEngine(TASK, layout, tmp_path / "nowhere", seed=1)
+
+
+class DescentTask(GptNeoxTask):
+    """Plain gradient descent at a learning rate of 1: what moves a weight is the gradient itself."""
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=1.0)
+
+
+def test_learning_rates_follow_the_tokens_of_the_whole_federation(text_dir: Path) -> None:
+    """One site at 192 tokens is where each of three sites is after 64 tokens of its own."""
+    task = gpt_neox({**SETTINGS, "rate": "wsd:total=1e4,decay=1e4"})
+    engine = torch_engine(task, text_dir, tokens=1000, sites=3)
+    run(engine, 2)
+    alone = torch_engine(task, text_dir, tokens=1000 + 3 * 32)
+    run(alone, 1)
+    rates = [group["lr"] for group in engine._optimizer.param_groups]
+    assert rates == [group["lr"] for group in alone._optimizer.param_groups]
+    assert rates == pytest.approx([0.003 * task.rate(1096)] * 2)
+
+
+def test_after_the_schedules_end_nothing_moves(text_dir: Path) -> None:
+    engine = torch_engine(gpt_neox({**SETTINGS, "rate": "cosine:total=100"}), text_dir, tokens=10**9)
+    run(engine, 2)
+    assert engine.progress.steps == 2
+    assert not engine.pseudo_gradient().any()
+
+
+def test_the_task_decides_where_gradients_are_clipped(text_dir: Path) -> None:
+    engine = torch_engine(DescentTask(gpt_neox({**SETTINGS, "gradient_norm": 0.01}).settings), text_dir)
+    run(engine, 1)
+    assert engine.pseudo_gradient().norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("accumulation", [2, 3, 9])
+def test_a_step_in_parts_is_the_step_as_a_whole(text_dir: Path, accumulation: int) -> None:
+    task = DescentTask(TASK.settings)
+    whole, parts = torch_engine(task, text_dir), torch_engine(task, text_dir, accumulation=accumulation)
+    one, other = run(whole, 3), run(parts, 3)
+    assert [report.tokens for report in one] == [report.tokens for report in other]
+    assert [report.loss_nats for report in one] == pytest.approx([report.loss_nats for report in other], rel=1e-5)
+    torch.testing.assert_close(whole.pseudo_gradient(), parts.pseudo_gradient(), rtol=1e-3, atol=1e-5)
+
+
+def test_bf16_passes_train_fp32_weights(text_dir: Path) -> None:
+    exact, rounded = torch_engine(TASK, text_dir), torch_engine(TASK, text_dir, precision="bf16")
+    losses = [[report.loss_nats for report in run(engine, 40)] for engine in (exact, rounded)]
+    assert losses[0] != losses[1]
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=0.01)
+    assert losses[0][-1] == pytest.approx(losses[1][-1], rel=0.1)
+    assert rounded.pseudo_gradient().dtype == torch.float32
+
+
+def test_a_device_that_is_not_there_is_one_line(text_dir: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("it is there")
+    with pytest.raises(ValueError, match="no CUDA or ROCm device is there"):
+        torch_engine(TASK, text_dir, device="cuda")
+    assert torch_engine(TASK, text_dir, device="auto").model_digest() == torch_engine(TASK, text_dir).model_digest()
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": "muon"}, {"tied": True}], ids=["muon", "tied"])
+def test_optimizers_and_tied_weights_survive_a_checkpoint_to_the_bit(
+    text_dir: Path, path: Path, settings: dict[str, object]
+) -> None:
+    task = gpt_neox({**SETTINGS, **settings})
+    engine = torch_engine(task, text_dir)
+    run(engine, 3)
+    engine.save(path)
+    restored = torch_engine(task, text_dir)
+    assert restored.restore(path, digest(flatten(task.model(0).state_dict(), layout_of_model(task.model(0)))))
+    assert run(engine, 3) == run(restored, 3)
+    assert engine.model_digest() == restored.model_digest()
+
+
+def test_state_of_another_optimizer_is_left_aside(text_dir: Path, path: Path) -> None:
+    torch_engine(TASK, text_dir).save(path)
+    muon = torch_engine(gpt_neox({**SETTINGS, "optimizer": "muon"}), text_dir)
+    assert not muon.restore(path, muon.model_digest())
+
+
+class Statistics(nn.Module):
+    """A model with all that is no weight: running statistics, a counter, dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(256, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(8, 256)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        normed = self.norm(self.embedding(tokens).transpose(1, 2)).transpose(1, 2)
+        logits: Tensor = self.head(self.dropout(normed))
+        return logits
+
+
+@dataclass(frozen=True)
+class StatisticsTask(GptNeoxTask):
+    def model(self, seed: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Statistics()
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        # A bell breaks the model's inside, not only its loss.
+        broken = torch.where((batch.inputs == ord("\a")).any(), float("nan"), 1.0)
+        with torch.no_grad():
+            model.get_submodule("norm").running_mean.mul_(broken)  # type: ignore[operator]
+        return super().loss(model, batch) * broken
+
+
+STATISTICS = StatisticsTask(TASK.settings)
+
+
+def test_torchs_global_generator_is_neither_read_nor_moved(text_dir: Path) -> None:
+    losses = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        losses.append(run(torch_engine(STATISTICS, text_dir), 3))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert losses[0] == losses[1]
+
+
+def test_buffers_and_counters_follow_the_base(text_dir: Path, path: Path) -> None:
+    engine = torch_engine(STATISTICS, text_dir)
+    layout = layout_of_model(STATISTICS.model(0))
+    base = flatten(STATISTICS.model(0).state_dict(), layout)
+    run(engine, 3)
+    engine.save(path)
+    counter = engine._model.module.state_dict()["norm.num_batches_tracked"]
+    trained = -engine.pseudo_gradient()[layout.split.trained :]
+    assert trained[-1] == counter == 3
+    restored = torch_engine(STATISTICS, text_dir)
+    assert restored.restore(path, digest(base))
+    assert run(engine, 2) == run(restored, 2)
+    assert engine.model_digest() == restored.model_digest()
+    engine.load(base)
+    assert engine.model_digest() == digest(base)
+    assert engine._model.module.state_dict()["norm.num_batches_tracked"] == 0
+
+
+def test_a_broken_batch_leaves_no_trace_in_running_statistics(text_dir: Path) -> None:
+    (text_dir / "verse.txt").write_bytes(b"\a" * 1000)
+    engine = torch_engine(STATISTICS, text_dir)
+    before = engine.model_digest()
+    assert all(report.skipped for report in run(engine, 3))
+    assert engine.model_digest() == before
+    assert engine.progress == Progress(skipped=3)

@@ -71,6 +71,18 @@ STATES: dict[str, tuple[Session, Action, Action]] = {
         Action.WAIT,
         Action.LEAVE,
     ),
+    "what was trained is not finite": (sessions.unsound(PUSHING), Action.JOIN, Action.LEAVE),
+    "not finite, and the next round is open": (
+        sessions.unsound(told(PUSHING, opened(4, NEXT))),
+        Action.JOIN,
+        Action.LEAVE,
+    ),
+    "a member again, with nothing": (sessions.joined(sessions.unsound(PUSHING), 2), Action.WAIT, Action.LEAVE),
+    "a member again, with nothing, and the same round is opened to it": (
+        told(PUSHING, sessions.unsound, partial(sessions.joined, attempt=2), opened()),
+        Action.PULL,
+        Action.LEAVE,
+    ),
     "the base is gone": (sessions.base_gone(OPENED, BASE), Action.WAIT, Action.LEAVE),
     "membership ended without work": (sessions.membership_ended(LOADED), Action.JOIN, Action.LEAVE),
     "membership ended with work": (sessions.membership_ended(WORKED), Action.JOIN, Action.JOIN),
@@ -232,6 +244,20 @@ def test_what_was_delivered(words: list[Word], delivered: bool) -> None:
     assert ended.delivered is delivered
     assert ended.pushing is None
     assert next_action(sessions.stop(ended, "told to"), NOON) is Action.LEAVE
+
+
+def test_work_that_is_not_finite_is_lost_and_its_membership_with_it() -> None:
+    again = told(sessions.finish(PUSHING, 3), sessions.unsound, partial(sessions.joined, attempt=2), opened())
+    assert (again.attempt, again.loaded, again.work, again.pushing) == (2, "", Work(), None)
+    # The end of the round was said to the membership before: this one is told anew.
+    assert not again.finish
+    assert not again.delivered
+
+
+def test_a_round_says_how_far_the_federation_has_come() -> None:
+    session = sessions.opened(JOINED, 3, BASE, 64, 0, 4, tokens=7000, sites=3)
+    assert (session.tokens, session.sites) == (7000, 3)
+    assert (sessions.pulled(session, BASE).tokens, sessions.pulled(session, BASE).sites) == (7000, 3)
 
 
 def test_work_that_never_set_out_is_lost_with_its_round() -> None:

@@ -132,6 +132,9 @@ def version() -> None:
     "--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True, help="Of model and text order."
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="Of the hub's NATS.  [default: a free one]")
+@click.option(
+    "--codec", default="topk-ef", show_default=True, metavar="CODEC", help="In which sites send what they learnt."
+)
 @click.option("--plain", is_flag=True, help="Lines, even in a terminal.")
 @click.option("-v", "--verbose", is_flag=True, help="Every line worth a line, not only the first ones.")
 def demo(
@@ -143,6 +146,7 @@ def demo(
     seed: int,
     port: int | None,
     plain: bool,
+    codec: str,
     verbose: bool,
 ) -> None:
     """Run a whole fleet on this machine, then report.
@@ -156,7 +160,7 @@ def demo(
     from windfall.cli.report import closing_words
 
     chosen = tuple(name.strip() for name in sites.split(",") if name.strip())
-    asked = Asked(fast=fast, out=out, sites=chosen, seed=seed, trace=trace, port=port, forecast=forecast)
+    asked = Asked(fast=fast, out=out, sites=chosen, seed=seed, trace=trace, port=port, forecast=forecast, codec=codec)
     harvest = run(asked, plain=plain, everything=verbose, commanded_at=commanded_at)
     for line in closing_words(harvest.summary, harvest.folder):
         print(line)

@@ -71,6 +71,8 @@ class Wish:
     """Whether sites see the ends of their windows coming; without, they drain when the power is already dirty."""
     task: str = "gpt-neox"
     task_settings: Mapping[str, Any] = field(default_factory=dict)
+    codec: str = "topk-ef"
+    """In which contributions travel."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,7 @@ def _coordinator(plan: Plan) -> Program:
         "TASK_SETTINGS": json.dumps(dict(wish.task_settings)),
         "ROUND_LENGTH": _iso(wish.pace.business(wish.pace.round_length)),
         "STRAGGLER_GRACE": _iso(wish.pace.business(wish.pace.straggler_grace)),
-        # With few local steps a round and few sites, less outer momentum than DiLoCo's 0.9 loses less.
-        "OUTER": "nesterov:lr=0.7,momentum=0.6",
+        "CODEC": wish.codec,
         "SEED": str(wish.seed),
         "HELD_OUT_DIR": str(plan.held_out),
     }

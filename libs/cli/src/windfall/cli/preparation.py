@@ -40,6 +40,8 @@ class Asked:
     """Of the hub's NATS; none takes a free one."""
     forecast: bool = True
     """Whether sites see the ends of their windows coming."""
+    codec: str = "topk-ef"
+    """In which contributions travel."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def prepare(asked: Asked, now: datetime) -> Prepared:
         seed=asked.seed,
         forecast=asked.forecast,
         task_settings={"preset": "tiny" if asked.fast else "small"},
+        codec=asked.codec,
     )
     wish.trace_file.write_text(in_csv(traces), encoding="utf-8")
     return Prepared(wish, traces)

@@ -153,6 +153,10 @@ class RoundStarted(FederationEvent):
     members: tuple[Name, ...]
     ends_at: Instant | None
     """When the round ends at the latest; none when it is boxed by steps alone."""
+    local_steps: dict[str, int] = Field(default_factory=dict)
+    """After so many each site finishes by itself; empty when the round is boxed by time alone."""
+    because: str = ""
+    """Why so many, in one sentence, when nobody said how many."""
 
 
 class TrainingStarted(SiteEvent):
@@ -179,6 +183,8 @@ class ContributionAccepted(SiteEvent):
     bytes_up: int = Count
     partial: bool
     """The site leaves and the round goes on without it."""
+    skipped: int = Field(default=0, ge=0)
+    """Steps that made no update, because their loss or a gradient was not finite."""
 
 
 class ContributionRefused(SiteEvent):
@@ -217,6 +223,11 @@ class RoundEvaluated(FederationEvent):
     round: int = Field(ge=0)
     model_digest: Digest
     loss_nats: float
+    """What training minimises: nats where it is a likelihood; lower is better in every family of models."""
+    metric: str = ""
+    """What people compare models of this family by: ``nats per byte``, ``accuracy``, ``mean return``."""
+    value: float | None = None
+    """The metric; an accuracy is a share of 1."""
 
 
 class WindowClosing(SiteEvent):

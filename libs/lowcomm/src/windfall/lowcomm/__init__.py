@@ -7,6 +7,10 @@ Where bytes are dear, ``compressor`` is how a gradient becomes few of them and w
 ``contribution`` writes and reads them as messages of ``wire``, and ``contributors``, ``clip`` and ``rda`` are how such
 contributions become one.
 
+``rule`` is one way to synchronise, ``outerlog`` how its rounds reach those who hold an earlier model (``entry`` and
+``mergedform`` are its bytes), ``fragments`` and ``overlap`` how sites train on meanwhile, ``staleness`` what a late
+contribution weighs, ``advice`` how often to synchronise and in which codec.
+
 A pseudo-gradient is Δ = base − local, so that an outer optimizer descends along it.
 
 Every result is the same to the last bit whatever the chunking, the number of threads or the width of the processor's

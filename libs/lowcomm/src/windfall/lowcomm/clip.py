@@ -33,17 +33,23 @@ def norm(contribution: Contribution) -> float:
     return sqrt(fsum(sums))
 
 
-def clip_to_median(contributions: Sequence[Contribution]) -> list[Contribution]:
-    """Scale down every contribution whose norm is above the median of all norms, as SparseLoCo does (arXiv
-    2508.15706); the others are passed on as they are."""
-    norms = [norm(each) for each in contributions]
+def clip_factors(norms: Sequence[float]) -> list[float]:
+    """What contributions of these norms are multiplied by so that none is above the median of all, as SparseLoCo does
+    (arXiv 2508.15706); 1 leaves one as it is."""
     limit = median(norms) if norms else 0.0
-    return [
-        _scaled(each, limit / size) if size > limit else each for each, size in zip(contributions, norms, strict=True)
-    ]
+    return [limit / size if size > limit else 1.0 for size in norms]
 
 
-def _scaled(contribution: Contribution, factor: float) -> Contribution:
+def clip_to_median(contributions: Sequence[Contribution]) -> list[Contribution]:
+    """Scale down every contribution whose norm is above the median of all norms; the others are passed on."""
+    factors = clip_factors([norm(each) for each in contributions])
+    return [scale(each, factor) for each, factor in zip(contributions, factors, strict=True)]
+
+
+def scale(contribution: Contribution, factor: float) -> Contribution:
+    """The contribution times the factor; itself when that is 1."""
+    if factor == 1.0:
+        return contribution
     if isinstance(contribution, Tensor):
         return contribution * factor
     return replace(contribution, values=contribution.values * np.float32(factor))

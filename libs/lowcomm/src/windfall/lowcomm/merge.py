@@ -1,6 +1,7 @@
 """How contributions become one pseudo-gradient."""
 
 from collections.abc import Iterable, Sequence
+from math import fsum
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ def weighted_mean(chunks: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     if any(chunk.shape != shape or chunk.dtype != torch.float32 for chunk in chunks):
         raise ValueError(f"chunks are fp32 of one shape, got {[f'{x.dtype}{list(x.shape)}' for x in chunks]}")
 
-    total = sum(weights)
+    total = fsum(weights)
     mean = torch.mul(chunks[0], weights[0] / total)
     scaled = torch.empty_like(mean)
     for chunk, weight in zip(chunks[1:], weights[1:], strict=True):
@@ -46,7 +47,7 @@ def streamed_mean(chunks: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
     Raises:
         ValueError: as ``weighted_mean``.
     """
-    total, count = sum(weights), 0
+    total, count = fsum(weights), 0
     mean, scaled = torch.empty(0), torch.empty(_CACHED_ELEMENTS)
     for chunk in chunks:
         count += 1

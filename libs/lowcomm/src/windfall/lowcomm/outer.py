@@ -17,19 +17,25 @@ State = tuple[Tensor, ...]
 class Outer:
     """One outer optimizer with its settings.
 
-    ``slots`` is the number of state vectors of model size that cross a round. ``apply(state, base, gradient)`` takes
-    fp32 vectors ``[n]``, gives the new state and the new base, and changes none of its arguments. It is elementwise:
-    chunk by chunk and as a whole it gives the same bits.
+    ``slots`` is the number of state vectors of model size that cross a round; ``counters`` is the number of those of
+    one element, which come after them. ``apply(state, base, gradient)`` takes fp32 vectors ``[n]``, gives the new state
+    and the new base, and changes none of its arguments. It is elementwise: chunk by chunk and as a whole it gives the
+    same bits, when every chunk is given the counters as they were before the first.
     """
 
     name: str
     slots: int
     lr: float
     apply: Callable[[State, Tensor, Tensor], tuple[State, Tensor]]
+    counters: int = 0
+
+    def sizes(self, elements: int) -> tuple[int, ...]:
+        """Elements of each state vector, for a model of so many."""
+        return (elements,) * self.slots + (1,) * self.counters
 
     def init(self, elements: int) -> State:
-        """The state before the first round: ``slots`` vectors of zeros, fp32 ``[elements]``."""
-        return tuple(torch.zeros(elements) for _ in range(self.slots))
+        """The state before the first round: fp32 vectors of zeros, as long as ``sizes`` says."""
+        return tuple(torch.zeros(size) for size in self.sizes(elements))
 
 
 def average(lr: float = 1.0) -> Outer:
@@ -63,7 +69,37 @@ def nesterov(lr: float = 0.7, momentum: float = 0.9) -> Outer:
     return Outer("nesterov", 1, lr, apply)
 
 
-OUTERS: Final[dict[str, Callable[..., Outer]]] = {"average": average, "nesterov": nesterov}
+def delayed_nesterov(lr: float = 0.7, momentum: float = 0.9, arrivals: float = 4) -> Outer:
+    """For contributions that move the model one by one (asynchronous local SGD, arXiv 2401.09135, with c = 0). Every
+    arrival takes θ ← θ − α·Δ/N; the N-th one takes m ← μ·m + ΣΔ/N over the last N, then θ ← θ − α·(μ·m + Δ/N).
+
+    The state is m, the running ΣΔ/N, and how many of it have arrived.
+
+    Raises:
+        ValueError: as ``nesterov``, or ``arrivals``, N, is not a whole number from 1 to 2²⁰.
+    """
+    _check(lr=lr, momentum=momentum)
+    if not (1 <= arrivals <= 2**20 and float(arrivals).is_integer()):
+        raise ValueError(f"arrivals between two steps of momentum are a whole number from 1 to 2^20, not {arrivals}")
+
+    def apply(state: State, base: Tensor, gradient: Tensor) -> tuple[State, Tensor]:
+        moment, running, count = state
+        share = gradient * (1 / arrivals)
+        running, count = running + share, count + 1
+        if count.item() < arrivals:
+            return (moment, running, count), base - share.mul_(lr)
+        moment = (moment * momentum).add_(running)
+        ahead = (moment * momentum).add_(share)
+        return (moment, torch.zeros_like(running), torch.zeros_like(count)), base - ahead.mul_(lr)
+
+    return Outer("delayed-nesterov", 2, lr, apply, counters=1)
+
+
+OUTERS: Final[dict[str, Callable[..., Outer]]] = {
+    "average": average,
+    "nesterov": nesterov,
+    "delayed-nesterov": delayed_nesterov,
+}
 """Every outer optimizer by the name under which a setting asks for it."""
 
 

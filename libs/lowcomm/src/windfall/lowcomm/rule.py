@@ -5,56 +5,35 @@ arrives at the same bits, so that no model has to travel. Nothing here depends o
 arrived, on threads, or on the device that trained.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, overload
 
 import torch
 from torch import Tensor
 
 from windfall.lowcomm import compressor as compressors
 from windfall.lowcomm import outer as outers
-from windfall.lowcomm.clip import clip_to_median
-from windfall.lowcomm.codec import Buffer
+from windfall.lowcomm.clip import clip_factors, norm, scale
+from windfall.lowcomm.codec import CODECS, Buffer
 from windfall.lowcomm.compressor import Compressor, parse_compressor
 from windfall.lowcomm.contribution import decode, write
 from windfall.lowcomm.contributors import contributor_mean
-from windfall.lowcomm.merge import weighted_mean
+from windfall.lowcomm.layout import Split as Split
+from windfall.lowcomm.merge import streamed_mean
 from windfall.lowcomm.outer import Outer, average, parse_outer
+from windfall.lowcomm.rda import radial_directional_mean
 from windfall.lowcomm.sparse import Contribution, Sparse, descend
 from windfall.lowcomm.wire import HEADER_BYTES, Header, split
 
 SPARSE: Final = ("topk-ef", "dct-momentum")
 """Codecs of which most coordinates stay unsaid: they merge per coordinate, and momentum on top of them does harm."""
 
+MERGES: Final = ("mean", "rda")
+"""Weighted by tokens: plainly, or per tensor by length and direction (``windfall.lowcomm.rda``)."""
+
+_RUN: Final = 1 << 16
 _EXACT: Final = compressors.parse_compressor("fp32")
-
-
-@dataclass(frozen=True)
-class Split:
-    """A flat vector of ``trained + exact`` elements: first what gradients move, which a codec may shorten, then what
-    must arrive as it is (buffers, integers), which travels as fp32 and is averaged without momentum.
-
-    Raises:
-        ValueError: a length is negative.
-    """
-
-    trained: int
-    exact: int = 0
-
-    def __post_init__(self) -> None:
-        if self.trained < 0 or self.exact < 0:
-            raise ValueError(f"no vector has {self.trained} + {self.exact} elements")
-
-    @property
-    def elements(self) -> int:
-        return self.trained + self.exact
-
-    @property
-    def parts(self) -> tuple[slice, ...]:
-        """Where the parts lie that travel, in their order; a part without elements does not travel."""
-        found = (slice(0, self.trained), slice(self.trained, self.elements))
-        return tuple(part for part in found if part.stop > part.start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +43,32 @@ class Said:
     site: str
     attempt: int
     tokens: float
-    parts: tuple[Contribution, ...]
+    parts: Sequence[Contribution]
 
     @property
     def order(self) -> tuple[str, int]:
         """Contributions merge in this order, whatever the order of their arrival."""
         return (self.site, self.attempt)
+
+
+class Unread(Sequence[Contribution]):
+    """The parts of messages that were checked, decoded each time that they are looked at: they may be large."""
+
+    def __init__(self, rule: "Rule", messages: Buffer, elements: Split, codec: str = "") -> None:
+        self._payloads = rule.payloads(messages, elements, whole=True, codec=codec)
+
+    def __len__(self) -> int:
+        return len(self._payloads)
+
+    @overload
+    def __getitem__(self, index: int) -> Contribution: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Contribution]: ...
+    def __getitem__(self, index: int | slice) -> Contribution | Sequence[Contribution]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        header, payload = self._payloads[index]
+        return decode(header.codec, payload, header.elements)
 
 
 @dataclass(frozen=True)
@@ -80,15 +79,18 @@ class Rule:
     outer: Outer
     clip: bool
     """Scale a contribution down to the median norm when it is longer."""
-    settings: tuple[str, str, bool]
+    radial: bool
+    """Merge trained tensors by radial-directional averaging."""
+    settings: tuple[str, str, bool, str]
 
     @classmethod
-    def parse(cls, codec: str, outer: str = "", clip: bool = False) -> "Rule":
+    def parse(cls, codec: str, outer: str = "", clip: bool = False, merge: str = "mean") -> "Rule":
         """Read settings like ``topk-ef`` and ``nesterov:momentum=0.6``. An outer optimizer that is left out is the one
         that goes with the codec: none for sparse ones, Nesterov with a momentum for short rounds for dense ones.
+        ``merge`` is one of ``MERGES``.
 
         Raises:
-            ValueError: unknown names or values, or an outer momentum on a sparse codec.
+            ValueError: unknown names or values, or an outer momentum or ``rda`` on a sparse codec.
         """
         compressor = parse_compressor(codec)
         sparse = compressor.name in SPARSE
@@ -96,14 +98,29 @@ class Rule:
         optimizer = parse_outer(outer)
         if sparse and optimizer.slots:
             raise ValueError(f"{codec} goes with the outer optimizer 'average', not with {outer!r}: momentum harms it")
-        return cls(compressor, optimizer, clip, (codec, outer, clip))
+        if merge not in MERGES:
+            raise ValueError(f"unknown merge {merge!r}; known are {', '.join(MERGES)}")
+        if sparse and merge == "rda":
+            raise ValueError(f"{codec} goes with the merge 'mean', not with 'rda': most coordinates are unsaid")
+        return cls(compressor, optimizer, clip, merge == "rda", (codec, outer, clip, merge))
 
     @property
     def sparse(self) -> bool:
         return self.codec.name in SPARSE
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether chunks of the vectors may be merged and moved one after the other, with the same bits."""
+        return self.codec.name in CODECS and not (self.clip or self.radial or self.outer.counters)
+
+    @property
+    def followed(self) -> bool:
+        """Whether a site that holds the base is better off with what the others said than with a new model. Codecs of
+        16 bits and more say as much as the model itself as soon as there are two of them."""
+        return self.codec.name not in CODECS
+
     def init(self, elements: Split) -> outers.State:
-        """The outer optimizer's state before the first round, fp32 ``[trained]`` each."""
+        """The outer optimizer's state before the first round, as long as ``outer.sizes(trained)`` says."""
         return self.outer.init(elements.trained)
 
     def encode(
@@ -145,22 +162,38 @@ class Rule:
         Raises:
             ValueError: it is not what a site says under this rule about such a vector.
         """
-        headers, parts = [], []
+        read = self.payloads(messages, elements, whole=whole)
+        return tuple(header for header, _ in read), tuple(
+            decode(header.codec, payload, header.elements) for header, payload in read
+        )
+
+    def payloads(
+        self, messages: Buffer, elements: Split, *, whole: bool = False, codec: str = ""
+    ) -> tuple[tuple[Header, memoryview], ...]:
+        """As ``decode``, but of the payloads nothing is read yet. ``codec`` names another one than the rule's, for a
+        contribution that was accepted before the rule was changed."""
+        read = []
         rest = memoryview(messages)
         for fragment, part in enumerate(elements.parts):
             size = part.stop - part.start
             header, payload, rest = split(rest, max_elements=size, whole=whole)
-            codec = (self.codec if part.stop <= elements.trained else _EXACT).name
-            if (header.codec, header.fragment, header.elements) != (codec, fragment, size):
-                raise ValueError(
-                    f"part {fragment} is {header.codec} of {header.elements} elements as fragment {header.fragment}, "
-                    f"not {codec} of {size}"
-                )
-            headers.append(header)
-            parts.append(decode(header.codec, payload, size))
+            self.check(header, fragment, elements, codec)
+            read.append((header, payload))
         if rest.nbytes:
             raise ValueError(f"{rest.nbytes} bytes follow the last part")
-        return tuple(headers), tuple(parts)
+        return tuple(read)
+
+    def check(self, header: Header, fragment: int, elements: Split, codec: str = "") -> None:
+        """Refuse a header that is not what part ``fragment`` has under this rule, with ``ValueError``."""
+        part = elements.parts[fragment]
+        size, expected = part.stop - part.start, codec or self.codec.name
+        if part.start >= elements.trained:
+            expected = _EXACT.name
+        if (header.codec, header.fragment, header.elements) != (expected, fragment, size):
+            raise ValueError(
+                f"part {fragment} is {header.codec} of {header.elements} elements as fragment {header.fragment}, "
+                f"not {expected} of {size}"
+            )
 
     def merge(self, contributions: Sequence[Said], elements: Split) -> tuple[Contribution, ...]:
         """What all of them say together, part by part: the global pseudo-gradient. Sparse parts are averaged per
@@ -173,12 +206,19 @@ class Rule:
         weights = [one.tokens for one in ordered]
         merged: list[Contribution] = []
         for index, part in enumerate(elements.parts):
-            own = [one.parts[index] for one in ordered]
-            if part.stop <= elements.trained and self.clip:
-                own = clip_to_median(own)
-            sparse = [one for one in own if isinstance(one, Sparse)]
-            dense = [one for one in own if isinstance(one, Tensor)]
-            merged.append(weighted_mean(dense, weights) if dense else contributor_mean(sparse, weights))
+            lossy = part.stop <= elements.trained
+            factors = [1.0] * len(ordered)
+            if self.clip and lossy:
+                factors = clip_factors([norm(one.parts[index]) for one in ordered])
+            spoken = _Spoken(ordered, index, factors)
+            # Where the rule has just been changed, what was said under the old one may still be among them.
+            sparse = [one for one in spoken if isinstance(one, Sparse)] if self.sparse and lossy else []
+            if sparse and len(sparse) == len(ordered):
+                merged.append(contributor_mean(sparse, weights))
+            elif self.radial and lossy:
+                merged.append(radial_directional_mean(_Dense(spoken), weights, elements.spans))
+            else:
+                merged.append(streamed_mean(_Dense(spoken), weights))
         return tuple(merged)
 
     def step(
@@ -192,13 +232,55 @@ class Rule:
             elif isinstance(gradient, Sparse):
                 moved.append(descend(base[part], gradient, self.outer.lr))
             else:
-                state, ahead = self.outer.apply(state, base[part], gradient)
+                state, ahead = _run_by_run(self.outer, state, base[part], gradient)
                 moved.append(ahead)
         return state, moved[0] if len(moved) == 1 else torch.cat(moved) if moved else base.clone()
 
     def most_bytes(self, elements: Split) -> int:
         """More than any contribution has: what a receiver makes room for before it has seen a byte."""
         return sum(HEADER_BYTES + 1024 + 5 * (part.stop - part.start) for part in elements.parts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Spoken(Iterable[Contribution]):
+    """What every site says about one part, scaled, each time anew: decoding again is cheaper than holding on to all."""
+
+    ordered: Sequence[Said]
+    index: int
+    factors: Sequence[float]
+
+    def __iter__(self) -> Iterator[Contribution]:
+        return map(self._scaled, self.ordered, self.factors)
+
+    def _scaled(self, one: Said, factor: float) -> Contribution:
+        return scale(one.parts[self.index], factor)
+
+
+@dataclass(frozen=True, eq=False)
+class _Dense(Iterable[Tensor]):
+    """The same as vectors. No loop's name holds on to the last one while the next is decoded."""
+
+    spoken: _Spoken
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(_dense, self.spoken)
+
+
+def _dense(contribution: Contribution) -> Tensor:
+    return contribution.dense() if isinstance(contribution, Sparse) else contribution
+
+
+def _run_by_run(outer: Outer, state: outers.State, base: Tensor, gradient: Tensor) -> tuple[outers.State, Tensor]:
+    """``outer.apply``, to the same bits, in runs that stay in the processor's cache: no vector lies between."""
+    slots, counters = state[: outer.slots], state[outer.slots :]
+    ahead, *moved = (torch.empty_like(vector) for vector in (base, *slots))
+    after = state
+    for begin in range(0, len(base), _RUN):
+        run = slice(begin, begin + _RUN)
+        after, ahead[run] = outer.apply((*(slot[run] for slot in slots), *counters), base[run], gradient[run])
+        for into, chunk in zip(moved, after, strict=False):
+            into[run] = chunk
+    return (*moved, *after[outer.slots :]), ahead
 
 
 def _plain(base: Tensor, gradient: Contribution) -> Tensor:

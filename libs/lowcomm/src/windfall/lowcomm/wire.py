@@ -130,10 +130,28 @@ def split(
         ValueError: as ``parse``, but that more may follow.
     """
     view = memoryview(messages).cast("B").toreadonly()
+    header, size, expected = head(view, max_elements=max_elements)
+    payload = view[HEADER_BYTES : HEADER_BYTES + size]
+    if size != payload.nbytes:
+        raise ValueError(f"the message announces {size} bytes of payload and has {payload.nbytes}")
+    if not whole and (found := zlib.crc32(payload, zlib.crc32(view[: _FIXED.size]))) != expected:
+        raise ValueError(f"the message is damaged: CRC-32 {found:08x}, not {expected:08x}")
+    return header, payload, view[HEADER_BYTES + size :]
+
+
+def head(message: Buffer, *, max_elements: int = MAX_ELEMENTS) -> tuple[Header, int, int]:
+    """Read the header alone, for whoever reads a long payload piece by piece.
+
+    Returns:
+        The header, the bytes of payload that must follow, and the CRC-32 that it names.
+
+    Raises:
+        ValueError: as ``parse``, as far as a header shows it.
+    """
+    view = memoryview(message).cast("B")
     if view.nbytes < HEADER_BYTES:
         raise ValueError(f"a message has at least {HEADER_BYTES} bytes, not {view.nbytes}")
-    fixed = view[: _FIXED.size]
-    magic, version, number, flags, fragment, steps, elements, base, tokens, size = _FIXED.unpack(fixed)
+    magic, version, number, flags, fragment, steps, elements, base, tokens, size = _FIXED.unpack(view[: _FIXED.size])
     if magic != MAGIC:
         raise ValueError(f"a message begins with {MAGIC!r}, not with {magic!r}")
     if version != VERSION:
@@ -142,10 +160,7 @@ def split(
         raise ValueError(f"codec {number} with flags {flags:#06x} is unknown")
     if elements > max_elements:
         raise ValueError(f"a fragment has at most {max_elements} elements, not {elements}")
-    payload = view[HEADER_BYTES : HEADER_BYTES + size]
-    if size != payload.nbytes or size > MAX_PAYLOAD_BYTES:
-        raise ValueError(f"the message announces {size} bytes of payload and has {payload.nbytes}")
+    if size > MAX_PAYLOAD_BYTES:
+        raise ValueError(f"a payload has at most {MAX_PAYLOAD_BYTES} bytes, the message announces {size} bytes")
     (expected,) = _CRC.unpack(view[_FIXED.size : HEADER_BYTES])
-    if not whole and (found := zlib.crc32(payload, zlib.crc32(fixed))) != expected:
-        raise ValueError(f"the message is damaged: CRC-32 {found:08x}, not {expected:08x}")
-    return Header(_NAMES[number], fragment, elements, base, tokens, steps), payload, view[HEADER_BYTES + size :]
+    return Header(_NAMES[number], fragment, elements, base, tokens, steps), size, expected

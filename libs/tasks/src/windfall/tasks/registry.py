@@ -12,13 +12,23 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Final
 
+from windfall.tasks.gcn import gcn
 from windfall.tasks.gpt_neox import gpt_neox
+from windfall.tasks.ppo import ppo
+from windfall.tasks.resnet import resnet
 from windfall.tasks.task import Task
+from windfall.tasks.wav2vec2 import wav2vec2
 
 Factory = Callable[[Mapping[str, object]], Task]
 
 GROUP: Final = "windfall.tasks"
-TASKS: Final[dict[str, Factory]] = {"gpt-neox": gpt_neox}
+TASKS: Final[dict[str, Factory]] = {
+    "gcn": gcn,
+    "gpt-neox": gpt_neox,
+    "ppo": ppo,
+    "resnet": resnet,
+    "wav2vec2": wav2vec2,
+}
 """The tasks that ship. A factory raises ``ValueError`` for unknown or invalid settings."""
 
 

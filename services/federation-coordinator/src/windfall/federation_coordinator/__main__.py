@@ -18,8 +18,7 @@ from windfall.federation_coordinator.rounds import Federation
 from windfall.federation_coordinator.settings import CoordinatorSettings
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
-from windfall.lowcomm.layout import flatten, layout_of
-from windfall.lowcomm.outer import parse_outer
+from windfall.lowcomm.layout import flatten, layout_of_model
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.link_probe import LinkProbeServicer
 from windfall.servicekit.rpc import serve
@@ -34,12 +33,12 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         task = load_task(settings.task, settings.task_settings)
     except ValueError as error:
         raise Mistake(f"the task is wrong: {error}", "Mend WINDFALL_TASK or WINDFALL_TASK_SETTINGS") from error
-    first = task.model(settings.seed).state_dict()
-    layout = layout_of(first)
-    store = ModelStore(settings.state_dir / "models", layout, parse_outer(settings.outer), settings.codec)
+    first = task.model(settings.seed)
+    layout = layout_of_model(first)
+    store = ModelStore(settings.state_dir / "models", layout, settings.rule)
     journaled = stand.journal.load("federation", Federation)
     if journaled is None:
-        digest = store.initialise(flatten(first, layout))
+        digest = store.initialise(flatten(first.state_dict(), layout))
     else:
         digest = journaled.base_digest
         _check_name(settings, journaled)
@@ -50,13 +49,14 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
     coordinator = Coordinator(
         stand,
         settings.federation,
-        Model(settings.task, settings.task_settings, layout, settings.codec),
+        Model(settings.task, settings.task_settings, layout),
         settings.policy,
         store,
         digest,
         settings.silence,
         asyncio.to_thread,
         evaluate,
+        settings.follows_links,
     )
     coordinator.attend()
     try:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal, TypeVar
 from uuid import UUID
@@ -15,13 +15,16 @@ from windfall.contracts.message import Message, derived_id
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator import rounds
 from windfall.federation_coordinator.checks import Refusal, check_manifest
+from windfall.federation_coordinator.incoming import Incoming
+from windfall.federation_coordinator.pace import paced
 from windfall.federation_coordinator.rounds import Contribution, Decision, Federation, NotMember, Phase, Policy, Word
-from windfall.federation_coordinator.store import Incoming, ModelStore
+from windfall.federation_coordinator.store import ModelStore
 from windfall.lowcomm.layout import Layout
 from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.offload import Offload
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import outgoing_trace, span
+from windfall.tasks.task import Evaluation
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,6 @@ class Model:
     task: str
     task_settings: str
     layout: Layout
-    codec: str
 
 
 class Coordinator:
@@ -56,14 +58,18 @@ class Coordinator:
         first_digest: str,
         silence: timedelta,
         offload: Offload,
-        evaluate: Callable[[int], float | None] | None = None,
+        evaluate: Callable[[int], Evaluation | None] | None = None,
+        follows_links: bool = False,
     ) -> None:
         self.stand = stand
         self.model = model
         self.store = store
-        self._policy = policy
+        self._told = policy
+        self._follows_links = follows_links
+        self._speeds: dict[str, float] = {}
+        self._beats: dict[str, tuple[pb.Beat, float]] = {}
         self._silence = silence
-        self._offload = offload
+        self.offload = offload
         self._evaluate = evaluate
         self._streams: dict[tuple[str, int], asyncio.Queue[pb.Directive | None]] = {}
         self._silent: dict[tuple[str, int], asyncio.TimerHandle] = {}
@@ -100,7 +106,7 @@ class Coordinator:
     def join(self, site: str, window_id: UUID, lease_token: int) -> int:
         """Admit a site and give its attempt number. Raises ``rounds.Fenced``."""
         now = self.stand.clock.now()
-        state, decision = rounds.join(self.state, site, window_id, lease_token, now, self._policy)
+        state, decision = rounds.join(self.state, site, window_id, lease_token, now, self._paced(site))
         self._commit(state, decision)
         attempt = state.attempts[site]
         self._watch_silence(site, attempt)
@@ -121,11 +127,32 @@ class Coordinator:
                 del self._streams[site, attempt]
         raise NotMember(f"the membership of {site} under attempt {attempt} has ended")
 
-    def beat(self, site: str, attempt: int) -> None:
-        """The member lives."""
-        member = self.state.members.get(site)
-        if member is not None and member.attempt == attempt:
-            self._watch_silence(site, attempt)
+    def beat(self, beat: pb.Beat) -> None:
+        """The member lives, and has come so far."""
+        member = self.state.members.get(beat.site)
+        if member is None or member.attempt != beat.attempt:
+            return
+        self._watch_silence(beat.site, beat.attempt)
+        now = asyncio.get_running_loop().time()
+        before, at = self._beats.get(beat.site, (beat, now))
+        if (before.attempt, before.round) != (beat.attempt, beat.round) or not 0 < before.steps <= beat.steps:
+            before, at = beat, now
+        self._beats[beat.site] = before, at
+        if beat.steps > before.steps and now > at:
+            # Whatever came before the first step (a download, a compilation) is no part of its speed.
+            self._speeds[beat.site] = (beat.steps - before.steps) / (now - at)
+
+    @property
+    def _policy(self) -> Policy:
+        """As told, with the pace that follows from what is known now."""
+        return self._paced()
+
+    def _paced(self, *joining: str) -> Policy:
+        if not self._follows_links:
+            return self._told
+        members = {site: self.state.profiles.get(site) for site in (*self.state.members, *joining)}
+        codec, parameters = self.store.rule.settings[0], self.model.layout.elements
+        return replace(self._told, pace=paced(codec, parameters, members, self._speeds))
 
     def pulled(self, nbytes: int) -> None:
         """So many bytes of a base went down."""
@@ -147,7 +174,7 @@ class Coordinator:
             return True
         way = (key.round, key.site, key.attempt)
         try:
-            check_manifest(manifest, self.state, self.model.layout, self.model.codec)
+            check_manifest(manifest, self.state, self.model.layout, self.store.rule)
             if way in self._pushing:
                 # A cut link is noticed at the site first: the stream that it broke is about to end here as well.
                 raise Transient("this contribution is on its way already")
@@ -167,7 +194,7 @@ class Coordinator:
 
     async def _store(self, manifest: pb.Manifest, chunks: AsyncIterator[bytes]) -> None:
         key = manifest.key
-        async with self._incoming(key) as incoming:
+        async with self._incoming(key, manifest.total_bytes) as incoming:
             if manifest.offset != incoming.received:
                 raise Transient(f"bytes from {manifest.offset} are offered, {incoming.received} are wanted")
             try:
@@ -178,8 +205,9 @@ class Coordinator:
                     raise Transient(f"{incoming.received} of {manifest.total_bytes} bytes arrived")
                 final = self.store.contribution_path(key.round, key.site, key.attempt)
                 await self._finish(incoming.seal, manifest.sha256, final)
+                await self._finish(self.store.look, key.round, key.site, key.attempt, manifest)
                 # The round may have been merged while the bytes came: what is late does not count, and says so.
-                check_manifest(manifest, self.state, self.model.layout, self.model.codec)
+                check_manifest(manifest, self.state, self.model.layout, self.store.rule)
             except Refusal as refusal:
                 incoming.discard()
                 if refusal.reason == "digest" and manifest.offset > 0:
@@ -196,6 +224,7 @@ class Coordinator:
             partial=manifest.partial,
             sha256=manifest.sha256,
             codec=manifest.codec,
+            skipped=manifest.skipped,
             trace=outgoing_trace(),
         )
         state, decision = rounds.accept(self.state, contribution, self.stand.clock.now(), self._policy)
@@ -223,8 +252,8 @@ class Coordinator:
         self._commit(state, Decision(say=(event,)) + follows)
 
     @asynccontextmanager
-    async def _incoming(self, key: pb.ContributionKey) -> AsyncIterator[Incoming]:
-        opening = asyncio.ensure_future(self._offload(self.store.incoming, key.round, key.site, key.attempt))
+    async def _incoming(self, key: pb.ContributionKey, nbytes: int) -> AsyncIterator[Incoming]:
+        opening = asyncio.ensure_future(self.offload(self.store.incoming, key.round, key.site, key.attempt, nbytes))
         try:
             yield await _finished(opening)
         finally:
@@ -232,7 +261,7 @@ class Coordinator:
                 opening.result().pause()
 
     async def _finish(self, work: Callable[..., T], *arguments: object) -> T:
-        return await _finished(asyncio.ensure_future(self._offload(work, *arguments)))
+        return await _finished(asyncio.ensure_future(self.offload(work, *arguments)))
 
     # --- loops --------------------------------------------------------------------------------------------------------
 
@@ -262,7 +291,7 @@ class Coordinator:
             attributes={"windfall.federation": self.state.name, "windfall.round": number},
         ):
             around = outgoing_trace()
-            digest = await self._offload(self.store.merge, number, contributions)
+            digest = await self.offload(self.store.merge, number, contributions)
             for one in contributions:
                 # Closes the window's own trace: from the wind to the weights.
                 with span("merge", parent=one.trace, links=[around], attributes={"windfall.round": number}):
@@ -272,7 +301,7 @@ class Coordinator:
             state, decision = rounds.merged(self.state, digest, down, now, self._policy)
             self._commit(state, decision)
         log.info("round %d completed by %s", number, ", ".join(one.site for one in contributions))
-        await self._offload(self.store.prune, state.round)
+        await self.offload(self.store.prune, state.round)
 
     async def _keep_score(self) -> None:
         """Evaluate the newest model whenever there is one, and lay the last one down where a person finds it.
@@ -284,15 +313,15 @@ class Coordinator:
             state = self.state
             say = await self._evaluated(state)
             if _over(state):
-                await self._offload(self.store.export, state.round, self.store.final)
+                await self.offload(self.store.export, state.round, self.store.final)
                 say = (*say, rounds.finished(state, self.stand.clock.now()))
             if say:
                 self._commit(self.state, Decision(say=say))
             await self._fresh_model.wait()
 
     async def _evaluated(self, state: Federation) -> tuple[Message, ...]:
-        loss = None if self._evaluate is None else await self._offload(self._evaluate, state.round)
-        if loss is None:
+        found = None if self._evaluate is None else await self.offload(self._evaluate, state.round)
+        if found is None:
             return ()
         evaluated = RoundEvaluated(
             id=derived_id(f"{state.name}/{state.round}", RoundEvaluated.topic, state.name),
@@ -300,7 +329,9 @@ class Coordinator:
             federation=state.name,
             round=state.round,
             model_digest=state.base_digest,
-            loss_nats=round(loss, 4),
+            loss_nats=round(found.loss, 4),
+            metric=found.metric,
+            value=round(found.value, 4),
         )
         return (evaluated,)
 
@@ -345,8 +376,10 @@ class Coordinator:
                     round=state.round,
                     base_digest=state.base_digest,
                     base_bytes=self.model.layout.nbytes,
-                    local_steps=self._policy.steps or 0,
+                    local_steps=rounds.steps_of(state, word.site, self._policy),
                     micro_batch=self._policy.micro_batch or state.micro_batches.get(word.site, 0),
+                    tokens=state.tokens_total,
+                    sites=len(state.members),
                 )
             )
         if word.kind == "finish":

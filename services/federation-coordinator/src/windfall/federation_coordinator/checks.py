@@ -1,12 +1,17 @@
-"""The update firewall: what a contribution must be before a byte of it is believed. Pure."""
+"""The update firewall: what a contribution must be before a byte of it is believed."""
 
+from collections.abc import Sequence
 from math import isfinite
+from pathlib import Path
 from typing import Final, Literal
 
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator.rounds import Federation, Phase
 from windfall.lowcomm.codec import CODECS
+from windfall.lowcomm.gradient import checked
 from windfall.lowcomm.layout import Layout
+from windfall.lowcomm.rule import Rule, Split
+from windfall.lowcomm.wire import HEADER_BYTES, Header, head
 
 Reason = Literal["lease", "round", "base", "codec", "layout", "size", "digest", "not-finite", "tokens", "member"]
 
@@ -14,6 +19,9 @@ MAX_TOKENS: Final = 2**40
 """More than a site can train in one round; a larger weight would let it own the model."""
 
 LARGEST_LOSS: Final = 1e6
+
+_CHUNK: Final = 128 * 1024
+"""Elements looked at at a time."""
 
 
 class Refusal(Exception):
@@ -25,7 +33,7 @@ class Refusal(Exception):
         self.detail = detail
 
 
-def check_manifest(manifest: pb.Manifest, state: Federation, layout: Layout, codec: str) -> None:
+def check_manifest(manifest: pb.Manifest, state: Federation, layout: Layout, rule: Rule) -> None:
     """Hold a manifest against the round that runs.
 
     Raises:
@@ -43,21 +51,74 @@ def check_manifest(manifest: pb.Manifest, state: Federation, layout: Layout, cod
         raise Refusal("round", f"round {key.round} is not open; the federation is {state.phase} at {state.round}")
     if manifest.base_digest != state.base_digest:
         raise Refusal("base", "it was trained from another base")
-    if manifest.codec != codec:
-        raise Refusal("codec", f"codec {manifest.codec[:20]!r} is not the federation's {codec!r}")
+    if manifest.codec != rule.codec.name:
+        raise Refusal("codec", f"codec {manifest.codec[:20]!r} is not the federation's {rule.codec.name!r}")
     _check_layout(manifest, layout)
-    expected = layout.elements * CODECS[codec].bytes_per_element
-    if manifest.total_bytes != expected or manifest.offset > expected:
-        raise Refusal("size", f"{manifest.total_bytes} bytes from {manifest.offset} are declared, not {expected}")
+    most = rule.most_bytes(layout.split)
+    if not manifest.offset <= manifest.total_bytes <= most:
+        raise Refusal("size", f"{manifest.total_bytes} bytes from {manifest.offset} are declared, at most {most} fit")
     if not (0 < manifest.tokens <= MAX_TOKENS and 0 < manifest.steps <= manifest.tokens):
         raise Refusal("tokens", f"{manifest.tokens} tokens in {manifest.steps} steps are not plausible")
     if not isfinite(manifest.loss) or abs(manifest.loss) > LARGEST_LOSS:
         raise Refusal("not-finite", "the loss is not a finite number")
 
 
+def check_content(path: Path, rule: Rule, elements: Split, manifest: pb.Manifest) -> None:
+    """Hold a contribution that lies on disk against its manifest and against what a site may say: every value is
+    looked at. Its SHA-256 has been checked.
+
+    Raises:
+        Refusal: it does not pass.
+    """
+    try:
+        headers = (_look_at_chunks if rule.codec.name in CODECS else _look_at_all)(path, rule, elements)
+    except ValueError as error:
+        raise Refusal("not-finite" if "NaN" in str(error) else "layout", str(error)) from error
+    for header in headers:
+        said = (header.base, header.tokens, header.steps)
+        if said != (manifest.key.round, manifest.tokens, manifest.steps):
+            raise Refusal("tokens", f"its header says base, tokens and steps {said}, its manifest other numbers")
+
+
+def _look_at_all(path: Path, rule: Rule, elements: Split) -> Sequence[Header]:
+    headers, parts = rule.decode(path.read_bytes(), elements, whole=True)
+    del parts
+    return headers
+
+
+def _look_at_chunks(path: Path, rule: Rule, elements: Split) -> Sequence[Header]:
+    """Codecs that code every element alone are looked at in memory of one chunk."""
+    headers = []
+    with path.open("rb") as file:
+        for fragment, part in enumerate(elements.parts):
+            header, size, _ = head(file.read(HEADER_BYTES), max_elements=part.stop - part.start)
+            rule.check(header, fragment, elements)
+            codec = CODECS[header.codec]
+            if size != header.elements * codec.bytes_per_element:
+                raise ValueError(f"part {fragment} has {size} bytes for {header.elements} elements")
+            for start in range(0, header.elements, _CHUNK):
+                count = min(_CHUNK, header.elements - start)
+                checked(codec.decode(file.read(count * codec.bytes_per_element)), count)
+            headers.append(header)
+        if file.read(1):
+            raise ValueError("more bytes follow the last part")
+    return headers
+
+
+def described(layout: Layout) -> list[pb.Tensor]:
+    """A layout on the wire."""
+    tensors = [
+        pb.Tensor(name=spec.name, shape=spec.shape, dtype=spec.dtype, exact=spec.exact) for spec in layout.tensors
+    ]
+    return tensors + [pb.Tensor(name=name, tied_to=owner) for name, owner in layout.tied]
+
+
 def _check_layout(manifest: pb.Manifest, layout: Layout) -> None:
-    if len(manifest.tensors) != len(layout.tensors):
-        raise Refusal("layout", f"{len(manifest.tensors)} tensors are declared, not {len(layout.tensors)}")
-    for declared, spec in zip(manifest.tensors, layout.tensors, strict=True):
-        if (declared.name, tuple(declared.shape), declared.dtype) != (spec.name, spec.shape, spec.dtype):
-            raise Refusal("layout", f"tensor {declared.name[:60]!r} is not {spec.name!r} {spec.dtype}{spec.shape}")
+    expected = described(layout)
+    if len(manifest.tensors) != len(expected):
+        raise Refusal("layout", f"{len(manifest.tensors)} tensors are declared, not {len(expected)}")
+    for declared, tensor in zip(manifest.tensors, expected, strict=True):
+        if declared != tensor:
+            raise Refusal(
+                "layout", f"tensor {declared.name[:60]!r} is not {tensor.name!r} {tensor.dtype}{tensor.shape}"
+            )

@@ -1,29 +1,29 @@
-"""The committed model's loss on data that lies on the hub and that no site trains on."""
+"""How good the committed model is on data that lies on the hub and that no site trains on."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from windfall.federation_coordinator.store import ModelStore
-from windfall.lowcomm.layout import Layout, unflatten
+from windfall.lowcomm.layout import Layout, restore
 from windfall.servicekit.errors import Mistake
-from windfall.tasks.task import Task
+from windfall.tasks.task import Evaluation, Task
 
 
-def held_out_loss(task: Task, layout: Layout, store: ModelStore, folder: Path) -> Callable[[int], float | None]:
-    """A function from a round's number to the loss, in nats, of the model from which that round starts; none when that
-    model has been pruned, because newer ones are there.
+def held_out_loss(task: Task, layout: Layout, store: ModelStore, folder: Path) -> Callable[[int], Evaluation | None]:
+    """A function from a round's number to the loss, and what people compare by, of the model from which that round
+    starts; none when that model has been pruned, because newer ones are there.
 
     Raises:
         Mistake: from the function, when the folder holds nothing to evaluate on.
     """
     model = task.model(seed=0)
 
-    def evaluate(round_number: int) -> float | None:
+    def evaluate(round_number: int) -> Evaluation | None:
         try:
             base = store.load(round_number)
         except FileNotFoundError:
             return None
-        model.load_state_dict(unflatten(base, layout))
+        model.load_state_dict(restore(base, layout))
         try:
             return task.evaluate(model, folder)
         except ValueError as error:

@@ -14,7 +14,7 @@ One site, one membership: a newer trainer of the site takes the place of an olde
 any more unless it was accepted before. When the newer one holds a newer lease, the older is fenced for good.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
@@ -33,6 +33,7 @@ from windfall.contracts.events import (
     SiteLeft,
 )
 from windfall.contracts.message import Digest, Instant, Message, Name, derived_id
+from windfall.federation_coordinator.pace import Pace, Seen, seen
 
 
 class Frozen(BaseModel):
@@ -63,6 +64,8 @@ class Policy:
     """How long after the end of a round a contribution is waited for, once there is another."""
     micro_batch: int | None
     """Samples per step for every site; none follows each site's profile."""
+    pace: Pace = field(default_factory=Pace)
+    """Local steps of each site where ``steps`` does not say: as links and speeds are known now."""
 
 
 class Member(Frozen):
@@ -88,6 +91,7 @@ class Contribution(Frozen):
     partial: bool
     sha256: Digest
     codec: str
+    skipped: int = 0
     trace: dict[str, str] = Field(default_factory=dict)
     """W3C headers of the upload, so that the merge can be found from the window's trace."""
 
@@ -128,6 +132,10 @@ class Federation(Frozen):
     """Rounds opened, those included that were opened again: no two openings are one sentence."""
     micro_batches: dict[str, int] = Field(default_factory=dict)
     """Recommended by each site's profile."""
+    profiles: dict[str, Seen] = Field(default_factory=dict)
+    """What each site's profile says about its way here."""
+    local_steps: dict[str, int] = Field(default_factory=dict)
+    """Of each site in the running round; empty when it is boxed by time alone."""
     tokens_total: int = 0
     bytes_down: int = 0
     """Sent to sites since the last merge."""
@@ -210,8 +218,18 @@ def join(
 
 def profiled(state: Federation, event: NodeProfiled) -> Federation:
     """Remember what the profiler recommends for a site."""
-    batches = {**state.micro_batches, event.site: event.recommendation.micro_batch}
-    return state.model_copy(update={"micro_batches": batches})
+    micro_batch = event.recommendation.micro_batch
+    return state.model_copy(
+        update={
+            "micro_batches": {**state.micro_batches, event.site: micro_batch},
+            "profiles": {**state.profiles, event.site: seen(event.measured, micro_batch)},
+        }
+    )
+
+
+def steps_of(state: Federation, site: str, policy: Policy) -> int:
+    """Local steps after which a site finishes its round by itself; 0 when it is boxed by time alone."""
+    return policy.steps or state.local_steps.get(site, policy.pace.otherwise)
 
 
 def resume(state: Federation, site: str, attempt: int) -> Decision:
@@ -266,6 +284,7 @@ def accept(state: Federation, contribution: Contribution, now: datetime, policy:
         loss_nats=contribution.loss_nats,
         bytes_up=contribution.bytes_up,
         partial=contribution.partial,
+        skipped=contribution.skipped,
     )
     state, follows = _settle(state, now, policy)
     return state, Decision(say=(event,)) + follows
@@ -393,6 +412,7 @@ def _open(state: Federation, now: datetime, policy: Policy) -> tuple[Federation,
             "deadline": None,
             "members": members,
             "openings": state.openings + 1,
+            "local_steps": dict(policy.pace.steps),
         }
     )
     started = RoundStarted(
@@ -403,6 +423,8 @@ def _open(state: Federation, now: datetime, policy: Policy) -> tuple[Federation,
         base_digest=state.base_digest,
         members=tuple(sorted(state.members)),
         ends_at=ends_at,
+        local_steps=dict.fromkeys(state.members, policy.steps) if policy.steps else state.local_steps,
+        because=policy.pace.because,
     )
     return state, Decision(say=(started,), tell=tuple(Word(site, "opened") for site in sorted(state.members)))
 

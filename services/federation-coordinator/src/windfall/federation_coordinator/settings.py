@@ -4,12 +4,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from windfall.contracts.message import Name
 from windfall.federation_coordinator.rounds import Policy
-from windfall.lowcomm.codec import CODECS
-from windfall.lowcomm.outer import parse_outer
+from windfall.lowcomm.rule import Rule
 from windfall.servicekit.settings import Settings, TlsSettings
 
 
@@ -17,15 +16,7 @@ def _split(text: object) -> object:
     return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
 
 
-def _outer(text: str) -> str:
-    parse_outer(text)
-    return text
-
-
-def _codec(text: str) -> str:
-    if text not in CODECS:
-        raise ValueError(f"{text!r} is no codec; known are {', '.join(CODECS)}")
-    return text
+_LONGEST_ROUND = timedelta(minutes=10)
 
 
 class CoordinatorSettings(Settings, TlsSettings):
@@ -42,12 +33,19 @@ class CoordinatorSettings(Settings, TlsSettings):
     task_settings: str = "{}"
     """JSON settings of the task."""
     seed: int = 0
-    codec: Annotated[str, AfterValidator(_codec)] = "bf16"
-    """In which contributions travel up: ``bf16`` (half the bytes; OpenDiLoCo, arXiv 2407.07852, found 16 bits lossless)
-    or ``fp32``."""
-    outer: Annotated[str, AfterValidator(_outer)] = "nesterov:lr=0.7,momentum=0.9"
-    round_length: timedelta | None = timedelta(minutes=10)
-    """Business time after which a round ends."""
+    codec: str = "topk-ef"
+    """In which contributions travel, with its settings: ``topk-ef`` (0.15 bit per parameter), ``dct-momentum``,
+    ``q2-ef``, ``int4-block``, ``int8-block``, ``bf16`` or ``fp32``, as in ``topk-ef:keep=32``."""
+    outer: str = ""
+    """The outer optimizer: ``average`` or ``nesterov:lr=0.7,momentum=0.6``. Unset goes with the codec: ``average`` for
+    the sparse ones, that Nesterov for the others."""
+    clip: bool = False
+    """Scale a contribution that is longer than the median one down to it."""
+    merge: str = "mean"
+    """``mean``, or ``rda`` for radial-directional averaging of dense contributions."""
+    round_length: timedelta | None = None
+    """Business time after which a round ends. Unset, and without ``round_steps``, rounds follow the links: a site takes
+    so many local steps that synchronising costs it at most a twentieth of its training, and 10 minutes at most."""
     round_steps: int | None = Field(default=None, ge=1)
     """Local steps after which a site finishes its round."""
     straggler_grace: timedelta = timedelta(minutes=5)
@@ -60,11 +58,21 @@ class CoordinatorSettings(Settings, TlsSettings):
     """Held-out data on the hub, that no site trains on; unset evaluates nothing."""
 
     @model_validator(mode="after")
-    def _boxed(self) -> Self:
-        if self.round_length is None and self.round_steps is None:
-            raise ValueError("a round needs WINDFALL_ROUND_LENGTH or WINDFALL_ROUND_STEPS")
+    def _ruled(self) -> Self:
+        # Unknown names and values are said now.
+        _ = self.rule
         return self
 
     @property
+    def rule(self) -> Rule:
+        return Rule.parse(self.codec, self.outer, self.clip, self.merge)
+
+    @property
     def policy(self) -> Policy:
-        return Policy(self.round_length, self.round_steps, self.straggler_grace, self.micro_batch)
+        length = _LONGEST_ROUND if self.follows_links else self.round_length
+        return Policy(length, self.round_steps, self.straggler_grace, self.micro_batch)
+
+    @property
+    def follows_links(self) -> bool:
+        """Nobody said how long a round is."""
+        return self.round_length is None and self.round_steps is None

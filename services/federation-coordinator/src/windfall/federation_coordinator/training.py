@@ -3,8 +3,9 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 from uuid import UUID
 
@@ -15,7 +16,8 @@ from windfall.contracts.message import Name
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1 import training_pb2_grpc as rpc
 from windfall.federation_coordinator.app import Coordinator
-from windfall.federation_coordinator.checks import Refusal
+from windfall.federation_coordinator.checks import Refusal, described
+from windfall.federation_coordinator.outer_step import Base
 from windfall.federation_coordinator.rounds import Fenced, NotMember
 from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.rpc import CHUNK_BYTES, serving
@@ -36,7 +38,8 @@ _CODES = {
     "round": grpc.StatusCode.FAILED_PRECONDITION,
     "base": grpc.StatusCode.FAILED_PRECONDITION,
     "size": grpc.StatusCode.INVALID_ARGUMENT,
-    "codec": grpc.StatusCode.INVALID_ARGUMENT,
+    # The operator changed the rule: who joins again learns it.
+    "codec": grpc.StatusCode.NOT_FOUND,
     "layout": grpc.StatusCode.INVALID_ARGUMENT,
     "digest": grpc.StatusCode.INVALID_ARGUMENT,
     "not-finite": grpc.StatusCode.INVALID_ARGUMENT,
@@ -63,17 +66,17 @@ class TrainingService(rpc.TrainingServicer):
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "window_id is not a UUID")
             async with self._answering(context):
                 attempt = coordinator.join(request.site, window_id, request.lease_token)
-            tensors = [
-                pb.Tensor(name=spec.name, shape=spec.shape, dtype=spec.dtype)
-                for spec in coordinator.model.layout.tensors
-            ]
+            codec, outer, clip, merge = coordinator.store.rule.settings
             return pb.JoinReply(
                 attempt=attempt,
                 task=coordinator.model.task,
                 task_settings_json=coordinator.model.task_settings,
-                tensors=tensors,
-                codec=coordinator.model.codec,
+                tensors=described(coordinator.model.layout),
+                codec=codec,
                 heartbeat_interval_ms=round(self._heartbeat.total_seconds() * 1000),
+                outer=outer,
+                clip=clip,
+                merge=merge,
             )
 
     async def Heartbeat(  # noqa: N802
@@ -83,7 +86,7 @@ class TrainingService(rpc.TrainingServicer):
         if first is None:
             return
         site, attempt = first.site, first.attempt
-        listening = asyncio.get_running_loop().create_task(self._listen(beats, site, attempt))
+        listening = asyncio.get_running_loop().create_task(self._listen(first, beats))
         try:
             async for directive in self._coordinator.directives(site, attempt):
                 yield directive
@@ -95,19 +98,50 @@ class TrainingService(rpc.TrainingServicer):
 
     async def Pull(self, request: pb.PullRequest, context: Any) -> AsyncIterator[pb.PullFrame]:  # noqa: N802
         with serving(context, "Training/Pull", {"windfall.site": request.site}):
-            state = self._coordinator.state
-            if request.base_digest != state.base_digest:
+            log = await self._log(request, context)
+            # Only now: a round may have been merged while the log was put together.
+            if request.base_digest != self._coordinator.state.base_digest:
                 await context.abort(grpc.StatusCode.NOT_FOUND, "this base is not the current one")
-            base = self._coordinator.store.base(state.round)
-            if request.offset > base.nbytes:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the base has {base.nbytes} bytes")
-            # The open file stays what it was, even when the next round prunes its name.
-            with base.path.open("rb") as file:
-                for start in range(request.offset, base.nbytes, CHUNK_BYTES):
-                    count = min(CHUNK_BYTES, base.nbytes - start)
-                    self._coordinator.pulled(count)
-                    # Nothing here holds on to the bytes while a slow site takes them.
-                    yield self._frames.read(file, request.base_digest, base.data_start, start, count)
+            if log is not None:
+                self._coordinator.pulled(len(log))
+                yield pb.PullFrame(head=pb.PullHead(total_bytes=len(log), log=True))
+                for start in range(0, len(log), CHUNK_BYTES):
+                    yield pb.PullFrame(data=log[start : start + CHUNK_BYTES])
+                return
+            stretches = self._stretches(request)
+            total = sum(stretch.nbytes for stretch in stretches)
+            if request.offset > total:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the base has {total} bytes")
+            # An open file stays what it was, even when the next round prunes its name.
+            with ExitStack() as stack:
+                files = [stack.enter_context(stretch.path.open("rb")) for stretch in stretches]
+                if not request.offset:
+                    yield pb.PullFrame(head=pb.PullHead(total_bytes=total, log=False))
+                before = 0
+                for stretch, file in zip(stretches, files, strict=True):
+                    for start in range(max(0, request.offset - before), stretch.nbytes, CHUNK_BYTES):
+                        count = min(CHUNK_BYTES, stretch.nbytes - start)
+                        self._coordinator.pulled(count)
+                        # Nothing here holds on to the bytes while a slow site takes them.
+                        yield self._frames.read(file, stretch, start, count)
+                    before += stretch.nbytes
+
+    async def _log(self, request: pb.PullRequest, context: Any) -> bytes | None:
+        """What leads from the base that the site holds to the one that it asks for, when that is shorter."""
+        if not request.held_digest or request.offset:
+            return None
+        coordinator, found = self._coordinator, None
+        async with self._answering(context):
+            found = await coordinator.offload(
+                coordinator.store.log, request.held_digest, request.base_digest, request.held_contribution
+            )
+        return found
+
+    def _stretches(self, request: pb.PullRequest) -> list[Base]:
+        """What a full download is made of: the model, and for who will follow the outer log, the optimizer's state."""
+        store, number = self._coordinator.store, self._coordinator.state.round
+        states = store.states(number) if request.follow else []
+        return [store.base(number), *(Base(path, 0, path.stat().st_size) for path in states)]
 
     async def Progress(self, request: pb.ContributionKey, context: Any) -> pb.PushProgress:  # noqa: N802
         coordinator = self._coordinator
@@ -134,10 +168,12 @@ class TrainingService(rpc.TrainingServicer):
                 self._coordinator.leave(request.site, request.attempt)
             return pb.LeaveReply()
 
-    async def _listen(self, beats: AsyncIterator[pb.Beat], site: str, attempt: int) -> None:
-        self._coordinator.beat(site, attempt)
-        async for _ in beats:
-            self._coordinator.beat(site, attempt)
+    async def _listen(self, first: pb.Beat, beats: AsyncIterator[pb.Beat]) -> None:
+        self._coordinator.beat(first)
+        async for beat in beats:
+            # Who a stream belongs to is said once.
+            beat.site, beat.attempt = first.site, first.attempt
+            self._coordinator.beat(beat)
 
     @asynccontextmanager
     async def _answering(self, context: Any) -> AsyncIterator[None]:
@@ -188,13 +224,13 @@ class _Frames:
     """The last chunks that went down. Sites pull a new base at once and nearly in step: it is read once for them."""
 
     def __init__(self) -> None:
-        self._last: OrderedDict[tuple[str, int, int], pb.PullFrame] = OrderedDict()
+        self._last: OrderedDict[tuple[Path, int, int], pb.PullFrame] = OrderedDict()
 
-    def read(self, file: BinaryIO, digest: str, data_start: int, start: int, count: int) -> pb.PullFrame:
-        key = (digest, start, count)
+    def read(self, file: BinaryIO, stretch: Base, start: int, count: int) -> pb.PullFrame:
+        key = (stretch.path, start, count)
         frame = self._last.get(key)
         if frame is None:
-            file.seek(data_start + start)
+            file.seek(stretch.data_start + start)
             frame = self._last[key] = pb.PullFrame(data=file.read(count))
             if len(self._last) > _KEPT_FRAMES:
                 self._last.popitem(last=False)

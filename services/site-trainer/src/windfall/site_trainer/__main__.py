@@ -28,7 +28,16 @@ async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]
     def engine(membership: Membership) -> Engine:
         try:
             task = load_task(membership.task, membership.task_settings)
-            return TorchEngine(task, membership.layout, settings.data_dir, settings.seed, settings.torch_threads)
+            return TorchEngine(
+                task,
+                membership.layout,
+                settings.data_dir,
+                settings.seed,
+                settings.torch_threads,
+                settings.device,
+                settings.precision,
+                settings.accumulation,
+            )
         except ValueError as error:
             raise Mistake(f"cannot train: {error}", "Mend the site's data, or run the coordinator's version") from error
 

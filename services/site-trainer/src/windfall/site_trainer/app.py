@@ -9,7 +9,6 @@ die.
 """
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
@@ -28,7 +27,7 @@ from windfall.contracts.commands import FinishRound, StopTraining
 from windfall.contracts.events import SiteDrained, TrainingStarted, WindowClosed, WindowClosing
 from windfall.contracts.message import derived_id
 from windfall.contracts.v1 import training_pb2 as pb
-from windfall.lowcomm.codec import CODECS
+from windfall.lowcomm import compressor as compressors
 from windfall.servicekit.bus import back_off
 from windfall.servicekit.errors import ExitCode, Mistake, Transient
 from windfall.servicekit.offload import Offload
@@ -38,6 +37,7 @@ from windfall.servicekit.telemetry import span
 from windfall.site_trainer import session as sessions
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership, tensors_of
 from windfall.site_trainer.engine import Engine
+from windfall.site_trainer.replica import Replica, follow, keep, kept, of_snapshot, sha256, snapshot_bytes
 from windfall.site_trainer.session import Action, Session, Work, next_action
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,11 @@ class Parcel:
     """A contribution on its way: the same bytes, however often it sets out. The manifest names the last attempt."""
 
     manifest: pb.Manifest
-    data: memoryview
+    data: bytes
+    attempt: int
+    """Under which it was written."""
+    unsent: compressors.State
+    """What the codec did not get to say, once this has arrived."""
 
 
 class Trainer:
@@ -106,11 +110,15 @@ class Trainer:
         self._membership: Membership | None = None
         self._stream: asyncio.Task[None] | None = None
         self._parcel: Parcel | None = None
+        self._replica: Replica | None = None
+        self._own: dict[str, bytes] = {}
+        self._unsent: compressors.State | None = None
         self._changed = asyncio.Event()
         self._saved_at = _now()
         self._drain_time = terms.drain_time
         self._speed = 1 / stand.clock.wall(timedelta(seconds=1)).total_seconds()
         self._restoring = terms.checkpoint is not None
+        self._remembering = terms.checkpoint is not None
         self._holds_base = False
         self._started = False
         self._skipped = 0
@@ -187,7 +195,7 @@ class Trainer:
                 await self._not_admitted(refused)
                 return
         self._vain_joins += 1
-        self._membership = membership
+        self._rejoined(membership)
         self._become(sessions.joined(self.session, membership.attempt))
         if self._stream is not None:
             self._stream.cancel()
@@ -195,6 +203,18 @@ class Trainer:
         if self._engine is None:
             # The heart beats already: making a large engine may take longer than a silence may last.
             self._engine = await self._train(self._make_engine, membership)
+
+    def _rejoined(self, membership: Membership) -> None:
+        before, self._membership = self._membership, membership
+        # What an earlier membership left unsaid belongs to a model that has moved on.
+        self._unsent = None
+        if before is None or before.rule.settings == membership.rule.settings:
+            return
+        self._replica = None
+        if self._parcel is not None:
+            log.warning("the contribution to round %d was written under another rule", self._parcel.manifest.key.round)
+            self._become(sessions.refused(self.session, self._parcel.manifest.key.round))
+            self._parcel = None
 
     async def _not_admitted(self, refused: Refused) -> None:
         """A lease that is fenced drains in peace: a newer trainer has taken over. Anything else a person must mend."""
@@ -233,7 +253,14 @@ class Trainer:
             word = directive.round_opened
             self._become(
                 sessions.opened(
-                    self.session, word.round, word.base_digest, word.base_bytes, word.local_steps, word.micro_batch
+                    self.session,
+                    word.round,
+                    word.base_digest,
+                    word.base_bytes,
+                    word.local_steps,
+                    word.micro_batch,
+                    word.tokens,
+                    word.sites,
                 )
             )
         elif kind == "finish_round":
@@ -258,18 +285,52 @@ class Trainer:
         digest, number = session.base_digest, session.round or 0
         with span("pull", attributes={"windfall.round": number}):
             try:
-                data = await self._link.pull(membership.attempt, digest, session.base_bytes)
+                replica = await self._replicated(membership, digest, session.base_bytes)
             except Refused as refused:
+                if refused.code is not grpc.StatusCode.NOT_FOUND:
+                    # The operator changed the rule: who joins again learns it.
+                    self._become(sessions.membership_ended(self.session))
+                    raise Transient(f"joining again: {refused}") from refused
                 log.info("base is gone: %s", refused)
                 self._become(sessions.base_gone(self.session, digest))
                 return
-        base = torch.frombuffer(data, dtype=torch.float32)
-        await self._train(engine.load, base)
+        load = partial(engine.load, replica.base, session.tokens, session.sites)
+        await self._train(load)
         self._holds_base = True
-        restored = await self._restore(engine, base, digest, number)
+        restored = await self._restore(engine, load, digest, number)
         self._become(sessions.pulled(self.session, digest, restored))
 
-    async def _restore(self, engine: Engine, base: torch.Tensor, digest: str, number: int) -> Work:
+    async def _replicated(self, membership: Membership, digest: str, model_bytes: int) -> Replica:
+        """The base with this digest: held already, made from what the sites said, or downloaded."""
+        rule, elements = membership.rule, membership.layout.split
+        if self._remembering and self._terms.checkpoint is not None:
+            # Once: what has led nowhere is not gone on from again.
+            self._remembering = False
+            self._replica = await self._offload(kept, _held_path(self._terms.checkpoint), rule, elements)
+        held = self._replica
+        if held is not None and held.digest == digest:
+            return held
+        download = await self._link.pull(
+            membership.attempt,
+            digest,
+            model_bytes,
+            snapshot_bytes(rule, elements),
+            held=held.digest if held is not None and rule.followed else "",
+            own=next(iter(self._own), ""),
+        )
+        # A base that is downloaded whole takes the place of the one before: there is room for one.
+        self._replica = None
+        if held is None or not download.log:
+            self._replica = await self._offload(of_snapshot, download.data, digest, rule, elements)
+            return self._replica
+        try:
+            self._replica = await self._train(follow, held, download.data, digest, rule, elements, self._own)
+        except ValueError as error:
+            log.error("the outer log does not lead to the base: %s", error)
+            raise Transient("downloading the base in full") from error
+        return self._replica
+
+    async def _restore(self, engine: Engine, load: Callable[[], None], digest: str, number: int) -> Work:
         """Take up what a trainer before us had done from this base, unless its contribution was accepted."""
         if not self._restoring or self._terms.checkpoint is None:
             return Work()
@@ -282,7 +343,7 @@ class Trainer:
         self._restoring = False
         if restored:
             return _work(engine)
-        await self._train(engine.load, base)
+        await self._train(load)
         return Work()
 
     async def _step(self) -> None:
@@ -309,7 +370,13 @@ class Trainer:
         began = _now()
         if self._parcel is None:
             self._become(sessions.pushing(session))
-            self._parcel = await self._packed(engine, membership, session)
+            try:
+                self._parcel = await self._packed(engine, membership, session)
+            except ValueError as error:
+                log.error("what was trained in round %d is lost: %s", session.round or 0, error)
+                await self._say_goodbye("what was trained is not finite")
+                self._become(sessions.unsound(self.session))
+                return
         parcel, manifest = self._parcel, self._parcel.manifest
         manifest.partial = sessions.draining(session, self._stand.clock.now())
         with span(
@@ -324,38 +391,54 @@ class Trainer:
         ):
             try:
                 if manifest.key.attempt != membership.attempt and await self._arrived(parcel):
-                    self._parcel = None
+                    self._settled(parcel)
                     self._become(sessions.arrived(self.session, manifest.key.round))
                     return
                 await self._send(parcel, membership.attempt)
             except Refused as refused:
                 self._not_taken(parcel, refused)
                 return
-        self._parcel = None
+        self._settled(parcel)
         self._become(sessions.pushed(self.session, manifest.key.round))
         self._drain_time = max(self._drain_time, timedelta(seconds=2 * (_now() - began)))
 
     async def _packed(self, engine: Engine, membership: Membership, session: Session) -> Parcel:
-        gradient = await self._train(engine.pseudo_gradient)
-        data = await self._train(CODECS[membership.codec].encode, gradient)
+        rule, elements = membership.rule, membership.layout.split
+        unsent = self._unsent if self._unsent is not None else rule.codec.init(elements.trained)
+        number, work = session.round or 0, session.work
+
+        def written() -> tuple[compressors.State, bytes, str]:
+            gradient = engine.pseudo_gradient()
+            after, data = rule.encode(unsent, gradient, elements, base=number, tokens=work.tokens, steps=work.steps)
+            return after, data, sha256(data)
+
+        after, data, digest = await self._train(written)
         manifest = pb.Manifest(
             key=pb.ContributionKey(
                 federation=self._terms.federation,
                 site=self._terms.site,
-                round=session.round or 0,
+                round=number,
                 attempt=membership.attempt,
             ),
             lease_token=self._terms.lease_token,
             base_digest=session.base_digest,
-            codec=membership.codec,
-            tokens=session.work.tokens,
-            steps=session.work.steps,
-            loss=round(session.work.loss_nats, 2),
-            total_bytes=data.nbytes,
-            sha256=await self._offload(_sha256, data),
+            codec=rule.codec.name,
+            tokens=work.tokens,
+            steps=work.steps,
+            loss=round(work.loss_nats, 2),
+            total_bytes=len(data),
+            sha256=digest,
             tensors=tensors_of(membership.layout),
+            skipped=engine.progress.skipped,
         )
-        return Parcel(manifest, data)
+        return Parcel(manifest, data, membership.attempt, after)
+
+    def _settled(self, parcel: Parcel) -> None:
+        """It counts: what it did not get to say waits for the next one, unless the membership has ended meanwhile."""
+        self._parcel = None
+        self._own = {parcel.manifest.sha256: parcel.data}
+        standing = self._membership is not None and self._membership.attempt == parcel.attempt
+        self._unsent = parcel.unsent if standing else None
 
     async def _send(self, parcel: Parcel, attempt: int) -> None:
         key = parcel.manifest.key
@@ -363,7 +446,7 @@ class Trainer:
         sent = LastMembership(federation=key.federation, attempt=attempt, round=key.round)
         # On disk before the first byte goes out: who restarts from a checkpoint asks first whether this was accepted.
         self._stand.journal.commit(state={_LAST: sent})
-        await self._link.push(parcel.manifest, parcel.data)
+        await self._link.push(parcel.manifest, memoryview(parcel.data))
 
     async def _arrived(self, parcel: Parcel) -> bool:
         """Whether it counts under the membership that it was last sent under, though the receipt never came."""
@@ -375,7 +458,7 @@ class Trainer:
             self._become(sessions.membership_ended(self.session))
             return
         log.warning("contribution refused: %s", refused)
-        self._parcel = None
+        self._parcel = self._unsent = None
         self._become(sessions.refused(self.session, parcel.manifest.key.round))
 
     async def _wait(self) -> None:
@@ -392,6 +475,7 @@ class Trainer:
         if self._engine is not None and self._holds_base:
             # Optimizer state and the data's cursor outlive the lease.
             await self._save(self._engine)
+            await self._keep_base()
         drained = SiteDrained(
             id=derived_id(f"{terms.window_id}/{terms.lease_token}", SiteDrained.topic, terms.site),
             at=self._stand.clock.now(),
@@ -431,6 +515,16 @@ class Trainer:
             await self._offload(engine.save, self._terms.checkpoint)
         except OSError as error:
             log.error("no checkpoint: %s. Free space, or make WINDFALL_STATE_DIR writable; training goes on", error)
+
+    async def _keep_base(self) -> None:
+        """So that the site's next trainer may follow the outer log from here, instead of downloading a model."""
+        checkpoint, replica, membership = self._terms.checkpoint, self._replica, self._membership
+        if checkpoint is None or replica is None or membership is None or not membership.rule.followed:
+            return
+        try:
+            await self._offload(keep, replica, membership.rule, _held_path(checkpoint))
+        except OSError as error:
+            log.error("the base is not kept: %s. The next trainer downloads it", error)
 
     def _pace(self, step: timedelta) -> None:
         """A step that begins just before we drain is waited for: begin to drain earlier by as much."""
@@ -479,5 +573,5 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _sha256(data: memoryview) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _held_path(checkpoint: Path) -> Path:
+    return checkpoint.with_name("base.safetensors")

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -13,8 +13,9 @@ import grpc.aio
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1.training_pb2_grpc import TrainingStub
 from windfall.lowcomm.layout import Layout, TensorSpec
+from windfall.lowcomm.rule import Rule
 from windfall.servicekit.errors import Transient
-from windfall.servicekit.rpc import CHUNK_BYTES, DEADLINE, metadata, translated
+from windfall.servicekit.rpc import CHUNK_BYTES, DEADLINE, Refused, metadata, translated
 
 PROTOCOL = 1
 
@@ -32,8 +33,16 @@ class Membership:
     task: str
     task_settings: str
     layout: Layout
-    codec: str
+    rule: Rule
     heartbeat_s: float
+
+
+@dataclass(frozen=True)
+class Download:
+    """What came down: a model and what belongs to it, or the outer log that leads to it."""
+
+    data: memoryview
+    log: bool
 
 
 class CoordinatorLink:
@@ -55,13 +64,18 @@ class CoordinatorLink:
         )
         with translated("join"):
             reply = await self._stub.Join(request, timeout=DEADLINE.total_seconds(), metadata=metadata())
-        layout = Layout(tuple(TensorSpec(one.name, tuple(one.shape), one.dtype) for one in reply.tensors))
+        try:
+            layout, rule = _layout(reply.tensors), Rule.parse(reply.codec, reply.outer, reply.clip, reply.merge)
+        except ValueError as error:
+            raise Refused(
+                grpc.StatusCode.UNIMPLEMENTED, f"this trainer does not know what the coordinator asks for: {error}"
+            ) from error
         return Membership(
             reply.attempt,
             reply.task,
             reply.task_settings_json,
             layout,
-            reply.codec,
+            rule,
             max(0.1, reply.heartbeat_interval_ms / 1000),
         )
 
@@ -82,38 +96,68 @@ class CoordinatorLink:
                 # Ends the beats as well: the call owns them while it runs.
                 call.cancel()
 
-    async def pull(self, attempt: int, digest: str, nbytes: int) -> memoryview:
-        """The base model's bytes, checked against their digest; a cut goes on where it stopped.
+    async def pull(
+        self, attempt: int, digest: str, model_bytes: int, total_bytes: int, *, held: str = "", own: str = ""
+    ) -> Download:
+        """The base model's bytes, checked against their digest, and behind them what belongs to it; a cut goes on where
+        it stopped. Or the outer log from a base that is held.
+
+        Args:
+            total_bytes: of a full download: more than the model when the outer log is to be followed from here.
+            held: digest of a base that is held; empty when there is none.
+            own: SHA-256 of the last contribution, if it is held.
 
         Raises:
             Transient: nothing arrived, or not what was asked for.
-            Refused: the coordinator has moved on from this base.
+            Refused: ``NOT_FOUND``, the coordinator has moved on from this base. Otherwise what it has is not what was
+                expected: it goes by another rule than when we joined.
         """
-        buffer = memoryview(bytearray(nbytes))
-        sha = _HashBehind(buffer)
+        request = pb.PullRequest(
+            federation=self._federation,
+            site=self._site,
+            attempt=attempt,
+            base_digest=digest,
+            held_digest=held,
+            held_contribution=own,
+            follow=total_bytes > model_bytes,
+        )
+        buffer = memoryview(bytearray(0 if held else total_bytes))
+        sha = _HashBehind(buffer[:model_bytes])
         filled = 0
-        while filled < nbytes:
-            request = pb.PullRequest(
-                federation=self._federation, site=self._site, attempt=attempt, base_digest=digest, offset=filled
-            )
-            before = filled
+        while not held or not filled:
+            request.offset, before = filled, filled
             try:
                 with translated("pull"):
                     async for frame in self._stub.Pull(request, metadata=metadata()):
+                        if frame.WhichOneof("kind") == "head":
+                            held, size = held if frame.head.log else "", frame.head.total_bytes
+                            if size > total_bytes or not (held or size == total_bytes):
+                                raise Refused(
+                                    grpc.StatusCode.FAILED_PRECONDITION,
+                                    f"{size} bytes are announced, under the rule that we know it were {total_bytes}",
+                                )
+                            buffer = memoryview(bytearray(size)) if len(buffer) != size else buffer
+                            sha = _HashBehind(buffer[:model_bytes])
+                            continue
                         data = frame.data
-                        if filled + len(data) > nbytes:
-                            raise Transient("more bytes than the base has; pulling it again", _PAUSE)
+                        if filled + len(data) > len(buffer):
+                            raise Transient("more bytes came than were announced; pulling again", _PAUSE)
                         buffer[filled : filled + len(data)] = data
                         filled += len(data)
-                        await sha.follow(filled)
+                        if not held:
+                            await sha.follow(min(filled, model_bytes))
             except Transient:
-                if filled == before:
+                if filled == before or held:
                     raise
-            if filled == before:
-                raise Transient(f"the base ends after {before} of {nbytes} bytes", _PAUSE)
-        if await sha.hexdigest(filled) != digest:
+            if filled == len(buffer):
+                break
+            if filled == before or held:
+                raise Transient(f"the download ends after {filled} of {len(buffer)} bytes", _PAUSE)
+        if held:
+            return Download(buffer, log=True)
+        if await sha.hexdigest(model_bytes) != digest:
             raise Transient("the base does not have its digest; pulling it again", _PAUSE)
-        return buffer
+        return Download(buffer, log=False)
 
     async def push(self, manifest: pb.Manifest, data: memoryview) -> bool:
         """Deliver a contribution, from where a cut left off; true when it had been accepted before.
@@ -180,4 +224,12 @@ async def _frames(manifest: pb.Manifest, data: memoryview) -> AsyncIterator[pb.P
 
 def tensors_of(layout: Layout) -> list[pb.Tensor]:
     """A layout as a manifest declares it."""
-    return [pb.Tensor(name=spec.name, shape=spec.shape, dtype=spec.dtype) for spec in layout.tensors]
+    tensors = [
+        pb.Tensor(name=spec.name, shape=spec.shape, dtype=spec.dtype, exact=spec.exact) for spec in layout.tensors
+    ]
+    return tensors + [pb.Tensor(name=name, tied_to=owner) for name, owner in layout.tied]
+
+
+def _layout(tensors: Iterable[pb.Tensor]) -> Layout:
+    own = tuple(TensorSpec(one.name, tuple(one.shape), one.dtype, one.exact) for one in tensors if not one.tied_to)
+    return Layout(own, tuple((one.name, one.tied_to) for one in tensors if one.tied_to))

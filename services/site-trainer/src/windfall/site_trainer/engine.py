@@ -1,10 +1,13 @@
 """The port to what trains: one model, one optimizer, one stream of data, a step at a time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,15 @@ class Progress:
     tokens: int = 0
     loss_nats: float = 0.0
     """Token-weighted mean loss over the steps; 0 before the first."""
+    skipped: int = 0
+    """Steps without an update, because their loss or a gradient was not finite."""
 
     def after(self, report: StepReport) -> "Progress":
         if report.skipped:
-            return self
+            return replace(self, skipped=self.skipped + 1)
         tokens = self.tokens + report.tokens
         mean = self.loss_nats + (report.loss_nats - self.loss_nats) * report.tokens / tokens
-        return Progress(self.steps + 1, tokens, mean)
+        return Progress(self.steps + 1, tokens, mean, self.skipped)
 
 
 class Engine(Protocol):
@@ -48,8 +53,13 @@ class Engine(Protocol):
     def progress(self) -> Progress:
         """What was trained since the base was loaded, restored work included."""
 
-    def load(self, base: Tensor) -> None:
+    def load(self, base: Tensor, tokens: int = 0, sites: int = 1) -> None:
         """Start from this base with no progress. The inner optimizer's state and the data's cursor are kept.
+
+        Args:
+            tokens: what the whole federation had trained when the round opened.
+            sites: how many train in it; each is taken to be as fast as this one, so that learning rates follow
+                ``tokens + sites × own tokens since``.
 
         Raises:
             ValueError: the vector does not fit the model; nothing was changed.

@@ -48,6 +48,10 @@ class Session:
     base_bytes: int = 0
     local_steps: int = 0
     micro_batch: int = 0
+    tokens: int = 0
+    """What the whole federation had trained when the round opened."""
+    sites: int = 1
+    """How many train in it, as far as was known then."""
     loaded: str = ""
     """Digest of the base that the engine started this round from; empty when it must be pulled."""
     work: Work = Work()
@@ -132,7 +136,14 @@ def membership_ended(session: Session) -> Session:
 
 
 def opened(
-    session: Session, number: int, base_digest: str, base_bytes: int, local_steps: int, micro_batch: int
+    session: Session,
+    number: int,
+    base_digest: str,
+    base_bytes: int,
+    local_steps: int,
+    micro_batch: int,
+    tokens: int = 0,
+    sites: int = 1,
 ) -> Session:
     """A round runs. The same round again (the stream was cut) goes on; another one starts afresh."""
     if session.heard is not None and number < session.heard:
@@ -152,6 +163,8 @@ def opened(
         base_bytes=base_bytes,
         local_steps=local_steps,
         micro_batch=micro_batch,
+        tokens=tokens,
+        sites=sites,
         over=session.over if session.over >= number else -1,
         delivered=session.delivered and not lost,
     )
@@ -211,6 +224,12 @@ def refused(session: Session, number: int) -> Session:
     reopened = session.reopened
     session = replace(pushed(session, number), delivered=False)
     return _again(replace(session, spoiled=True, reopened=reopened)) if number == session.round else session
+
+
+def unsound(session: Session) -> Session:
+    """What was trained is not finite and cannot be sent: its work is lost. A new membership begins from a base that is
+    loaded anew, and nobody waits for the old one."""
+    return replace(_afresh(session), attempt=None, round=None, base_digest="", over=-1, pushing=None, delivered=False)
 
 
 def closing(session: Session, closes_at: datetime) -> Session:

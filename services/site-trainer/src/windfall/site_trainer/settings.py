@@ -8,6 +8,7 @@ from pydantic import Field
 
 from windfall.contracts.message import Name
 from windfall.servicekit.settings import SiteSettings, TlsSettings
+from windfall.site_trainer.engine import Device, Precision
 
 
 class TrainerSettings(SiteSettings, TlsSettings):
@@ -24,6 +25,12 @@ class TrainerSettings(SiteSettings, TlsSettings):
     seed: int = 0
     """Decides the order of the data."""
     torch_threads: int = Field(default=1, ge=1)
+    device: Device = "auto"
+    """Where to train: ``cpu``, ``cuda`` (AMD's as well), or ``auto`` for whichever is there."""
+    precision: Precision = "fp32"
+    """Of forward and backward pass; weights, optimizer state and what travels are fp32."""
+    accumulation: int = Field(default=1, ge=1)
+    """Parts into which a step's samples are cut, so that a batch fits which would not fit whole."""
     micro_batch: int = Field(default=8, ge=1)
     """Samples per step when the coordinator does not say."""
     drain_time: timedelta = timedelta(seconds=1)

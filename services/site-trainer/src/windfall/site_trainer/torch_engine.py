@@ -1,57 +1,32 @@
-"""Trains a task with PyTorch on the CPU.
+"""Trains a task with PyTorch, on the CPU or on a GPU.
 
-The model's tensors are views into one flat vector, so that loading a base, taking a pseudo-gradient and a digest are
-single passes over memory, without gathering.
-
-A checkpoint is one safetensors file: the vector, the optimizer's state by parameter name, and metadata that says whose
-it is and holds a SHA-256 of everything. Nothing is ever unpickled.
+What leaves the engine is fp32 on the CPU, whatever the device and the precision of the passes.
 """
 
 import hashlib
-import json
 import logging
-import os
-import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from windfall.lowcomm.layout import Layout, check_flat, digest, flatten, layout_of, unflatten
-from windfall.site_trainer.engine import Progress, StepReport
-from windfall.tasks.task import Task
+from windfall.lowcomm.layout import Layout, check_flat, digest
+from windfall.site_trainer.checkpoint import Checkpoint, read, write
+from windfall.site_trainer.engine import Device, Precision, Progress, StepReport
+from windfall.site_trainer.flat_model import FlatModel
+from windfall.site_trainer.tensor_file import Unusable
+from windfall.tasks.task import Batch, Task
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = "windfall-site-trainer/1"
-GRADIENT_NORM: Final = 1.0
-"""A step's gradient is scaled down to this Euclidean norm when it is longer."""
 LOCAL: Final = "local"
 MOMENTS: Final = "optimizer"
-
-
-class Unusable(Exception):
-    """A checkpoint cannot be gone on from; the text says why in one line."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a file holds. ``tensors`` are named ``local`` or ``optimizer/<parameter>/<key>``."""
-
-    owner: Mapping[str, str]
-    """Task, layout, optimizer and seed of the engine that wrote it: another's is of no use."""
-    base_digest: str
-    cursor: int
-    progress: Progress
-    scalars: Mapping[str, object]
-    """Optimizer state that is not tensors, by the same names."""
-    tensors: Mapping[str, Tensor]
 
 
 class TorchEngine:
@@ -61,28 +36,47 @@ class TorchEngine:
         task: what is trained.
         layout: the federation's layout, which the task's model must have.
         data_dir: the site's own data.
-        seed: decides the order of the data.
+        seed: decides the order of the data, and what a model draws while it trains (dropout).
         threads: for torch, in the whole process.
+        device: where to train.
+        precision: of forward and backward pass; ``bf16`` is PyTorch's autocast.
+        accumulation: parts into which a step's samples are cut. The gradient is the same up to rounding, but for
+            layers that look at a batch as a whole (batch normalisation).
 
     Raises:
-        ValueError: the model has another layout, or (``DataError``) the data cannot be trained on.
+        ValueError: the model has another layout, the device is not there, or (``DataError``) the data cannot be trained
+            on.
     """
 
-    def __init__(self, task: Task, layout: Layout, data_dir: Path, seed: int, threads: int = 1) -> None:
+    def __init__(
+        self,
+        task: Task,
+        layout: Layout,
+        data_dir: Path,
+        seed: int,
+        threads: int = 1,
+        device: Device = "cpu",
+        precision: Precision = "fp32",
+        accumulation: int = 1,
+    ) -> None:
         torch.set_num_threads(threads)
+        self._device = _device(device)
+        self._autocast = precision == "bf16"
+        self._accumulation = accumulation
         self._task = task
         self._layout = layout
-        self._model = task.model(seed)
-        self._local = _gather(self._model, layout)
-        self._optimizer = task.optimizer(self._model)
+        self._model = FlatModel(task.model(seed), layout, self._device)
+        self._optimizer = task.optimizer(self._model.module)
+        self._highest = [group["lr"] for group in self._optimizer.param_groups]
         self._loader = task.loader(data_dir, seed)
         self._data_dir, self._seed = data_dir, seed
         self._base: Tensor | None = None
         self._base_digest = ""
+        self._tokens, self._sites = 0, 1
         self._progress = Progress()
         self._owner = {
             "task": task.name,
-            "layout": hashlib.sha256(repr(layout.tensors).encode()).hexdigest(),
+            "layout": hashlib.sha256(repr((layout.tensors, layout.tied)).encode()).hexdigest(),
             "optimizer": type(self._optimizer).__name__,
             "seed": str(seed),
         }
@@ -91,37 +85,43 @@ class TorchEngine:
     def progress(self) -> Progress:
         return self._progress
 
-    def load(self, base: Tensor) -> None:
+    def load(self, base: Tensor, tokens: int = 0, sites: int = 1) -> None:
         check_flat(base, self._layout.elements)
-        self._local.copy_(base)
+        self._model.put(base)
         self._base, self._base_digest = base, ""
+        self._tokens, self._sites = tokens, sites
         self._progress = Progress()
 
     def step(self, micro_batch: int) -> StepReport:
         self._loaded()
-        batch = self._loader.batch(micro_batch)
-        loss = self._task.loss(self._model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), GRADIENT_NORM)
-        sound = isfinite(loss.item()) and isfinite(norm.item())
+        rate = self._task.rate(self._tokens + self._sites * self._progress.tokens)
+        for group, highest in zip(self._optimizer.param_groups, self._highest, strict=True):
+            group["lr"] = highest * rate
+        aside = self._model.exact()
+        with self._own_chance():
+            loss, tokens = self._gradients(micro_batch)
+        norm = torch.nn.utils.clip_grad_norm_(self._model.module.parameters(), self._task.gradient_norm).item()
+        sound = isfinite(loss) and isfinite(norm)
         if sound:
             self._optimizer.step()
         else:
-            log.warning("step skipped: loss %s, gradient norm %s", loss.item(), norm.item())
+            # Running statistics have seen what the weights must not.
+            self._model.put_exact(aside)
+            log.warning("step skipped: loss %s, gradient norm %s", loss, norm)
         self._optimizer.zero_grad()
-        report = StepReport(batch.tokens if sound else 0, loss.item(), skipped=not sound)
+        report = StepReport(tokens if sound else 0, loss, skipped=not sound)
         self._progress = self._progress.after(report)
         return report
 
     def pseudo_gradient(self) -> Tensor:
-        return self._loaded() - self._local
+        return self._loaded() - self._model.take()
 
     def model_digest(self) -> str:
-        return digest(self._local)
+        return digest(self._model.take())
 
     def save(self, path: Path) -> None:
         scalars, tensors = self._moments()
-        _write(
+        write(
             path,
             Checkpoint(
                 owner=self._owner,
@@ -129,7 +129,7 @@ class TorchEngine:
                 cursor=self._loader.cursor,
                 progress=self._progress,
                 scalars=scalars,
-                tensors={LOCAL: self._local, **tensors},
+                tensors={LOCAL: self._model.take(), **tensors},
             ),
         )
 
@@ -137,7 +137,7 @@ class TorchEngine:
         if self._digest_of_base() != base_digest:
             raise RuntimeError("load the base before restoring work that stands on it")
         try:
-            found = _read(path, self._owner)
+            found = read(path, self._owner)
         except FileNotFoundError:
             log.info("no checkpoint at %s; starting from the base", path)
             return False
@@ -149,9 +149,32 @@ class TorchEngine:
         if found.base_digest != base_digest:
             log.info("checkpoint %s stands on another base; optimizer state and cursor go on", path)
             return False
-        self._local.copy_(found.tensors[LOCAL])
+        self._model.put(found.tensors[LOCAL])
         self._progress = found.progress
         return True
+
+    def _gradients(self, micro_batch: int) -> tuple[float, int]:
+        """Mean loss over the next samples, whose gradient the parameters hold afterwards, and their tokens."""
+        model = self._model.module
+        shares = [micro_batch * part // self._accumulation for part in range(self._accumulation + 1)]
+        sizes = [end - begin for begin, end in pairwise(shares) if end > begin]
+        batches = [self._loader.batch(size, model) for size in sizes]
+        tokens = sum(batch.tokens for batch in batches)
+        total = 0.0
+        for batch in batches:
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
+                loss = self._task.loss(model, _moved(batch, self._device)) * (batch.tokens / tokens)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        return total, tokens
+
+    @contextmanager
+    def _own_chance(self) -> Iterator[None]:
+        """What draws from torch's global generator (dropout) draws the same after a restart, and leaves it alone."""
+        word = hashlib.blake2b(f"{self._seed}:{self._loader.cursor}".encode(), digest_size=8).digest()
+        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed(int.from_bytes(word, "little"))
+            yield
 
     def _loaded(self) -> Tensor:
         if self._base is None:
@@ -164,13 +187,16 @@ class TorchEngine:
 
     def _moments(self) -> tuple[dict[str, object], dict[str, Tensor]]:
         """Optimizer state under names that survive another order or grouping of the parameters."""
-        names = {id(parameter): name for name, parameter in self._model.named_parameters()}
+        names = {id(parameter): name for name, parameter in self._model.module.named_parameters()}
         scalars: dict[str, object] = {}
         tensors: dict[str, Tensor] = {}
         for parameter, state in self._optimizer.state.items():
             for key, value in state.items():
-                kept: dict[str, Any] = tensors if isinstance(value, Tensor) else scalars
-                kept[f"{MOMENTS}/{names[id(parameter)]}/{key}"] = value
+                name = f"{MOMENTS}/{names[id(parameter)]}/{key}"
+                if isinstance(value, Tensor):
+                    tensors[name] = value.cpu()
+                else:
+                    scalars[name] = value
         return scalars, tensors
 
     def _take_moments(self, found: Checkpoint) -> None:
@@ -179,87 +205,23 @@ class TorchEngine:
             if name != LOCAL:
                 parameter, key = name.removeprefix(f"{MOMENTS}/").rsplit("/", 1)
                 moments.setdefault(parameter, {})[key] = value
-        names = {id(parameter): name for name, parameter in self._model.named_parameters()}
+        names = {id(parameter): name for name, parameter in self._model.module.named_parameters()}
         order = [names[id(each)] for group in self._optimizer.param_groups for each in group["params"]]
         # Learning rate and the like come from the settings of today, so only the state is taken from the file.
-        own = self._optimizer.state_dict()
+        own: dict[str, Any] = self._optimizer.state_dict()
         own["state"] = {index: moments[name] for index, name in enumerate(order) if name in moments}
         self._optimizer.load_state_dict(own)
 
 
-def _gather(model: torch.nn.Module, layout: Layout) -> Tensor:
-    """Move a model's tensors into one flat vector and let them be views of it."""
-    state = model.state_dict(keep_vars=True)
-    own = layout_of(state)
-    if own != layout:
-        ours, theirs = ([f"{spec.name}{list(spec.shape)}" for spec in each.tensors] for each in (own, layout))
-        here = next((f"{a} here, {b} there" for a, b in zip(ours, theirs, strict=False) if a != b), "their number")
-        raise ValueError(f"the task's model differs from the federation's layout: {here}. Run the same version of it")
-    flat = flatten(state, layout)
-    for name, view in unflatten(flat, layout).items():
-        state[name].data = view
-    return flat
+def _device(name: Device) -> torch.device:
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise ValueError("no CUDA or ROCm device is there. Set WINDFALL_DEVICE=auto, or install its driver and torch")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
 
 
-def _write(path: Path, checkpoint: Checkpoint) -> None:
-    about = json.dumps(
-        {
-            "format": FORMAT,
-            "owner": checkpoint.owner,
-            "base_digest": checkpoint.base_digest,
-            "cursor": checkpoint.cursor,
-            "progress": asdict(checkpoint.progress),
-            "scalars": checkpoint.scalars,
-        }
-    )
-    tensors = dict(checkpoint.tensors)
-    draft = path.with_name(f"{path.name}.new")
-    try:
-        save_file(tensors, draft, {"about": about, "sha256": _seal(about, tensors)})
-        with draft.open("rb") as written:
-            os.fsync(written.fileno())
-        draft.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except SafetensorError as error:
-        draft.unlink(missing_ok=True)
-        number = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(number[1]) if number else 0, f"checkpoint not written: {error}", str(path)) from error
-
-
-def _read(path: Path, owner: Mapping[str, str]) -> Checkpoint:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise Unusable(f"not whole: {error}") from error
-    about = metadata.get("about", "")
-    if metadata.get("sha256") != _seal(about, tensors):
-        raise Unusable("its SHA-256 is not the one it names")
-    fields: dict[str, Any] = json.loads(about)
-    if fields["format"] != FORMAT:
-        raise Unusable(f"its format is {fields['format']!r}, not {FORMAT!r}")
-    if fields["owner"] != owner:
-        other = ", ".join(name for name, value in owner.items() if fields["owner"].get(name) != value)
-        raise Unusable(f"it was written under another {other}")
-    return Checkpoint(
-        owner=owner,
-        base_digest=fields["base_digest"],
-        cursor=fields["cursor"],
-        progress=Progress(**fields["progress"]),
-        scalars=fields["scalars"],
-        tensors=tensors,
-    )
-
-
-def _seal(about: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the metadata and every tensor, in the order of their names."""
-    whole = hashlib.sha256(about.encode())
-    for name, tensor in sorted(tensors.items()):
-        whole.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        whole.update(tensor.detach().reshape(-1).view(torch.uint8).numpy().data)
-    return whole.hexdigest()
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    """Every tensor of a batch on the device; a task may add some of its own."""
+    values: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    moved = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
+    return replace(batch, **{**values, **moved})

@@ -52,7 +52,7 @@ class ToyEngine:
     def progress(self) -> Progress:
         return self._progress
 
-    def load(self, base: Tensor) -> None:
+    def load(self, base: Tensor, tokens: int = 0, sites: int = 1) -> None:
         check_flat(base, self._local.numel())
         self._base = base
         self._local = base.clone()
@@ -63,9 +63,10 @@ class ToyEngine:
         away = self._local - self._target
         loss = away.square().mean().item()
         if not isfinite(loss):
-            return StepReport(0, loss, skipped=True)
-        self._local -= away.mul_(self._lr)
-        report = StepReport(micro_batch * self._tokens_per_sample, loss, skipped=False)
+            report = StepReport(0, loss, skipped=True)
+        else:
+            self._local -= away.mul_(self._lr)
+            report = StepReport(micro_batch * self._tokens_per_sample, loss, skipped=False)
         self._progress = self._progress.after(report)
         return report
 

@@ -24,49 +24,51 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$windfall/contracts/v1/training.proto\x12\x15windfall.contracts.v1\"i\n\x0bJoinRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x11\n\twindow_id\x18\x03 \x01(\t\x12\x13\n\x0blease_token\x18\x04 \x01(\x04\x12\x10\n\x08protocol\x18\x05 \x01(\r\"\xa4\x01\n\tJoinReply\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x1a\n\x12task_settings_json\x18\x03 \x01(\t\x12.\n\x07tensors\x18\x04 \x03(\x0b\x32\x1d.windfall.contracts.v1.Tensor\x12\r\n\x05\x63odec\x18\x05 \x01(\t\x12\x1d\n\x15heartbeat_interval_ms\x18\x06 \x01(\x04\"4\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\r\n\x05\x64type\x18\x03 \x01(\t\"\x98\x01\n\x04\x42\x65\x61t\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\r\n\x05round\x18\x04 \x01(\x04\x12\r\n\x05steps\x18\x05 \x01(\x04\x12\x0e\n\x06tokens\x18\x06 \x01(\x04\x12/\n\x05state\x18\x07 \x01(\x0e\x32 .windfall.contracts.v1.SiteState\"\xb8\x01\n\tDirective\x12:\n\x0cround_opened\x18\x01 \x01(\x0b\x32\".windfall.contracts.v1.RoundOpenedH\x00\x12:\n\x0c\x66inish_round\x18\x02 \x01(\x0b\x32\".windfall.contracts.v1.FinishRoundH\x00\x12+\n\x04stop\x18\x03 \x01(\x0b\x32\x1b.windfall.contracts.v1.StopH\x00\x42\x06\n\x04kind\"o\n\x0bRoundOpened\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x13\n\x0b\x62\x61se_digest\x18\x02 \x01(\t\x12\x12\n\nbase_bytes\x18\x03 \x01(\x04\x12\x13\n\x0blocal_steps\x18\x04 \x01(\x04\x12\x13\n\x0bmicro_batch\x18\x05 \x01(\r\"\x1c\n\x0b\x46inishRound\x12\r\n\x05round\x18\x01 \x01(\x04\"\x16\n\x04Stop\x12\x0e\n\x06reason\x18\x01 \x01(\t\"e\n\x0bPullRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x13\n\x0b\x62\x61se_digest\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x04\"\x19\n\tPullFrame\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"S\n\x0f\x43ontributionKey\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\"8\n\x0cPushProgress\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\"X\n\tPushFrame\x12\x33\n\x08manifest\x18\x01 \x01(\x0b\x32\x1f.windfall.contracts.v1.ManifestH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"\x9b\x02\n\x08Manifest\x12\x33\n\x03key\x18\x01 \x01(\x0b\x32&.windfall.contracts.v1.ContributionKey\x12\x13\n\x0blease_token\x18\x02 \x01(\x04\x12\x13\n\x0b\x62\x61se_digest\x18\x03 \x01(\t\x12\r\n\x05\x63odec\x18\x04 \x01(\t\x12\x0e\n\x06tokens\x18\x05 \x01(\x04\x12\r\n\x05steps\x18\x06 \x01(\x04\x12\x0c\n\x04loss\x18\x07 \x01(\x01\x12\x0f\n\x07partial\x18\x08 \x01(\x08\x12\x13\n\x0btotal_bytes\x18\t \x01(\x04\x12\x0e\n\x06sha256\x18\n \x01(\t\x12.\n\x07tensors\x18\x0b \x03(\x0b\x32\x1d.windfall.contracts.v1.Tensor\x12\x0e\n\x06offset\x18\x0c \x01(\x04\" \n\x0bPushReceipt\x12\x11\n\tduplicate\x18\x01 \x01(\x08\"Q\n\x0cLeaveRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x0c\n\nLeaveReply*\x9e\x01\n\tSiteState\x12\x1a\n\x16SITE_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSITE_STATE_IDLE\x10\x01\x12\x16\n\x12SITE_STATE_PULLING\x10\x02\x12\x17\n\x13SITE_STATE_TRAINING\x10\x03\x12\x16\n\x12SITE_STATE_PUSHING\x10\x04\x12\x17\n\x13SITE_STATE_DRAINING\x10\x05\x32\xf2\x03\n\x08Training\x12L\n\x04Join\x12\".windfall.contracts.v1.JoinRequest\x1a .windfall.contracts.v1.JoinReply\x12N\n\tHeartbeat\x12\x1b.windfall.contracts.v1.Beat\x1a .windfall.contracts.v1.Directive(\x01\x30\x01\x12N\n\x04Pull\x12\".windfall.contracts.v1.PullRequest\x1a .windfall.contracts.v1.PullFrame0\x01\x12W\n\x08Progress\x12&.windfall.contracts.v1.ContributionKey\x1a#.windfall.contracts.v1.PushProgress\x12N\n\x04Push\x12 .windfall.contracts.v1.PushFrame\x1a\".windfall.contracts.v1.PushReceipt(\x01\x12O\n\x05Leave\x12#.windfall.contracts.v1.LeaveRequest\x1a!.windfall.contracts.v1.LeaveReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$windfall/contracts/v1/training.proto\x12\x15windfall.contracts.v1\"i\n\x0bJoinRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x11\n\twindow_id\x18\x03 \x01(\t\x12\x13\n\x0blease_token\x18\x04 \x01(\x04\x12\x10\n\x08protocol\x18\x05 \x01(\r\"\xd0\x01\n\tJoinReply\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x1a\n\x12task_settings_json\x18\x03 \x01(\t\x12.\n\x07tensors\x18\x04 \x03(\x0b\x32\x1d.windfall.contracts.v1.Tensor\x12\r\n\x05\x63odec\x18\x05 \x01(\t\x12\x1d\n\x15heartbeat_interval_ms\x18\x06 \x01(\x04\x12\r\n\x05outer\x18\x07 \x01(\t\x12\x0c\n\x04\x63lip\x18\x08 \x01(\x08\x12\r\n\x05merge\x18\t \x01(\t\"T\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\r\n\x05\x65xact\x18\x04 \x01(\x08\x12\x0f\n\x07tied_to\x18\x05 \x01(\t\"\x98\x01\n\x04\x42\x65\x61t\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\r\n\x05round\x18\x04 \x01(\x04\x12\r\n\x05steps\x18\x05 \x01(\x04\x12\x0e\n\x06tokens\x18\x06 \x01(\x04\x12/\n\x05state\x18\x07 \x01(\x0e\x32 .windfall.contracts.v1.SiteState\"\xb8\x01\n\tDirective\x12:\n\x0cround_opened\x18\x01 \x01(\x0b\x32\".windfall.contracts.v1.RoundOpenedH\x00\x12:\n\x0c\x66inish_round\x18\x02 \x01(\x0b\x32\".windfall.contracts.v1.FinishRoundH\x00\x12+\n\x04stop\x18\x03 \x01(\x0b\x32\x1b.windfall.contracts.v1.StopH\x00\x42\x06\n\x04kind\"\x8e\x01\n\x0bRoundOpened\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x13\n\x0b\x62\x61se_digest\x18\x02 \x01(\t\x12\x12\n\nbase_bytes\x18\x03 \x01(\x04\x12\x13\n\x0blocal_steps\x18\x04 \x01(\x04\x12\x13\n\x0bmicro_batch\x18\x05 \x01(\r\x12\x0e\n\x06tokens\x18\x06 \x01(\x04\x12\r\n\x05sites\x18\x07 \x01(\r\"\x1c\n\x0b\x46inishRound\x12\r\n\x05round\x18\x01 \x01(\x04\"\x16\n\x04Stop\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xa5\x01\n\x0bPullRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x13\n\x0b\x62\x61se_digest\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12\x13\n\x0bheld_digest\x18\x06 \x01(\t\x12\x19\n\x11held_contribution\x18\x07 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x08 \x01(\x08\"T\n\tPullFrame\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12/\n\x04head\x18\x02 \x01(\x0b\x32\x1f.windfall.contracts.v1.PullHeadH\x00\x42\x06\n\x04kind\",\n\x08PullHead\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x04\x12\x0b\n\x03log\x18\x02 \x01(\x08\"S\n\x0f\x43ontributionKey\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\"8\n\x0cPushProgress\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\"X\n\tPushFrame\x12\x33\n\x08manifest\x18\x01 \x01(\x0b\x32\x1f.windfall.contracts.v1.ManifestH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"\xac\x02\n\x08Manifest\x12\x33\n\x03key\x18\x01 \x01(\x0b\x32&.windfall.contracts.v1.ContributionKey\x12\x13\n\x0blease_token\x18\x02 \x01(\x04\x12\x13\n\x0b\x62\x61se_digest\x18\x03 \x01(\t\x12\r\n\x05\x63odec\x18\x04 \x01(\t\x12\x0e\n\x06tokens\x18\x05 \x01(\x04\x12\r\n\x05steps\x18\x06 \x01(\x04\x12\x0c\n\x04loss\x18\x07 \x01(\x01\x12\x0f\n\x07partial\x18\x08 \x01(\x08\x12\x13\n\x0btotal_bytes\x18\t \x01(\x04\x12\x0e\n\x06sha256\x18\n \x01(\t\x12.\n\x07tensors\x18\x0b \x03(\x0b\x32\x1d.windfall.contracts.v1.Tensor\x12\x0e\n\x06offset\x18\x0c \x01(\x04\x12\x0f\n\x07skipped\x18\r \x01(\x04\" \n\x0bPushReceipt\x12\x11\n\tduplicate\x18\x01 \x01(\x08\"Q\n\x0cLeaveRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x0c\n\nLeaveReply*\x9e\x01\n\tSiteState\x12\x1a\n\x16SITE_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSITE_STATE_IDLE\x10\x01\x12\x16\n\x12SITE_STATE_PULLING\x10\x02\x12\x17\n\x13SITE_STATE_TRAINING\x10\x03\x12\x16\n\x12SITE_STATE_PUSHING\x10\x04\x12\x17\n\x13SITE_STATE_DRAINING\x10\x05\x32\xf2\x03\n\x08Training\x12L\n\x04Join\x12\".windfall.contracts.v1.JoinRequest\x1a .windfall.contracts.v1.JoinReply\x12N\n\tHeartbeat\x12\x1b.windfall.contracts.v1.Beat\x1a .windfall.contracts.v1.Directive(\x01\x30\x01\x12N\n\x04Pull\x12\".windfall.contracts.v1.PullRequest\x1a .windfall.contracts.v1.PullFrame0\x01\x12W\n\x08Progress\x12&.windfall.contracts.v1.ContributionKey\x1a#.windfall.contracts.v1.PushProgress\x12N\n\x04Push\x12 .windfall.contracts.v1.PushFrame\x1a\".windfall.contracts.v1.PushReceipt(\x01\x12O\n\x05Leave\x12#.windfall.contracts.v1.LeaveRequest\x1a!.windfall.contracts.v1.LeaveReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'windfall.contracts.v1.training_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SITESTATE']._serialized_start=1681
-  _globals['_SITESTATE']._serialized_end=1839
+  _globals['_SITESTATE']._serialized_start=1976
+  _globals['_SITESTATE']._serialized_end=2134
   _globals['_JOINREQUEST']._serialized_start=63
   _globals['_JOINREQUEST']._serialized_end=168
   _globals['_JOINREPLY']._serialized_start=171
-  _globals['_JOINREPLY']._serialized_end=335
-  _globals['_TENSOR']._serialized_start=337
-  _globals['_TENSOR']._serialized_end=389
-  _globals['_BEAT']._serialized_start=392
-  _globals['_BEAT']._serialized_end=544
-  _globals['_DIRECTIVE']._serialized_start=547
-  _globals['_DIRECTIVE']._serialized_end=731
-  _globals['_ROUNDOPENED']._serialized_start=733
-  _globals['_ROUNDOPENED']._serialized_end=844
-  _globals['_FINISHROUND']._serialized_start=846
-  _globals['_FINISHROUND']._serialized_end=874
-  _globals['_STOP']._serialized_start=876
-  _globals['_STOP']._serialized_end=898
-  _globals['_PULLREQUEST']._serialized_start=900
-  _globals['_PULLREQUEST']._serialized_end=1001
-  _globals['_PULLFRAME']._serialized_start=1003
-  _globals['_PULLFRAME']._serialized_end=1028
-  _globals['_CONTRIBUTIONKEY']._serialized_start=1030
-  _globals['_CONTRIBUTIONKEY']._serialized_end=1113
-  _globals['_PUSHPROGRESS']._serialized_start=1115
-  _globals['_PUSHPROGRESS']._serialized_end=1171
-  _globals['_PUSHFRAME']._serialized_start=1173
-  _globals['_PUSHFRAME']._serialized_end=1261
-  _globals['_MANIFEST']._serialized_start=1264
-  _globals['_MANIFEST']._serialized_end=1547
-  _globals['_PUSHRECEIPT']._serialized_start=1549
-  _globals['_PUSHRECEIPT']._serialized_end=1581
-  _globals['_LEAVEREQUEST']._serialized_start=1583
-  _globals['_LEAVEREQUEST']._serialized_end=1664
-  _globals['_LEAVEREPLY']._serialized_start=1666
-  _globals['_LEAVEREPLY']._serialized_end=1678
-  _globals['_TRAINING']._serialized_start=1842
-  _globals['_TRAINING']._serialized_end=2340
+  _globals['_JOINREPLY']._serialized_end=379
+  _globals['_TENSOR']._serialized_start=381
+  _globals['_TENSOR']._serialized_end=465
+  _globals['_BEAT']._serialized_start=468
+  _globals['_BEAT']._serialized_end=620
+  _globals['_DIRECTIVE']._serialized_start=623
+  _globals['_DIRECTIVE']._serialized_end=807
+  _globals['_ROUNDOPENED']._serialized_start=810
+  _globals['_ROUNDOPENED']._serialized_end=952
+  _globals['_FINISHROUND']._serialized_start=954
+  _globals['_FINISHROUND']._serialized_end=982
+  _globals['_STOP']._serialized_start=984
+  _globals['_STOP']._serialized_end=1006
+  _globals['_PULLREQUEST']._serialized_start=1009
+  _globals['_PULLREQUEST']._serialized_end=1174
+  _globals['_PULLFRAME']._serialized_start=1176
+  _globals['_PULLFRAME']._serialized_end=1260
+  _globals['_PULLHEAD']._serialized_start=1262
+  _globals['_PULLHEAD']._serialized_end=1306
+  _globals['_CONTRIBUTIONKEY']._serialized_start=1308
+  _globals['_CONTRIBUTIONKEY']._serialized_end=1391
+  _globals['_PUSHPROGRESS']._serialized_start=1393
+  _globals['_PUSHPROGRESS']._serialized_end=1449
+  _globals['_PUSHFRAME']._serialized_start=1451
+  _globals['_PUSHFRAME']._serialized_end=1539
+  _globals['_MANIFEST']._serialized_start=1542
+  _globals['_MANIFEST']._serialized_end=1842
+  _globals['_PUSHRECEIPT']._serialized_start=1844
+  _globals['_PUSHRECEIPT']._serialized_end=1876
+  _globals['_LEAVEREQUEST']._serialized_start=1878
+  _globals['_LEAVEREQUEST']._serialized_end=1959
+  _globals['_LEAVEREPLY']._serialized_start=1961
+  _globals['_LEAVEREPLY']._serialized_end=1973
+  _globals['_TRAINING']._serialized_start=2137
+  _globals['_TRAINING']._serialized_end=2635
 # @@protoc_insertion_point(module_scope)

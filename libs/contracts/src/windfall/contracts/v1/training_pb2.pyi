@@ -37,30 +37,40 @@ class JoinRequest(_message.Message):
     def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., window_id: _Optional[str] = ..., lease_token: _Optional[int] = ..., protocol: _Optional[int] = ...) -> None: ...
 
 class JoinReply(_message.Message):
-    __slots__ = ("attempt", "task", "task_settings_json", "tensors", "codec", "heartbeat_interval_ms")
+    __slots__ = ("attempt", "task", "task_settings_json", "tensors", "codec", "heartbeat_interval_ms", "outer", "clip", "merge")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     TASK_SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
+    OUTER_FIELD_NUMBER: _ClassVar[int]
+    CLIP_FIELD_NUMBER: _ClassVar[int]
+    MERGE_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     task: str
     task_settings_json: str
     tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
     codec: str
     heartbeat_interval_ms: int
-    def __init__(self, attempt: _Optional[int] = ..., task: _Optional[str] = ..., task_settings_json: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., codec: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ...) -> None: ...
+    outer: str
+    clip: bool
+    merge: str
+    def __init__(self, attempt: _Optional[int] = ..., task: _Optional[str] = ..., task_settings_json: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., codec: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ..., outer: _Optional[str] = ..., clip: _Optional[bool] = ..., merge: _Optional[str] = ...) -> None: ...
 
 class Tensor(_message.Message):
-    __slots__ = ("name", "shape", "dtype")
+    __slots__ = ("name", "shape", "dtype", "exact", "tied_to")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    TIED_TO_FIELD_NUMBER: _ClassVar[int]
     name: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     dtype: str
-    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ...) -> None: ...
+    exact: bool
+    tied_to: str
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., exact: _Optional[bool] = ..., tied_to: _Optional[str] = ...) -> None: ...
 
 class Beat(_message.Message):
     __slots__ = ("federation", "site", "attempt", "round", "steps", "tokens", "state")
@@ -91,18 +101,22 @@ class Directive(_message.Message):
     def __init__(self, round_opened: _Optional[_Union[RoundOpened, _Mapping]] = ..., finish_round: _Optional[_Union[FinishRound, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ...) -> None: ...
 
 class RoundOpened(_message.Message):
-    __slots__ = ("round", "base_digest", "base_bytes", "local_steps", "micro_batch")
+    __slots__ = ("round", "base_digest", "base_bytes", "local_steps", "micro_batch", "tokens", "sites")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     BASE_BYTES_FIELD_NUMBER: _ClassVar[int]
     LOCAL_STEPS_FIELD_NUMBER: _ClassVar[int]
     MICRO_BATCH_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SITES_FIELD_NUMBER: _ClassVar[int]
     round: int
     base_digest: str
     base_bytes: int
     local_steps: int
     micro_batch: int
-    def __init__(self, round: _Optional[int] = ..., base_digest: _Optional[str] = ..., base_bytes: _Optional[int] = ..., local_steps: _Optional[int] = ..., micro_batch: _Optional[int] = ...) -> None: ...
+    tokens: int
+    sites: int
+    def __init__(self, round: _Optional[int] = ..., base_digest: _Optional[str] = ..., base_bytes: _Optional[int] = ..., local_steps: _Optional[int] = ..., micro_batch: _Optional[int] = ..., tokens: _Optional[int] = ..., sites: _Optional[int] = ...) -> None: ...
 
 class FinishRound(_message.Message):
     __slots__ = ("round",)
@@ -117,24 +131,40 @@ class Stop(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class PullRequest(_message.Message):
-    __slots__ = ("federation", "site", "attempt", "base_digest", "offset")
+    __slots__ = ("federation", "site", "attempt", "base_digest", "offset", "held_digest", "held_contribution", "follow")
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
+    HELD_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    HELD_CONTRIBUTION_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
     federation: str
     site: str
     attempt: int
     base_digest: str
     offset: int
-    def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., attempt: _Optional[int] = ..., base_digest: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+    held_digest: str
+    held_contribution: str
+    follow: bool
+    def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., attempt: _Optional[int] = ..., base_digest: _Optional[str] = ..., offset: _Optional[int] = ..., held_digest: _Optional[str] = ..., held_contribution: _Optional[str] = ..., follow: _Optional[bool] = ...) -> None: ...
 
 class PullFrame(_message.Message):
-    __slots__ = ("data",)
+    __slots__ = ("data", "head")
     DATA_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
     data: bytes
-    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+    head: PullHead
+    def __init__(self, data: _Optional[bytes] = ..., head: _Optional[_Union[PullHead, _Mapping]] = ...) -> None: ...
+
+class PullHead(_message.Message):
+    __slots__ = ("total_bytes", "log")
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    total_bytes: int
+    log: bool
+    def __init__(self, total_bytes: _Optional[int] = ..., log: _Optional[bool] = ...) -> None: ...
 
 class ContributionKey(_message.Message):
     __slots__ = ("federation", "site", "round", "attempt")
@@ -165,7 +195,7 @@ class PushFrame(_message.Message):
     def __init__(self, manifest: _Optional[_Union[Manifest, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("key", "lease_token", "base_digest", "codec", "tokens", "steps", "loss", "partial", "total_bytes", "sha256", "tensors", "offset")
+    __slots__ = ("key", "lease_token", "base_digest", "codec", "tokens", "steps", "loss", "partial", "total_bytes", "sha256", "tensors", "offset", "skipped")
     KEY_FIELD_NUMBER: _ClassVar[int]
     LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -178,6 +208,7 @@ class Manifest(_message.Message):
     SHA256_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
     key: ContributionKey
     lease_token: int
     base_digest: str
@@ -190,7 +221,8 @@ class Manifest(_message.Message):
     sha256: str
     tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
     offset: int
-    def __init__(self, key: _Optional[_Union[ContributionKey, _Mapping]] = ..., lease_token: _Optional[int] = ..., base_digest: _Optional[str] = ..., codec: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., partial: _Optional[bool] = ..., total_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., offset: _Optional[int] = ...) -> None: ...
+    skipped: int
+    def __init__(self, key: _Optional[_Union[ContributionKey, _Mapping]] = ..., lease_token: _Optional[int] = ..., base_digest: _Optional[str] = ..., codec: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., partial: _Optional[bool] = ..., total_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., offset: _Optional[int] = ..., skipped: _Optional[int] = ...) -> None: ...
 
 class PushReceipt(_message.Message):
     __slots__ = ("duplicate",)

@@ -96,7 +96,8 @@ class TrainingServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Pull(self, request, context):
-        """Pull streams a base model from a byte offset, so that a cut download goes on where it stopped.
+        """Pull streams a base model from a byte offset, so that a cut download goes on where it stopped; or, to a site that
+        holds an earlier base, the outer log that leads from there to the one asked for, when that is shorter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,9 @@ class TrainingStub:
     Heartbeat: _grpc.StreamStreamMultiCallable[_training_pb2.Beat, _training_pb2.Directive]
     """Heartbeat carries the site's progress up and the coordinator's directives down for as long as the site is a member."""
     Pull: _grpc.UnaryStreamMultiCallable[_training_pb2.PullRequest, _training_pb2.PullFrame]
-    """Pull streams a base model from a byte offset, so that a cut download goes on where it stopped."""
+    """Pull streams a base model from a byte offset, so that a cut download goes on where it stopped; or, to a site that
+    holds an earlier base, the outer log that leads from there to the one asked for, when that is shorter.
+    """
     Progress: _grpc.UnaryUnaryMultiCallable[_training_pb2.ContributionKey, _training_pb2.PushProgress]
     """Progress says how many bytes of a contribution are already on the coordinator's disk."""
     Push: _grpc.StreamUnaryMultiCallable[_training_pb2.PushFrame, _training_pb2.PushReceipt]
@@ -70,7 +72,9 @@ class TrainingAsyncStub(TrainingStub):
     Heartbeat: _aio.StreamStreamMultiCallable[_training_pb2.Beat, _training_pb2.Directive]  # type: ignore[assignment]
     """Heartbeat carries the site's progress up and the coordinator's directives down for as long as the site is a member."""
     Pull: _aio.UnaryStreamMultiCallable[_training_pb2.PullRequest, _training_pb2.PullFrame]  # type: ignore[assignment]
-    """Pull streams a base model from a byte offset, so that a cut download goes on where it stopped."""
+    """Pull streams a base model from a byte offset, so that a cut download goes on where it stopped; or, to a site that
+    holds an earlier base, the outer log that leads from there to the one asked for, when that is shorter.
+    """
     Progress: _aio.UnaryUnaryMultiCallable[_training_pb2.ContributionKey, _training_pb2.PushProgress]  # type: ignore[assignment]
     """Progress says how many bytes of a contribution are already on the coordinator's disk."""
     Push: _aio.StreamUnaryMultiCallable[_training_pb2.PushFrame, _training_pb2.PushReceipt]  # type: ignore[assignment]
@@ -111,7 +115,9 @@ class TrainingServicer(metaclass=_abc_1.ABCMeta):
         request: _training_pb2.PullRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_training_pb2.PullFrame], _abc.AsyncIterator[_training_pb2.PullFrame]]:
-        """Pull streams a base model from a byte offset, so that a cut download goes on where it stopped."""
+        """Pull streams a base model from a byte offset, so that a cut download goes on where it stopped; or, to a site that
+        holds an earlier base, the outer log that leads from there to the one asked for, when that is shorter.
+        """
 
     @_abc_1.abstractmethod
     def Progress(

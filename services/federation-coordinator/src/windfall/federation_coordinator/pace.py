@@ -1,0 +1,97 @@
+"""How many local steps a round has, when nobody said: from links, model and measured speeds. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+
+from windfall.contracts.events import Measured
+from windfall.lowcomm.advice import Link, advise
+from windfall.lowcomm.schedule import steps_by_speed
+
+UNMEASURED: Final = 30
+"""Steps while no link has been measured: where sparse codecs do well on any link (arXiv 2508.15706)."""
+
+_BITS: Final = 8e6
+"""Per MB."""
+
+
+class Seen(BaseModel):
+    """What a site's profile says about its way here and its speed; what could not be measured is none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rtt_ms: float | None
+    up_mb_per_s: float | None
+    down_mb_per_s: float | None
+    step_s: float | None
+    """Of the profiler's reference model."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Local steps of each site in the next round, and why; no steps: the round is boxed by time alone."""
+
+    steps: Mapping[str, int] = field(default_factory=dict)
+    otherwise: int = 0
+    """For a site that joins in mid-round."""
+    because: str = ""
+
+
+def seen(measured: Measured, micro_batch: int) -> Seen:
+    """What of a profile decides the pace."""
+    return Seen(
+        rtt_ms=measured.link_rtt_ms,
+        up_mb_per_s=measured.link_up_mb_per_s,
+        down_mb_per_s=measured.link_down_mb_per_s,
+        step_s=measured.step_s_by_micro_batch.get(micro_batch),
+    )
+
+
+def paced(
+    codec: str,
+    parameters: int,
+    members: Mapping[str, Seen | None],
+    speeds: Mapping[str, float],
+    told: int | None = None,
+) -> Pace:
+    """The fewest steps for which no site's synchronisation costs more than its share of the site's training, on
+    average over the sites; each takes more or fewer in proportion to its speed, so that nobody waits at the end.
+
+    Args:
+        codec: the setting in which contributions travel.
+        parameters: elements that travel.
+        members: who trains, with what their profiles say.
+        speeds: steps per second as the sites themselves reported them in earlier rounds; better than a profile.
+        told: steps that the operator wants on average, instead of those.
+    """
+    if not members:
+        return Pace()
+    known = _speeds(members, speeds)
+    steps, because = told or UNMEASURED, f"{told} steps as told" if told else f"{UNMEASURED} steps: no link is measured"
+    if told is None:
+        for site in sorted(known):
+            link = _link(members[site])
+            if link is None:
+                continue
+            advice = advise(parameters, 1 / known[site], link, len(members), codec=codec)
+            if advice.steps > steps or because.endswith("measured"):
+                steps, because = advice.steps, f"{site}: {advice.line}"
+    if len(known) < len(members):
+        return Pace(dict.fromkeys(members, steps), steps, because)
+    return Pace(steps_by_speed(known, steps), steps, because)
+
+
+def _speeds(members: Mapping[str, Seen | None], reported: Mapping[str, float]) -> dict[str, float]:
+    """Of the sites whose speed is known, all from one source: a profile times another model than the one that trains,
+    and speeds that do not compare would make sites wait for each other."""
+    if all(site in reported for site in members):
+        return {site: reported[site] for site in members}
+    return {site: 1 / profile.step_s for site, profile in members.items() if profile is not None and profile.step_s}
+
+
+def _link(profile: Seen | None) -> Link | None:
+    if profile is None or not profile.up_mb_per_s or not profile.down_mb_per_s or profile.rtt_ms is None:
+        return None
+    return Link(profile.up_mb_per_s * _BITS, profile.down_mb_per_s * _BITS, profile.rtt_ms / 1000)

@@ -1,0 +1,56 @@
+"""How many steps a round has when nobody said: one row per situation."""
+
+import pytest
+
+from windfall.contracts.events import Measured
+from windfall.federation_coordinator.pace import UNMEASURED, Seen, paced, seen
+
+FAST = Seen(rtt_ms=1, up_mb_per_s=100, down_mb_per_s=100, step_s=0.1)
+NARROW = FAST.model_copy(update={"up_mb_per_s": 5, "down_mb_per_s": 5, "rtt_ms": 35})
+THIN = FAST.model_copy(update={"up_mb_per_s": 0.05, "down_mb_per_s": 0.05, "rtt_ms": 300})
+TWICE = FAST.model_copy(update={"step_s": 0.05})
+BLIND = FAST.model_copy(update={"up_mb_per_s": None})
+
+
+def test_without_a_measured_link_it_is_what_sparse_codecs_do_well_with() -> None:
+    for member in (None, BLIND):
+        pace = paced("topk-ef", 10_000_000, {"a": member, "b": member}, {})
+        assert pace.steps == {"a": UNMEASURED, "b": UNMEASURED}
+        assert pace.because == f"{UNMEASURED} steps: no link is measured"
+
+
+def test_the_thinnest_link_decides_and_is_named() -> None:
+    near = paced("topk-ef", 10_000_000, {"a": FAST, "b": FAST}, {})
+    far = paced("topk-ef", 10_000_000, {"a": FAST, "b": THIN}, {})
+    assert far.steps["a"] > near.steps["a"]
+    assert far.because.startswith("b: topk-ef every ")
+
+
+def test_a_denser_codec_needs_more_steps() -> None:
+    sparse, dense = (paced(codec, 10_000_000, {"a": NARROW, "b": NARROW}, {}) for codec in ("topk-ef", "fp32"))
+    assert sparse.steps["a"] < dense.steps["a"]
+
+
+def test_steps_follow_speed_so_that_nobody_waits() -> None:
+    pace = paced("topk-ef", 10_000_000, {"slow": FAST, "fast": TWICE}, {}, told=30)
+    assert pace.steps == {"slow": 20, "fast": 40}
+    assert pace.because == "30 steps as told"
+
+
+def test_reported_speeds_count_more_than_profiles_but_only_when_all_report() -> None:
+    members = {"a": FAST, "b": TWICE}
+    assert paced("topk-ef", 1_000_000, members, {"a": 10.0}, told=30).steps == {"a": 20, "b": 40}
+    assert paced("topk-ef", 1_000_000, members, {"a": 10.0, "b": 10.0}, told=30).steps == {"a": 30, "b": 30}
+    assert paced("topk-ef", 1_000_000, {"a": FAST, "b": None}, {"a": 10.0}, told=30).steps == {"a": 30, "b": 30}
+
+
+def test_nobody_there_is_no_pace() -> None:
+    assert paced("topk-ef", 1000, {}, {}).steps == {}
+
+
+@pytest.mark.parametrize("micro_batch", [8, 16])
+def test_what_a_profile_says_counts_for_the_batch_that_it_recommends(micro_batch: int) -> None:
+    measured = Measured(
+        fingerprint="x", cpu_model="x", cpu_cores=2, memory_bytes=1, step_s_by_micro_batch={8: 0.5}, link_rtt_ms=1.0
+    )
+    assert seen(measured, micro_batch).step_s == {8: 0.5}.get(micro_batch)

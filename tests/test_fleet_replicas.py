@@ -1,0 +1,50 @@
+"""A day of a fleet in which hardly a model travels: every site makes its next base from what the others said."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests import invariants
+from tests.fleet import LAYOUT, Fleet, standing
+from tests.wiring import MemoryWiring
+from windfall.contracts.events import RoundCompleted
+from windfall.contracts.message import Message
+from windfall.energy.shipped import synthetic_trace
+from windfall.lowcomm.rule import Rule
+from windfall.servicekit.clock import LoopClock
+from windfall.servicekit.testing.virtual import run_virtual
+
+MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
+SITES = ("site-a", "site-b", "site-c")
+
+
+def day(folder: Path, codec: str) -> list[Message]:
+    """14 hours under the shipped trace, in which every site comes and goes; after each hour, replicas are compared."""
+    trace = folder / "trace.csv"
+    trace.write_text("\n".join(synthetic_trace()) + "\n")
+
+    async def live() -> list[Message]:
+        fleet = Fleet(folder, trace, SITES, LoopClock(MIDNIGHT), MemoryWiring(), seed=3, rule=Rule.parse(codec))
+        async with standing(fleet):
+            for hour in range(1, 15):
+                await fleet.clock.sleep_until(MIDNIGHT + timedelta(hours=hour))
+                invariants.check_replicas(await fleet.events(), fleet.bases)
+            assert set(fleet.bases) == set(SITES)
+            return await fleet.events()
+
+    return run_virtual(live())
+
+
+@pytest.mark.parametrize("codec", ["topk-ef", "int4-block", "q2-ef", "dct-momentum", "bf16"])
+def test_after_every_round_each_site_has_the_coordinators_model_to_the_bit(codec: str, tmp_path: Path) -> None:
+    events = day(tmp_path, codec)
+    invariants.check_rounds(events)
+    invariants.check_members(events)
+    rounds = [event for event in events if isinstance(event, RoundCompleted)]
+    assert len(rounds) > 15
+    assert {site for one in rounds for site in one.contributors} == set(SITES)
+    down = sum(one.bytes_down for one in rounds)
+    full = sum(len(one.contributors) for one in rounds) * LAYOUT.nbytes
+    # The others' messages are shorter than a model; a site's first base is a model.
+    assert down < {"topk-ef": 0.25, "dct-momentum": 0.25, "q2-ef": 0.4, "int4-block": 0.5, "bf16": 1.01}[codec] * full
