@@ -6,20 +6,20 @@ The whole takes hours of a core; runs that are done are kept in ``bench-results/
 import argparse
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from statistics import fmean
 from typing import Final
 
 import torch
 
 from tests.bench import lowcomm_codec
-from tests.bench.figures import RESULTS, Figure, report
+from tests.bench.figures import RESULTS, report
 from tests.bench.lowcomm_data import image_folders, present, text_folders
-from tests.bench.lowcomm_plot import Panel, draw
+from tests.bench.lowcomm_plot import draw
 from tests.bench.lowcomm_pool import outcomes
+from tests.bench.lowcomm_report import CHURN, COMPARED, IMAGE_ROW, headline, panels, rows
 from tests.bench.lowcomm_run import DDP, Outcome, Plan, run
 
 SEEDS: Final = (0, 1, 2)
@@ -96,8 +96,6 @@ IMAGES: Final = Matter(
     round_steps=10,
     methods=METHODS,
 )
-HEADLINE: Final = ("DDP", "DiLoCo", "topk-ef", "dct-momentum")
-FEWER_BYTES: Final = 16
 
 
 def runner(plan: Plan, folder: Path) -> Outcome:
@@ -109,110 +107,34 @@ def runner(plan: Plan, folder: Path) -> Outcome:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--text-samples", type=int, default=TEXT.samples, help="fewer for a quick look")
-    parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--done", action="store_true", help="report what was run before, and run nothing")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    text, seeds = replace(TEXT, samples=asked.text_samples), SEEDS[: asked.seeds]
-    runs = _plans(text, seeds)
-    found = outcomes(list(chain.from_iterable(runs.values())), runner)
-    seen = {name: [found[plan] for plan in plans] for name, plans in runs.items()}
+    plans = _plans()
+    # Seed by seed, so that the rows are there early.
+    found = outcomes(sorted(chain.from_iterable(plans.values()), key=lambda plan: plan.seed), runner, asked.done)
+    seen = {name: {one.seed: found[one] for one in each if one in found} for name, each in plans.items()}
     with tempfile.TemporaryDirectory() as folder:
         costs = lowcomm_codec.figures(Path(folder) / "text")
-    draw(_panels(seen), RESULTS / "lowcomm.png")
+    draw(panels(seen), RESULTS / "lowcomm.png")
     print(f"drawn to {RESULTS / 'lowcomm.png'}")
-    report("lowcomm", [*_headline(seen, text), *costs, *_rows(seen)])
+    tokens = TEXT.samples * TEXT.sample_tokens / 1e6
+    conditions = f"gpt-neox small on {tokens:.1f} M characters, {SITES} sites, H {TEXT.round_steps}"
+    report("lowcomm", [*headline(seen, conditions), *costs, *rows(seen)])
 
 
-def _plans(text: Matter, seeds: Sequence[int]) -> dict[str, list[Plan]]:
-    """Every run by the name of its row, what matters most first."""
-    plans = {name: [text.plan(name, seed) for seed in seeds] for name in HEADLINE}
-    plans["topk-ef, churn"] = [text.plan("topk-ef", seed, churn=True) for seed in seeds]
-    plans |= {name: [text.plan(name)] for name in METHODS if name not in HEADLINE}
+def _plans() -> dict[str, list[Plan]]:
+    """Every run by the name of its row."""
+    plans = {name: [TEXT.plan(name, seed) for seed in SEEDS] for name in COMPARED}
+    plans[CHURN] = [TEXT.plan("topk-ef", seed, churn=True) for seed in SEEDS]
+    plans |= {name: [TEXT.plan(name)] for name in METHODS if name not in COMPARED}
+    plans |= {f"topk-ef, {sites} sites": [TEXT.plan("topk-ef", sites=sites)] for sites in (2, 8)}
+    plans["topk-ef, own plays"] = [TEXT.plan("topk-ef", split="own")]
+    plans |= {f"{IMAGE_ROW}{name}": [IMAGES.plan(name)] for name in METHODS}
+    plans[f"{IMAGE_ROW}{CHURN}"] = [IMAGES.plan("topk-ef", churn=True)]
     for sites in (2, 8):
-        plans[f"topk-ef, {sites} sites"] = [text.plan("topk-ef", sites=sites)]
-    plans["topk-ef, own plays"] = [text.plan("topk-ef", split="own")]
-    for sites in (2, 4, 8):
-        names = METHODS if sites == SITES else ("DDP", "topk-ef")
-        plans |= {f"images: {name}, {sites} sites": [IMAGES.plan(name, sites=sites)] for name in names}
-    plans["images: topk-ef, churn, 4 sites"] = [IMAGES.plan("topk-ef", churn=True)]
+        plans |= {f"{IMAGE_ROW}{name}, {sites} sites": [IMAGES.plan(name, sites=sites)] for name in ("DDP", "topk-ef")}
     return plans
-
-
-def _headline(seen: Mapping[str, Sequence[Outcome]], text: Matter) -> list[Figure]:
-    tokens = text.samples * text.sample_tokens / 1e6
-    seeds = len(seen["DDP"])
-    conditions = f"gpt-neox small on {tokens:.2g} M characters, {SITES} sites, H {text.round_steps}, {seeds} seeds"
-    ddp, dense, sparse, dct, churn = (seen[name] for name in (*HEADLINE, "topk-ef, churn"))
-    return [
-        Figure(
-            "bytes against DDP",
-            _up(ddp) / _up(sparse),
-            "x fewer",
-            "at least 2000",
-            {"up MB, DDP": _up(ddp) / 1e6, "topk-ef": _up(sparse) / 1e6, "bit per parameter": _bits(sparse)},
-            f"topk-ef, headers included, against fp32 gradients every step; {conditions}",
-        ),
-        _over("loss over DDP %", sparse, ddp, "at most 1.5", conditions),
-        _over("topk-ef loss over dense %", sparse, dense, "at most 1", f"dense is DiLoCo in fp32; {conditions}"),
-        _over(
-            "dct-momentum loss over dense %",
-            dct,
-            dense,
-            f"at most 1 at {FEWER_BYTES} x fewer bytes",
-            f"with {_up(dense) / _up(dct):.0f} x fewer bytes; {conditions}",
-        ),
-        _over("churn loss over steady %", churn, sparse, "at most 2", f"topk-ef; {conditions}"),
-    ]
-
-
-def _over(figure: str, ours: Sequence[Outcome], theirs: Sequence[Outcome], goal: str, conditions: str) -> Figure:
-    """How much higher the mean loss is, beside the single seeds."""
-    each = [(a.loss / b.loss - 1) * 100 for a, b in zip(ours, theirs, strict=True)]
-    beside: dict[str, float | str] = {"loss": _loss(ours), "against": _loss(theirs)}
-    beside |= {f"seed {seed}": value for seed, value in enumerate(each)}
-    return Figure(figure, (_loss(ours) / _loss(theirs) - 1) * 100, "%", goal, beside, conditions)
-
-
-def _rows(seen: Mapping[str, Sequence[Outcome]]) -> list[Figure]:
-    """A line for every method: its held-out loss, beside its bytes."""
-    rows = []
-    for name, runs in seen.items():
-        images = name.startswith("images")
-        against = seen["images: DDP, 4 sites" if images else "DDP"]
-        beside: dict[str, float | str] = {
-            "MB up": _up(runs) / 1e6,
-            "x fewer than DDP": _up(against) / _up(runs),
-            "bit per parameter": _bits(runs),
-        }
-        if images:
-            beside["accuracy"] = fmean(one.value for one in runs)
-        if len(runs) > 1:
-            beside["seeds"] = ", ".join(f"{one.loss:.3f}" for one in runs)
-        rows.append(Figure(f"held-out loss, {name}", _loss(runs), "nats", "", beside, ""))
-    return rows
-
-
-def _panels(seen: Mapping[str, Sequence[Outcome]]) -> list[Panel]:
-    text = {name: seen[name] for name in (*METHODS, "topk-ef, churn")}
-    images = {name: seen[f"images: {name}, 4 sites"] for name in (*METHODS, "topk-ef, churn")}
-    return [
-        Panel("gpt-neox, tinyshakespeare, 4 sites", text, "held-out loss, nats per byte"),
-        Panel("resnet, Fashion-MNIST, 4 sites", images, "held-out loss, nats"),
-    ]
-
-
-def _loss(runs: Sequence[Outcome]) -> float:
-    return fmean(one.loss for one in runs)
-
-
-def _up(runs: Sequence[Outcome]) -> float:
-    """Bytes that a site sends up, on average."""
-    return fmean(one.bytes_up / one.sites for one in runs)
-
-
-def _bits(runs: Sequence[Outcome]) -> float:
-    return fmean(one.bits_per_parameter for one in runs)
 
 
 if __name__ == "__main__":

@@ -25,18 +25,22 @@ Runner = Callable[[Plan, Path], Outcome]
 """A module's function that furnishes folders in an empty one and runs the plan."""
 
 
-def outcomes(plans: Sequence[Plan], runner: Runner) -> dict[Plan, Outcome]:
-    """What each plan gives; those that were run before are read from ``bench-results/runs``."""
+def outcomes(plans: Sequence[Plan], runner: Runner, done: bool = False) -> dict[Plan, Outcome]:
+    """What each plan gives; those that were run before are read from ``bench-results/runs``.
+
+    Args:
+        done: no others.
+    """
     found = {plan: _read(plan) for plan in plans}
     missing = [plan for plan, outcome in found.items() if outcome is None]
-    if missing:
+    if missing and not done:
         print(f"{len(found) - len(missing)} runs are there, {len(missing)} to come", flush=True)
         # Spawned: a fork of a process that has used torch may hang.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=_alone) as pool:
             running = {pool.submit(_run, runner, plan): plan for plan in missing}
-            for done in as_completed(running):
-                plan, outcome = running[done], done.result()
+            for ended in as_completed(running):
+                plan, outcome = running[ended], ended.result()
                 found[plan] = outcome
                 _write(plan, outcome)
                 print(f"  {named(plan)}: loss {outcome.loss:.4f} in {outcome.seconds:.0f} s", flush=True)

@@ -565,3 +565,22 @@ def test_words_are_for_members() -> None:
     play.perform("join a; wait 20; join b; push a")
     _, decision = rounds.merged(play.state, "1" * 64, 0, play.now, play.policy)
     assert decision.tell == (Word("a", "opened"), Word("b", "opened"))
+
+
+# --- the rule that everybody follows ----------------------------------------------------------------------------------
+
+
+def test_another_rule_ends_every_membership_and_what_was_accepted_counts() -> None:
+    play = Play()
+    play.take(rounds.ruled(play.state, "topk-ef", play.now, play.policy))
+    play.join("site-a")
+    play.join("site-b")
+    play.push("site-a")
+    play.take(rounds.ruled(play.state, "topk-ef", play.now, play.policy))
+    assert sorted(play.state.members) == ["site-a", "site-b"]
+    play.take(rounds.ruled(play.state, "int4-block", play.now, play.policy))
+    assert not play.state.members
+    assert [left.reason for left in play.said if isinstance(left, SiteLeft)] == ["replaced", "replaced"]
+    assert (play.state.phase, play.merges) == (Phase.MERGING, 1)
+    play.join("site-b")
+    assert play.state.attempts["site-b"] == 2

@@ -9,27 +9,23 @@ settings as a mapping and returns a :class:`windfall.tasks.task.Task`::
 
 import json
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
-from windfall.tasks.gcn import gcn
-from windfall.tasks.gpt_neox import gpt_neox
-from windfall.tasks.ppo import ppo
-from windfall.tasks.resnet import resnet
 from windfall.tasks.task import Task
-from windfall.tasks.wav2vec2 import wav2vec2
 
 Factory = Callable[[Mapping[str, object]], Task]
 
 GROUP: Final = "windfall.tasks"
-TASKS: Final[dict[str, Factory]] = {
-    "gcn": gcn,
-    "gpt-neox": gpt_neox,
-    "ppo": ppo,
-    "resnet": resnet,
-    "wav2vec2": wav2vec2,
+TASKS: Final[Mapping[str, str]] = {
+    "gcn": "windfall.tasks.gcn:gcn",
+    "gpt-neox": "windfall.tasks.gpt_neox:gpt_neox",
+    "ppo": "windfall.tasks.ppo:ppo",
+    "resnet": "windfall.tasks.resnet:resnet",
+    "wav2vec2": "windfall.tasks.wav2vec2:wav2vec2",
 }
-"""The tasks that ship. A factory raises ``ValueError`` for unknown or invalid settings."""
+"""The tasks that ship, imported when they are asked for: who trains on text needs no environments. A factory raises
+``ValueError`` for unknown or invalid settings."""
 
 
 def load_task(name: str, settings_json: str = "{}") -> Task:
@@ -53,11 +49,10 @@ def load_task(name: str, settings_json: str = "{}") -> Task:
 
 
 def _factory(name: str) -> Factory:
-    if name in TASKS:
-        return TASKS[name]
-    installed = {point.name: point for point in entry_points(group=GROUP)}
+    own = {task: EntryPoint(task, where, GROUP) for task, where in TASKS.items()}
+    installed = {point.name: point for point in entry_points(group=GROUP)} | own
     if name not in installed:
-        raise ValueError(f"unknown task {name!r}; known are {', '.join(sorted({*TASKS, *installed}))}")
+        raise ValueError(f"unknown task {name!r}; known are {', '.join(sorted(installed))}")
     try:
         factory: Factory = installed[name].load()
     except (ImportError, AttributeError) as error:

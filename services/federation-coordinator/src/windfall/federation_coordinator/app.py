@@ -1,6 +1,7 @@
 """The coordinator at work: hear → decide → journal → say, and the memberships that are open right now."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -84,12 +85,14 @@ class Coordinator:
         """Register handlers and start the loops; after a restart, go on where the journal stands."""
         self.stand.bus.hears(NodeProfiled, "*", self._profiled)
         self.stand.bus.hears(StopFederation, self.state.name, self._stop)
-        for member in self.state.members.values():
+        rule = json.dumps(self.store.rule.settings)
+        state, decision = rounds.ruled(self.state, rule, self.stand.clock.now(), self._policy)
+        for member in state.members.values():
             self._watch_silence(member.site, member.attempt)
-        self.store.prune(self.state.round)
+        self.store.prune(state.round)
         self.stand.spawn(self._keep_time(), "rounds")
         self.stand.spawn(self._keep_score(), "evaluation")
-        self._commit(self.state, Decision(merge=self.state.phase is Phase.MERGING))
+        self._commit(state, decision + Decision(merge=state.phase is Phase.MERGING))
 
     # --- heard on the bus ---------------------------------------------------------------------------------------------
 

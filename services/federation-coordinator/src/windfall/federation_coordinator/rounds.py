@@ -114,6 +114,8 @@ class Federation(Frozen):
     name: Name
     base_digest: Digest
     """Of the model from which the current round starts."""
+    rule: str = ""
+    """How contributions are written and merged, as the members know it."""
     round: int = 0
     phase: Phase = Phase.DARK
     ends_at: Instant | None = None
@@ -214,6 +216,20 @@ def join(
     state, settled = _settle(state, now, policy)
     state, opened = _open(state, now, policy)
     return state, decision + settled + opened
+
+
+def ruled(state: Federation, rule: str, now: datetime, policy: Policy) -> tuple[Federation, Decision]:
+    """These are the settings of today. When they were others yesterday, every membership ends: who joins again learns
+    them, and replicas never follow two rules."""
+    decision = Decision()
+    if state.rule == rule:
+        return state, decision
+    if state.rule:
+        for member in state.members.values():
+            state, left = _without(state, member, "replaced", now)
+            decision += left
+    state, settled = _settle(state.model_copy(update={"rule": rule}), now, policy)
+    return state, decision + settled
 
 
 def profiled(state: Federation, event: NodeProfiled) -> Federation:
