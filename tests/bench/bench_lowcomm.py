@@ -82,7 +82,7 @@ METHODS: Final = {
 }
 TEXT: Final = Matter(
     task="gpt-neox",
-    settings={"preset": "small", "evaluation_windows": 1024},
+    settings={"preset": "small", "optimizer": "adamw", "evaluation_windows": 1024},
     samples=3000 * GLOBAL_BATCH,
     sample_tokens=64,
     round_steps=10,

@@ -70,6 +70,7 @@ FAMILIES: Final = (
         round_steps=10,
         settings={
             "preset": "small",
+            "optimizer": "muon",
             "learning_rate": 6e-3,
             "rate": "cosine:total=6144000,warmup=122880",
             "evaluation_windows": 1024,

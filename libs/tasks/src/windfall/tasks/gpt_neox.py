@@ -40,6 +40,7 @@ PRESETS: Final[dict[str, dict[str, object]]] = {
         "layers": 2,
         "heads": 4,
         "context": 64,
+        "optimizer": "muon",
         "learning_rate": 6e-3,
         "rate": "cosine:warmup=6e4,total=6e6,floor=0.1",
     },
