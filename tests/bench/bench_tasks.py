@@ -35,6 +35,8 @@ class Family:
     batch: int
     site_batch: int
     round_steps: int
+    site_batches: tuple[int, ...] = ()
+    """Where sites take steps of different sizes."""
     settings: Mapping[str, object] = field(default_factory=dict)
     codec: str = "topk-ef"
     outer: str = ""
@@ -56,6 +58,7 @@ class Family:
             batch=self.site_batch if federated else self.batch,
             round_steps=self.round_steps if federated else 1,
             points=POINTS,
+            batches=self.site_batches if federated else (),
         )
 
 
@@ -101,9 +104,12 @@ FAMILIES: Final = (
         samples=140 * 800,
         batch=140,
         site_batch=46,
+        # A site's labelled nodes, all of them in every step.
+        site_batches=(44, 34, 62),
         round_steps=20,
         settings={"preset": "small"},
-        codec="q2-ef",
+        codec="fp32",
+        outer="average",
         folder=shipped("cora"),
         shares=[{"site": site} for site in range(SITES)],
     ),

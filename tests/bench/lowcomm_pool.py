@@ -67,7 +67,9 @@ def _alone() -> None:
 
 
 def _path(plan: Plan) -> Path:
-    text = json.dumps({"version": VERSION, **asdict(plan)}, sort_keys=True)
+    # What is left out decides nothing, and names the run as before there was such a word.
+    decides = {name: value for name, value in asdict(plan).items() if (name, value) != ("batches", ())}
+    text = json.dumps({"version": VERSION, **decides}, sort_keys=True)
     return RUNS / f"{plan.task}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
 

@@ -49,10 +49,16 @@ class Plan:
     """Sites come and go by the shipped trace; otherwise all are there all the time."""
     points: int = 12
     """How often the model is evaluated on its way, the end included."""
+    batches: tuple[int, ...] = ()
+    """Samples of each site's step, where they differ; empty: all take ``batch``."""
 
     @property
     def rule(self) -> Rule:
         return Rule.parse(self.codec, self.outer, self.clip)
+
+    def batch_of(self, site: int) -> int:
+        """Samples of this site's step."""
+        return self.batches[site] if self.batches else self.batch
 
 
 @dataclass(frozen=True)
@@ -227,14 +233,15 @@ def _by_rounds(
         sites = present(rounds)
         # Whoever was away for a round begins without what it had not said.
         unsent = {site: unsent.get(site, rule.codec.init(elements.trained)) for site in sites}
-        steps = min(plan.round_steps, -(-(plan.samples - samples) // (plan.batch * len(sites))))
+        together = sum(plan.batch_of(site) for site in sites)
+        steps = min(plan.round_steps, -(-(plan.samples - samples) // together))
         said, accepted = [], []
         for site in sites:
             shop.load(base)
             own = 0
             for _ in range(steps):
                 # The others train at the same time.
-                own += shop.step([loaders[site]], plan.batch, tokens + own * len(sites), site)
+                own += shop.step([loaders[site]], plan.batch_of(site), tokens + own * len(sites), site)
             gradient = base - shop.read()
             unsent[site], message = rule.encode(unsent[site], gradient, elements, base=rounds, tokens=own, steps=steps)
             _, parts = rule.decode(message, elements)
@@ -242,13 +249,13 @@ def _by_rounds(
             accepted.append(Accepted.of(f"site-{site}", ATTEMPT, own, message))
         merged = rule.merge(said, elements)
         state, moved = rule.step(state, base, merged, elements)
-        names, together = (digest(base), digest(moved)), merged_form(merged, elements)
-        down += sum(len(smallest(rounds, *names, accepted, together, held={one.sha256})) for one in accepted)
+        names, whole = (digest(base), digest(moved)), merged_form(merged, elements)
+        down += sum(len(smallest(rounds, *names, accepted, whole, held={one.sha256})) for one in accepted)
         up += sum(one.nbytes for one in accepted)
         base = moved
         contributions += len(said)
         tokens += sum(int(one.tokens) for one in said)
-        samples += steps * plan.batch * len(sites)
+        samples += steps * together
         rounds += 1
         shop.load(base)
         track.at(samples, up / plan.sites)
