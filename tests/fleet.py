@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -178,10 +178,11 @@ class Fleet:
         stand = self._stand("energy-watcher", site, site, site_streams(site))
         settings = WatcherSettings(
             site=site,
-            state_dir=self.folder,
+            state_dir=self.folder / f"watcher@{site}",
             signal="replay",
             trace_file=self.trace_file,
             grace=timedelta(minutes=10),
+            ride_through=timedelta(minutes=10),
             closing_lead=timedelta(minutes=20),
         )
         life = AsyncExitStack()
@@ -206,6 +207,7 @@ class Fleet:
         stand = self._stand("site-trainer", site, site, site_streams(site))
         folder = self.folder / site
         folder.mkdir(exist_ok=True)
+        opens_at = life.environment["WINDFALL_WINDOW_OPENS_AT"]
         terms = Terms(
             site=site,
             federation=FEDERATION,
@@ -215,6 +217,7 @@ class Fleet:
             drain_time=self.clock.wall(timedelta(minutes=2)),
             checkpoint_every=self.clock.wall(timedelta(minutes=10)),
             checkpoint=folder / "checkpoint",
+            opens_at=datetime.fromisoformat(opens_at) if opens_at else None,
         )
         link = CoordinatorLink(self.wiring.channel(site), FEDERATION, site)
         trainer = self.trainers[site] = Trainer(stand, terms, link, partial(self._engine, site), self._in_place)

@@ -12,6 +12,7 @@ from tests.wiring import MemoryWiring, RealWiring, Wiring
 from windfall.contracts.envelope import TRACEPARENT, unseal
 from windfall.contracts.events import (
     ContributionAccepted,
+    EnergyRecorded,
     NodeProfiled,
     NodeReady,
     NodeReleased,
@@ -22,6 +23,7 @@ from windfall.contracts.events import (
     TrainingStarted,
     WindowClosed,
     WindowClosing,
+    WindowJudged,
     WindowOpened,
 )
 from windfall.contracts.message import Message
@@ -82,7 +84,8 @@ async def test_one_window(real: bool, tmp_path: Path, spans: None) -> None:
         NodeReady,
         TrainingStarted,
     ]
-    assert set(order) | {NodeProfiled, WindowClosing, WindowClosed, SiteLeft} == set(firsts)
+    beside = {NodeProfiled, WindowClosing, WindowClosed, SiteLeft, WindowJudged, EnergyRecorded}
+    assert set(order) | beside == set(firsts)
     for once in (WindowOpened, WindowClosed, NodeReady, NodeReleased, SiteDrained, TrainingStarted):
         assert story.count(once) == 1
 
@@ -98,6 +101,10 @@ async def test_one_window(real: bool, tmp_path: Path, spans: None) -> None:
     for before, after in pairwise(rounds):
         assert (after.round, after.base_digest) == (before.round + 1, before.model_digest)
 
-    of_the_window = [letter for letter in letters if unseal(letter).whom == "site-a"]
+    # Why a site is off is said before its windows and after them.
+    about = [(letter, unseal(letter)) for letter in letters]
+    of_the_window = [
+        letter for letter, event in about if event.whom == "site-a" and not isinstance(event, WindowJudged)
+    ]
     traces = {letter.headers[TRACEPARENT].split("-")[1] for letter in of_the_window}
     assert len(traces) == 1, "one window is one trace"

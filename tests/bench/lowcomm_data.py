@@ -8,10 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+from windfall.energy.forecast import PERFECT
 from windfall.energy.policy import Policy
 from windfall.energy.shipped import SYNTHETIC_SITES, synthetic_trace
 from windfall.energy.signals import parse_trace
-from windfall.energy.windows import Watch, observe
+from windfall.energy.windows import Watch, observe, sight_of
 
 HELD_OUT_BYTES: Final = 111_539
 FORECAST_READINGS: Final = 12
@@ -84,9 +85,11 @@ def _open(site: int) -> list[bool]:
     """Of each reading of the day, whether the site's window is open. A fourth site is the first one six hours later."""
     late, column = divmod(site, len(SYNTHETIC_SITES))
     trace = parse_trace(synthetic_trace(), SYNTHETIC_SITES[column])
-    watch, seen = Watch(site=f"site-{site}", watched_since=trace.start), []
+    watch, seen, policy = Watch(site=f"site-{site}", watched_since=trace.start), [], Policy(error=PERFECT)
     for at, reading in enumerate(trace.points):
-        watch, _ = observe(watch, reading, trace.points[at + 1 : at + 1 + FORECAST_READINGS], Policy())
-        seen.append(watch.window_id is not None)
+        sight = sight_of(reading, trace.points[at + 1 : at + 1 + FORECAST_READINGS], policy)
+        assert sight is not None, "the shipped trace is plausible"
+        watch, _ = observe(watch, sight, policy)
+        seen.append(watch.is_open)
     shift = late * SHIFT // trace.step % len(seen)
     return seen[-shift:] + seen[:-shift] if shift else seen

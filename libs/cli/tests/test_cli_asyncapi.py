@@ -68,7 +68,7 @@ def test_speakers_and_listeners_are_services_or_a_person() -> None:
 def test_what_services_hear_is_what_the_document_says() -> None:
     found: dict[str, set[str]] = {}
     for path in SERVICES.glob("*/src/**/*.py"):
-        for name in re.findall(r"\.hears\((\w+),", path.read_text()):
+        for name in re.findall(r"\.(?:hears|follows)\((\w+),", path.read_text()):
             found.setdefault(name, set()).add(path.relative_to(SERVICES).parts[0])
     told = {kind.__name__: set(hears(kind)) for kind in (*EVENTS, *COMMANDS) if hears(kind)}
     assert told == found

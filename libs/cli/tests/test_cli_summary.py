@@ -3,13 +3,15 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
 from windfall.cli.recording import Said
 from windfall.cli.story import windows
 from windfall.cli.summary import Run, summarise
-from windfall.contracts.events import RoundEvaluated, WindowOpened
+from windfall.contracts.events import RoundEvaluated, WindowExpected, WindowOpened
 
 REQUIRED = (
     *("rounds", "sites", "tokens", "loss_first", "loss_final", "bytes_up", "bytes_down", "bytes_dense_sync"),
@@ -62,6 +64,18 @@ def test_windows_are_told_from_the_first_word_on(recorded: Sequence[Said]) -> No
     assert [window.contributions for window in windows(recorded)] == [1, 1, 1, 1]
     assert [window.refused for window in windows(recorded)] == [0, 1, 0, 0]
     assert last.released_because == "drained"
+
+
+def test_an_expected_window_is_told_once_it_opens(recorded: Sequence[Said]) -> None:
+    opening = next(said for said in recorded if isinstance(said.message, WindowOpened))
+    early = opening.message.at - timedelta(minutes=10)
+    about = opening.message.model_dump(include={"id", "site", "window_id"}) | {"at": early, "opens_at": early}
+    near = WindowExpected.model_validate(about | {"expected_close_at": None, "confidence": 0.9})
+    never = near.model_copy(update={"window_id": UUID(int=3)})
+    told = windows([replace(opening, message=message) for message in (never, near)] + list(recorded))
+    first, *others = told
+    assert first == replace(windows(recorded)[0], expected_at=early)
+    assert others == list(windows(recorded)[1:])
 
 
 def test_a_recording_that_begins_in_mid_window_tells_the_whole_ones(recorded: Sequence[Said]) -> None:

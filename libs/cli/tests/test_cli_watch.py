@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from io import StringIO
+from typing import Any
+from uuid import UUID
 
 import pytest
 from rich.console import Console
@@ -10,7 +12,15 @@ from rich.console import Console
 from windfall.cli.live import MOST_LINES, Lanes, Plain, board, size, sparks, timeline
 from windfall.cli.recording import Said
 from windfall.cli.watch import Fleet, Lane, Span, fleet, hear, tell
-from windfall.contracts.events import FederationFinished, NodeReady, SiteDrained, TrainingStarted, WindowOpened
+from windfall.contracts.events import (
+    FederationFinished,
+    NodeReady,
+    SiteDrained,
+    TrainingStarted,
+    WindowExpected,
+    WindowOpened,
+    WindowWithdrawn,
+)
 
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 SITES = ("site-a", "site-b", "site-c")
@@ -40,6 +50,22 @@ def _after(said: Sequence[Said], last: type | None = None) -> Fleet:
 def test_a_lane_lives(recorded: Sequence[Said], last: type | None, expected: tuple[str, str, str]) -> None:
     lane = _after(recorded, last).lanes["site-a"]
     assert (lane.window, lane.node, lane.training) == expected
+
+
+def test_a_lane_is_warm_before_its_window_opens() -> None:
+    window = UUID(int=1)
+    about: dict[str, Any] = {"id": UUID(int=2), "at": MIDNIGHT, "site": "site-a", "window_id": window}
+    expected = WindowExpected(**about, opens_at=MIDNIGHT, expected_close_at=None, confidence=0.9)
+    ready = NodeReady(**about, lease_id=window, lease_token=1, node="site-a-1", backend="process")
+    opened = WindowOpened(**about, intensity_g_per_kwh=20, expected_close_at=None)
+    withdrawn = WindowWithdrawn(**about)
+    state, seen = fleet(SITES, 1.0), []
+    for message in (expected, ready, opened, expected, withdrawn):
+        state = hear(state, message)
+        seen.append((state.lanes["site-a"].window, state.lanes["site-a"].node))
+    assert seen == [("expected", "–"), ("expected", "warm"), ("open", "ready"), ("open", "ready"), ("open", "ready")]
+    lane = hear(hear(fleet(SITES, 1.0), expected), withdrawn).lanes["site-a"]
+    assert lane == Lane("site-a")
 
 
 def test_the_fleet_adds_up(recorded: Sequence[Said]) -> None:

@@ -140,6 +140,31 @@ async def test_a_service_hears_after_its_restart_what_was_said_meanwhile(place: 
     await speaker.stop()
 
 
+async def test_who_follows_begins_with_the_newest_of_each_kind_whoever_heard_it_before(place: Place) -> None:
+    speaker, over, now = place.bus("energy-watcher"), uuid4(), uuid4()
+    await speaker.start()
+    said = [opened(0, over), closed(over), opened(1, now)]
+    await say(speaker, *said)
+    followers = [(place.bus("site-trainer"), Ear(until=2)) for _ in range(2)]
+    for bus, ear in followers:
+        bus.follows(WindowOpened, SITE, ear)
+        bus.follows(WindowClosed, SITE, ear)
+        await bus.start()
+    for bus, ear in followers:
+        assert await ear.wait() == said[1:]
+        await bus.stop()
+    meanwhile, later = [closed(now), opened(2)], opened(3)
+    await say(speaker, *meanwhile)
+    again, ear = place.bus("site-trainer"), Ear(until=3)
+    again.follows(WindowOpened, SITE, ear)
+    again.follows(WindowClosed, SITE, ear)
+    await again.start()
+    await say(speaker, later)
+    assert await ear.wait() == [*meanwhile, later]
+    await again.stop()
+    await speaker.stop()
+
+
 async def test_transient_comes_back_and_the_next_waits(place: Place) -> None:
     bus, ear = place.bus("provisioner"), Ear(until=3)
     ear.failures = [Transient("not yet", timedelta(milliseconds=50))]
@@ -322,3 +347,8 @@ def test_one_handler_per_kind() -> None:
     bus.hears(WindowOpened, SITE, Ear(1))
     with pytest.raises(ValueError, match="heard already"):
         bus.hears(WindowOpened, "*", Ear(1))
+
+
+def test_a_command_is_not_followed() -> None:
+    with pytest.raises(ValueError, match="is a command"):
+        MemoryBus(MemoryDomain(SITE), "provisioner", STREAMS).follows(ReleaseNode, SITE, Ear(1))

@@ -257,6 +257,30 @@ async def test_a_deleted_consumer_is_declared_again(
     assert not service.mistakes
 
 
+async def test_a_process_whose_own_consumer_is_deleted_hears_the_newest_again(
+    server: NatsServer, ending: AsyncExitStack
+) -> None:
+    heard: asyncio.Queue[Message] = asyncio.Queue()
+    speaker, follower = (
+        NatsBus(server.url, name, site_streams(SITE), lambda mistake: None)
+        for name in ("energy-watcher", "site-trainer")
+    )
+    follower.follows(WindowOpened, SITE, heard.put)
+    for bus in (speaker, follower):
+        await bus.start()
+        ending.push_async_callback(bus.stop)
+    first, second = opened(), opened(1)
+    await speaker.publish(seal(first, "/test"))
+    assert await heard.get() == first
+    async with jetstream_of(server) as jetstream:
+        (own,) = await jetstream.consumers_info(EVENTS_STREAM)
+        await jetstream.delete_consumer(EVENTS_STREAM, own.name)
+    async with asyncio.timeout(20):
+        assert await heard.get() == first
+        await speaker.publish(seal(second, "/test"))
+        assert await heard.get() == second
+
+
 async def deleted(server: NatsServer) -> None:
     async with jetstream_of(server) as jetstream:
         await jetstream.delete_stream(EVENTS_STREAM)

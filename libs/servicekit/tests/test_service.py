@@ -64,6 +64,9 @@ async def attend(settings: Echoing, stand: Stand) -> AsyncIterator[None]:
             raise ZeroDivisionError("oops")
         if settings.misbehave == "stuck-outbox":
             stand.journal.commit(say=[recovered("nothing", stand.whom)])
+        if settings.misbehave == "brief":
+            stand.journal.commit(say=[recovered("nothing", stand.whom)])
+            stand.stopping.set()
         await asyncio.Event().wait()
 
     stand.bus.hears(WindowOpened, stand.whom, echo)
@@ -165,6 +168,15 @@ async def test_it_works_until_it_is_told_to_stop(nats_server: NatsServer, tmp_pa
     assert (run.state / "left").read_text() == "in good order"
     assert not (run.state / "health.json").exists()
     assert "process windfall.v1.window.opened" in (tmp_path / "traces.jsonl").read_text()
+
+
+async def test_what_it_has_to_say_is_said_even_if_it_ends_before_it_stands(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with started(tmp_path, nats_url=nats_server.url, misbehave="brief") as run:
+        code, error = await run.ended()
+    assert (code, complaints(error)) == (ExitCode.OK, [])
+    await heard_on(nats_server, "windfall.v1.signal.recovered.*")
 
 
 async def test_bad_settings_are_one_line(tmp_path: Path) -> None:

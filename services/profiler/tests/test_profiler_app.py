@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid5
 
+import pytest
+
 from windfall.contracts.envelope import MESSAGE_ID, Letter, seal
-from windfall.contracts.events import NodeProfiled, NodeReady
-from windfall.contracts.message import derived_id
+from windfall.contracts.events import NodeProfiled, NodeReady, WindowExpected, WindowOpened, WindowWithdrawn
+from windfall.contracts.message import Message, derived_id
 from windfall.contracts.subjects import site_streams
 from windfall.profiler import app
 from windfall.profiler.fixed import FixedProbe
@@ -57,7 +59,7 @@ class Fleet:
     async def __aexit__(self, *_: object) -> None:
         await self._listener.stop()
 
-    def say(self, message: NodeReady) -> None:
+    def say(self, message: Message) -> None:
         self.domain.store(seal(message, "/windfall/provisioner/site-a"))
 
     def say_again(self, message: NodeReady) -> None:
@@ -109,6 +111,65 @@ async def test_the_same_hardware_is_benchmarked_once(tmp_path: Path) -> None:
     assert first.measured == second.measured == third.measured
     assert (probe.benchmarks, restarted.benchmarks) == (1, 0)
     assert [profiled.lease_token for profiled in (first, second, third)] == [1, 2, 3]
+
+
+class Asked(FixedProbe):
+    """Tells when a node is looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def host(self) -> Host:
+        self.asked.set()
+        return await super().host()
+
+
+def of_window(kind: type[WindowExpected | WindowOpened | WindowWithdrawn], token: int) -> Message:
+    window = ready(token).window_id
+    values = {"opens_at": NOON, "expected_close_at": None, "confidence": 0.9, "intensity_g_per_kwh": 20}
+    return kind.model_validate(
+        {"id": derived_id(window, kind.topic, SITE), "at": NOON, "site": SITE, "window_id": window, **values}
+    )
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["standing", "restarted-meanwhile"])
+async def test_a_node_ahead_of_its_window_is_benchmarked_when_it_opens(tmp_path: Path, restarted: bool) -> None:
+    probe = Asked()
+    async with Fleet() as fleet, AsyncExitStack() as life:
+        await life.enter_async_context(fleet.profiler(tmp_path, probe))
+        fleet.say(of_window(WindowExpected, 1))
+        fleet.say(ready(1))
+        await probe.asked.wait()
+        assert probe.benchmarks == 0, "power is not surplus yet"
+        if restarted:
+            await life.aclose()
+            await life.enter_async_context(fleet.profiler(tmp_path, probe))
+        fleet.say(of_window(WindowOpened, 1))
+        first = await fleet.said()
+        assert (first.id, probe.benchmarks) == (derived_id(ready(1).id, "node.profiled", SITE), 1)
+        fleet.say(of_window(WindowExpected, 2))
+        fleet.say(ready(2))
+        assert (await fleet.said()).lease_token == 2, "known hardware is profiled before its window opens"
+        fleet.say(of_window(WindowOpened, 2))
+        fleet.say(ready(3))
+        assert (await fleet.said()).lease_token == 3, "and once"
+    assert probe.benchmarks == 1
+
+
+async def test_a_node_whose_window_opens_first_is_benchmarked_at_once(tmp_path: Path) -> None:
+    async with Fleet() as fleet, fleet.profiler(tmp_path, FixedProbe()):
+        for message in (of_window(WindowExpected, 1), of_window(WindowOpened, 1), ready(1)):
+            fleet.say(message)
+        assert (await fleet.said()).lease_token == 1
+
+
+async def test_a_window_that_does_not_come_leaves_its_node_unmeasured(tmp_path: Path) -> None:
+    probe = FixedProbe()
+    async with Fleet() as fleet, fleet.profiler(tmp_path, probe):
+        for message in (of_window(WindowExpected, 1), ready(1), of_window(WindowWithdrawn, 1), ready(2)):
+            fleet.say(message)
+        assert (await fleet.said()).lease_token == 2
 
 
 async def test_another_benchmark_measures_again(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windfall.contracts.events import NodeFailed, NodeReady, NodeReleased
+from windfall.provisioner import claims
 from windfall.provisioner import lease as life
 from windfall.provisioner.holdings import (
     Action,
@@ -50,16 +51,29 @@ class Story:
 
     def opens(self, window: UUID = FIRST, minute: float = 0) -> None:
         opened_at = NOON + timedelta(minutes=minute)
-        self.take(life.request(self.holdings, window, opened_at, None, self.now, POLICY))
+        self.take(claims.open_(self.holdings, window, opened_at, None, self.now, POLICY))
+
+    def expects(self, window: UUID = FIRST, minute: float = 0, ahead: float = 5) -> None:
+        """Said at ``minute``, to open ``ahead`` minutes later."""
+        said_at = NOON + timedelta(minutes=minute)
+        opens_at = said_at + timedelta(minutes=ahead)
+        self.take(claims.expect(self.holdings, window, said_at, opens_at, None, self.now, POLICY))
+
+    def withdraws(self, window: UUID = FIRST) -> None:
+        self.take(claims.withdraw(self.holdings, window, self.now, POLICY))
+
+    def asked_for(self, window: UUID = FIRST, minute: float = 0) -> None:
+        asked_at = NOON + timedelta(minutes=minute)
+        self.take(claims.request(self.holdings, window, asked_at, None, self.now, POLICY))
 
     def closes(self, window: UUID = FIRST) -> None:
-        self.take(life.close(self.holdings, window, self.now, POLICY))
+        self.take(claims.close(self.holdings, window, self.now, POLICY))
 
     def asked(self, window: UUID | None = None) -> None:
-        self.take(life.release(self.holdings, window, self.now, POLICY))
+        self.take(claims.release(self.holdings, window, self.now, POLICY))
 
     def drained(self, token: int = 1, window: UUID = FIRST) -> None:
-        self.take(life.drained(self.holdings, window, token, self.now, POLICY))
+        self.take(claims.drained(self.holdings, window, token, self.now, POLICY))
 
     def started(self, token: int = 1) -> None:
         self.take(life.started(self.holdings, self.lease_id(token), self.now, POLICY))
@@ -91,6 +105,11 @@ class Story:
         self.started(token)
         self.ready(token)
 
+    def is_warm(self) -> None:
+        self.expects()
+        self.started()
+        self.ready()
+
     def words(self) -> str:
         """What was said and ordered, as ``ready1 released1:drained | start1 drain1``."""
         return " ".join(map(_word, self.said)) + " | " + " ".join(map(_order, self.done))
@@ -115,6 +134,7 @@ def steps(*told: Callable[[Story], None]) -> tuple[Callable[[Story], None], ...]
 
 
 RUNS = Story.runs
+WARM = Story.is_warm
 
 
 @pytest.mark.parametrize(
@@ -279,6 +299,156 @@ def test_life(told: tuple[Callable[[Story], None], ...], words: str) -> None:
     assert story.words().strip() == words.strip()
 
 
+@pytest.mark.parametrize(
+    ("told", "words", "expected"),
+    [
+        pytest.param(steps(WARM), "ready1 | start1", {1}, id="a window is near"),
+        pytest.param(steps(WARM, Story.expects, Story.expects), "ready1 | start1", {1}, id="said three times"),
+        pytest.param(steps(WARM, lambda s: s.opens(minute=5)), "ready1 | start1", set(), id="it opens"),
+        pytest.param(
+            steps(Story.expects, lambda s: s.opens(minute=5), Story.started, Story.ready),
+            "ready1 | start1",
+            set(),
+            id="it opens before the node is there",
+        ),
+        pytest.param(
+            steps(WARM, lambda s: s.opens(minute=5), Story.expects),
+            "ready1 | start1",
+            set(),
+            id="expected after it opened",
+        ),
+        pytest.param(steps(Story.opens, Story.expects), " | start1", set(), id="expected, heard after it opened"),
+        pytest.param(
+            steps(WARM, lambda s: s.opens(minute=5), Story.withdraws),
+            "ready1 | start1",
+            set(),
+            id="withdrawn after it opened",
+        ),
+        pytest.param(
+            steps(WARM, Story.withdraws, lambda s: s.died(0)),
+            "ready1 released1:drained | start1 drain1",
+            set(),
+            id="withdrawn",
+        ),
+        pytest.param(
+            steps(WARM, Story.drained, lambda s: s.died(0), Story.withdraws),
+            "ready1 released1:drained | start1 drain1",
+            set(),
+            id="withdrawn, and the trainer hears first",
+        ),
+        pytest.param(steps(Story.withdraws, Story.expects, Story.opens), " | ", set(), id="withdrawn before expected"),
+        pytest.param(
+            steps(WARM, Story.closes, lambda s: s.died(0)),
+            "ready1 released1:drained | start1 drain1",
+            set(),
+            id="closed before it opened",
+        ),
+        pytest.param(
+            steps(WARM, lambda s: s.passes(minutes=19.9)), "ready1 | start1", {1}, id="overdue, within the patience"
+        ),
+        pytest.param(
+            steps(WARM, lambda s: s.passes(minutes=20), lambda s: s.passes(minutes=1), lambda s: s.died(0)),
+            "ready1 released1:drained | start1 drain1",
+            set(),
+            id="overdue and given up",
+        ),
+        pytest.param(
+            steps(Story.expects, Story.refused, lambda s: s.passes(minutes=20)),
+            " released1:released | start1",
+            set(),
+            id="given up between attempts",
+        ),
+        pytest.param(
+            steps(WARM, lambda s: s.expects(minute=4, ahead=11), lambda s: s.passes(minutes=29)),
+            "ready1 | start1",
+            {1},
+            id="it comes later than was thought",
+        ),
+        pytest.param(
+            steps(lambda s: s.passes(minutes=20), Story.expects), " | ", set(), id="heard when it is long overdue"
+        ),
+        pytest.param(
+            steps(WARM, lambda s: s.passes(minutes=20), lambda s: s.died(0), lambda s: s.opens(minute=30)),
+            "ready1 released1:drained | start1 drain1 start2",
+            set(),
+            id="given up, and it opens after all",
+        ),
+        pytest.param(
+            steps(WARM, lambda s: s.passes(minutes=20), lambda s: s.opens(minute=20), lambda s: s.died(0)),
+            "ready1 released1:drained | start1 drain1 start2",
+            set(),
+            id="given up, and it opens while the node drains",
+        ),
+        pytest.param(
+            steps(WARM, lambda s: s.passes(minutes=20), lambda s: s.died(0), Story.withdraws, Story.opens),
+            "ready1 released1:drained | start1 drain1",
+            set(),
+            id="given up, withdrawn, and nothing opens it",
+        ),
+        pytest.param(
+            steps(WARM, Story.died, lambda s: s.passes(seconds=1), Story.started, Story.ready),
+            "ready1 | start1 start1",
+            {1},
+            id="died warm and is started again",
+        ),
+        pytest.param(
+            steps(RUNS, lambda s: s.expects(SECOND, 30)),
+            "ready1 | start1",
+            set(),
+            id="an open window keeps its node",
+        ),
+        pytest.param(
+            steps(RUNS, lambda s: s.expects(SECOND, 30), Story.closes, lambda s: s.opens(SECOND, 35)),
+            "ready1 | start1 drain1 start2",
+            set(),
+            id="and the next one gets its own when it opens",
+        ),
+        pytest.param(
+            steps(RUNS, Story.closes, lambda s: s.expects(SECOND, 30)),
+            "ready1 | start1 drain1 start2",
+            {2},
+            id="an old lease that drains blocks nobody",
+        ),
+        pytest.param(
+            steps(WARM, lambda s: s.expects(SECOND, 30)),
+            "ready1 | start1 drain1 start2",
+            {2},
+            id="another window is expected instead",
+        ),
+        pytest.param(
+            steps(lambda s: s.expects(SECOND, 30), Story.expects),
+            " | start1",
+            {1},
+            id="an older word heard late gets nothing",
+        ),
+        pytest.param(
+            steps(lambda s: s.expects(SECOND, 30), lambda s: s.opens(FIRST, 29)),
+            " | start1 drain1 start2",
+            set(),
+            id="what opens goes before what is expected",
+        ),
+        pytest.param(steps(WARM, Story.asked_for), "ready1 | start1", {1}, id="a person's word makes no power clean"),
+    ],
+)
+def test_life_ahead_of_a_window(told: tuple[Callable[[Story], None], ...], words: str, expected: set[int]) -> None:
+    story = Story()
+    for step in told:
+        step(story)
+    assert story.words().strip() == words.strip()
+    awaiting = {held.token for held in story.holdings.live if held.state is not LeaseState.DRAINING and held.opens_at}
+    assert awaiting == expected
+
+
+def test_a_node_is_told_whether_its_window_is_open() -> None:
+    story = Story()
+    story.expects()
+    story.opens(minute=5)
+    story.died()
+    story.passes(seconds=1)
+    told = [action.lease.environment["WINDFALL_WINDOW_OPENS_AT"] for action in story.done]
+    assert told == [(NOON + timedelta(minutes=5)).isoformat(), ""]
+
+
 def test_a_lease_drains_until_its_deadline() -> None:
     story = Story()
     story.runs()
@@ -335,12 +505,26 @@ def test_memory_is_bounded_and_tokens_are_not_forgotten() -> None:
 
 @pytest.mark.parametrize("site", ["a", "a" * 48, "a" * 45 + "-bc"], ids=["short", "longest", "dash-at-the-cut"])
 def test_node_names_fit_any_site(site: str) -> None:
-    decision = life.request(Holdings(site=site, next_token=123456), FIRST, NOON, None, NOON, POLICY)
+    decision = claims.request(Holdings(site=site, next_token=123456), FIRST, NOON, None, NOON, POLICY)
     (start,) = decision.actions
     assert Lease.model_validate(start.lease.model_dump()).node.endswith("-123456")
 
 
-HAPPENINGS = ("opens", "closes", "asked", "drained", "started", "ready", "late", "died", "refused", "absent", "passes")
+HAPPENINGS = (
+    "expects",
+    "withdraws",
+    "opens",
+    "closes",
+    "asked",
+    "drained",
+    "started",
+    "ready",
+    "late",
+    "died",
+    "refused",
+    "absent",
+    "passes",
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -355,6 +539,10 @@ def test_whatever_happens(seed: int, length: int) -> None:
         match chance.choice(HAPPENINGS):
             case "opens":
                 story.opens(window, chance.randint(0, 60))
+            case "expects":
+                story.expects(window, chance.randint(0, 60), chance.randint(0, 30))
+            case "withdraws":
+                story.withdraws(window)
             case "closes":
                 story.closes(window)
             case "asked":
@@ -385,7 +573,10 @@ def test_whatever_happens(seed: int, length: int) -> None:
     assert all(begun.attempts <= POLICY.attempts for begun in starts)
     granted = [begun.token for begun in starts if begun.attempts == 1]
     assert granted == sorted(set(granted)) == list(range(1, story.holdings.next_token))
-    assert len({begun.window_id for begun in starts}) == len(granted)
+    taken = Counter(begun.window_id for begun in starts if begun.attempts == 1)
+    given_up = Counter(held.window_id for held in story.holdings.leases if held.given_up)
+    assert all(count <= 1 + given_up[window] for window, count in taken.items())
+    assert len({begun.lease_id for begun in starts}) == len(granted)
 
     ends = Counter(event.lease_token for event in story.said if not isinstance(event, NodeReady))
     assert ends == Counter(granted)

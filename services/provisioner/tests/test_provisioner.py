@@ -15,7 +15,16 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from windfall.contracts.commands import AcquireNode, ReleaseNode
 from windfall.contracts.envelope import seal, unseal
-from windfall.contracts.events import NodeFailed, NodeReady, NodeReleased, SiteDrained, WindowClosed, WindowOpened
+from windfall.contracts.events import (
+    NodeFailed,
+    NodeReady,
+    NodeReleased,
+    SiteDrained,
+    WindowClosed,
+    WindowExpected,
+    WindowOpened,
+    WindowWithdrawn,
+)
 from windfall.contracts.message import Message, derived_id
 from windfall.contracts.subjects import EVENTS_STREAM, site_streams
 from windfall.provisioner.app import Provisioner, attend
@@ -91,6 +100,24 @@ class Site:
             )
         )
 
+    def expects(self, window: UUID, in_minutes: float) -> None:
+        at = CLOCK.now()
+        self.say(
+            WindowExpected(
+                id=derived_id(window, "expected", "site-a"),
+                at=at,
+                site="site-a",
+                window_id=window,
+                opens_at=at + timedelta(minutes=in_minutes),
+                expected_close_at=None,
+                confidence=0.9,
+            )
+        )
+
+    def withdraws(self, window: UUID = FIRST) -> None:
+        identity = derived_id(window, "withdrawn", "site-a")
+        self.say(WindowWithdrawn(id=identity, at=CLOCK.now(), site="site-a", window_id=window))
+
     def closes(self, window: UUID = FIRST) -> None:
         at = CLOCK.now()
         identity = derived_id(window, "closed", "site-a")
@@ -159,6 +186,56 @@ def test_a_window_has_a_node_while_it_is_open(tmp_path: Path) -> None:
             "ready2@3630",
             f"released2:drained@{3660 + 1800 + 60}",
         ]
+
+    told(story())
+
+
+def test_a_node_is_warm_when_its_window_opens(tmp_path: Path) -> None:
+    async def story() -> None:
+        site = Site(tmp_path)
+        async with site.provisioner():
+            site.expects(FIRST, in_minutes=5)
+            await minutes(1)
+            (node,) = await site.nodes()
+            await site.backend.kill(node)
+            await minutes(1)
+            site.opens()
+            await minutes(3)
+            (node,) = await site.nodes()
+            await site.backend.kill(node)
+            await minutes(1)
+            site.withdraws()
+            await minutes(1)
+            assert [node.token for node in await site.nodes()] == [1]
+            site.closes()
+            await minutes(2)
+        soon = (MIDNIGHT + timedelta(minutes=5)).isoformat()
+        assert [life.environment["WINDFALL_WINDOW_OPENS_AT"] for life in site.lives] == [soon, soon, ""]
+        assert site.words() == ["ready1@30", f"released1:drained@{60 * 8}"]
+
+    told(story())
+
+
+@pytest.mark.parametrize("withdrawn", [True, False], ids=["withdrawn", "the-watcher-died"])
+def test_a_window_that_does_not_come_gives_its_node_back(tmp_path: Path, withdrawn: bool) -> None:
+    async def story() -> None:
+        site = Site(tmp_path, patience="PT15M")
+        async with site.provisioner():
+            site.expects(FIRST, in_minutes=5)
+            await minutes(10)
+        async with site.provisioner():
+            if withdrawn:
+                site.withdraws()
+            await minutes(20)
+            assert not await site.nodes()
+            site.opens()
+            await minutes(10)
+            assert [node.token for node in await site.nodes()] == ([] if withdrawn else [2])
+        gone = 660 if withdrawn else 60 * 21
+        late = [] if withdrawn else ["ready2@1830"]
+        assert site.words() == ["ready1@30", f"released1:drained@{gone}", *late]
+        for node in await site.nodes():
+            await site.backend.kill(node)
 
     told(story())
 

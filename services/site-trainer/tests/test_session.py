@@ -30,6 +30,7 @@ def told(session: Session, *words: Word) -> Session:
     return session
 
 
+WARM = sessions.warmed(Session(permitted=False))
 JOINED = sessions.joined(Session(), 1)
 OPENED = told(JOINED, opened())
 LOADED = sessions.pulled(OPENED, BASE)
@@ -39,6 +40,17 @@ PUSHED = sessions.pushed(PUSHING, 3)
 
 STATES: dict[str, tuple[Session, Action, Action]] = {
     # state: (what it does, what it does once it drains)
+    "before its window": (Session(permitted=False), Action.WARM, Action.LEAVE),
+    "warm": (WARM, Action.WAIT, Action.LEAVE),
+    "warm, and the window opens": (sessions.permitted(WARM), Action.JOIN, Action.LEAVE),
+    "the window opens before it is warm": (sessions.permitted(Session(permitted=False)), Action.JOIN, Action.LEAVE),
+    "warm, and a round is said to be over": (sessions.finish(WARM, 3), Action.WAIT, Action.LEAVE),
+    "warm, and its window is withdrawn": (sessions.withdrawn(WARM, "no wind"), Action.LEAVE, Action.LEAVE),
+    "withdrawn, and said to be open all the same": (
+        sessions.permitted(sessions.withdrawn(WARM, "no wind")),
+        Action.LEAVE,
+        Action.LEAVE,
+    ),
     "new": (Session(), Action.JOIN, Action.LEAVE),
     "joined": (JOINED, Action.WAIT, Action.LEAVE),
     "a round is open": (OPENED, Action.PULL, Action.LEAVE),
@@ -140,6 +152,8 @@ def test_every_action_and_every_state_is_there() -> None:
 # --- words that change nothing ----------------------------------------------------------------------------------------
 
 NOTHING: dict[str, tuple[Session, Word]] = {
+    "that the window opened": (WORKED, sessions.permitted),
+    "the withdrawal of a window that has opened": (WORKED, partial(sessions.withdrawn, reason="no wind")),
     "the same round again": (WORKED, opened()),
     "an earlier round": (WORKED, opened(2, NEXT)),
     "the end of an earlier round": (WORKED, partial(sessions.finish, number=2)),
@@ -210,6 +224,30 @@ def test_any_order_of_words_ends_in_the_same_state(first: list[Word], second: li
     expected = told(JOINED, *first, *second)
     assert told(JOINED, *words) == expected
     assert told(JOINED, *words, *words) == expected
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                opened(),
+                sessions.warmed,
+                partial(sessions.finish, number=3),
+                partial(sessions.closing, closes_at=NOON),
+                partial(sessions.withdrawn, reason="no wind"),
+                partial(sessions.stop, reason="told to"),
+                partial(sessions.refused, number=3),
+                partial(sessions.worked, digest="", work=DONE),
+                sessions.membership_ended,
+                sessions.gone,
+            ]
+        )
+    )
+)
+@settings(deadline=None)
+def test_nothing_is_joined_or_trained_before_the_window_is_said_to_be_open(words: list[Word]) -> None:
+    session = told(Session(permitted=False), *words)
+    assert next_action(session, NOON) in (Action.WARM, Action.WAIT, Action.LEAVE, Action.END)
 
 
 # --- what was delivered -----------------------------------------------------------------------------------------------

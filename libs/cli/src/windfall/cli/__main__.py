@@ -166,6 +166,81 @@ def demo(
         print(line)
 
 
+@windfall.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--key", type=click.Path(path_type=Path), metavar="FILE", help="The site's public key, as it gave it you."
+)
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def report(run: Path, key: Path | None, output: str) -> None:
+    """Verify the ledgers of a run, and show what was drawn and emitted.
+
+    RUN is a run folder, or a site's ledger.jsonl. Ends with 1 when a ledger was changed, cut or forged.
+    """
+    import json
+
+    from windfall.cli.ledger import broken, of_run, section, table
+
+    found = section(*of_run(run, key))
+    assert found is not None, "a run without a ledger is refused"
+    print(json.dumps(found, indent=2) if output == "json" else "\n".join(table(found)))
+    if wrong := broken(found):
+        raise Mistake(wrong, "Ask the site for its own copy, and believe none of these figures", ExitCode.FAILED)
+
+
+@windfall.command()
+@click.option("--trace", type=click.Path(path_type=Path), metavar="FILE", help="CSV of gCO2/kWh.  [default: shipped]")
+@click.option("--site", multiple=True, metavar="NAME=COLUMN", help="Of the trace; repeat it.  [default: all columns]")
+@click.option("--start", metavar="T", help="ISO 8601.  [default: where the trace begins]")
+@click.option("--end", metavar="T", help="ISO 8601.  [default: where the trace ends]")
+@click.option("--objective", type=click.Choice(["fast", "carbon", "budget", "cost"]), default="fast", show_default=True)
+@click.option(
+    "--policy",
+    type=click.Choice(["windfall", "threshold", "always-on", "oracle", "all"]),
+    multiple=True,
+    default=["windfall"],
+    show_default=True,
+    help="Who decides; repeat it, or take all, to have them side by side.",
+)
+@click.option("--deadline-hours", type=float, metavar="H", help="From the start.")
+@click.option("--work-site-hours", type=float, metavar="W", help="Of training.  [default: all windows there are]")
+@click.option("--budget-kg", type=float, metavar="KG", help="Of CO2, for the objective budget.")
+@click.option("--price", multiple=True, metavar="SITE=COLUMN", help="Per MWh, in the same trace.")
+@click.option("--speed", multiple=True, metavar="SITE=X", help="In speeds of the reference site.  [default: 1]")
+@click.option("--open", type=float, default=100.0, show_default=True, metavar="G", help="Clean below, gCO2/kWh.")
+@click.option("--close", type=float, metavar="G", help="Dirty above, gCO2/kWh.  [default: as --open]")
+@click.option("--power-idle", type=float, default=0.468, show_default=True, metavar="KW")
+@click.option("--power-train", type=float, default=2.024, show_default=True, metavar="KW", help="Draining, too.")
+@click.option("--power-provision", type=float, metavar="KW", help="While starting.  [default: as --power-idle]")
+@click.option("--provision-seconds", type=float, default=240.0, show_default=True, metavar="S")
+@click.option("--drain-seconds", type=float, default=15.0, show_default=True, metavar="S")
+@click.option("--forecast", default="noisy:1", show_default=True, metavar="perfect|noisy:SEED", help="72 hours ahead.")
+@click.option("--replan-minutes", type=float, default=0.0, metavar="M", help="Between plans.  [default: every reading]")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="OUT", help="Every interval and figure.")
+@click.option("--plot", type=click.Path(path_type=Path), metavar="OUT.png", help="A picture of it.")
+@click.option("-v", "--verbose", is_flag=True, help="Every site by itself, too.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def simulate(json_file: Path | None, plot: Path | None, verbose: bool, output: str, **typed: Any) -> None:
+    """Run the decisions of this fleet on a trace, in its own time, beside those of others."""
+    from windfall.cli.simulate import Asked
+    from windfall.cli.simulated import tell
+
+    tell(Asked(**typed), json_file, plot, verbose=verbose, output=output)
+
+
+@windfall.command()
+@click.argument("site")
+@_server
+@click.option("-o", "--output", type=click.Choice(["line", "json"]), default="line", show_default=True)
+def explain(site: str, server: str, output: str) -> None:
+    """Say why a site is on or off, and what would change it."""
+    from windfall.cli.explain import explain as asked
+    from windfall.cli.explain import in_json, in_words
+
+    told = _wait(asked(server, site))
+    print(in_json(told) if output == "json" else in_words(told))
+
+
 @windfall.group()
 def events() -> None:
     """Read what a fleet says, and say it something."""

@@ -14,6 +14,7 @@ from windfall.contracts.commands import (
     COMMANDS,
     AcquireNode,
     FinishRound,
+    FollowPlan,
     ReleaseNode,
     SiteCommand,
     StopFederation,
@@ -22,13 +23,23 @@ from windfall.contracts.commands import (
 from windfall.contracts.envelope import CONTENT_TYPE, JSON, MESSAGE_ID, TRACEPARENT, TRACESTATE
 from windfall.contracts.events import (
     EVENTS,
+    EnergyRecorded,
+    NodeFailed,
     NodeProfiled,
     NodeReady,
+    NodeReleased,
+    SignalForecast,
+    SignalObserved,
+    SignalRecovered,
+    SignalStale,
     SiteDrained,
     SiteEvent,
+    TrainingStarted,
     WindowClosed,
     WindowClosing,
+    WindowExpected,
     WindowOpened,
+    WindowWithdrawn,
 )
 from windfall.contracts.message import Message, Name
 from windfall.contracts.subjects import is_command, stream_for, subject_for, type_of
@@ -37,12 +48,28 @@ PERSON = "windfall"
 """Who says a command that no service says: a person, through this command."""
 
 HEARD_BY: Mapping[type[Message], tuple[str, ...]] = {
-    WindowOpened: ("provisioner",),
-    NodeReady: ("profiler",),
+    SignalObserved: ("energy-watcher",),
+    SignalForecast: ("federation-coordinator",),
+    SignalStale: ("federation-coordinator",),
+    SignalRecovered: ("federation-coordinator",),
+    WindowExpected: ("energy-watcher", "provisioner", "profiler", "federation-coordinator"),
+    WindowWithdrawn: ("energy-watcher", "provisioner", "profiler", "site-trainer"),
+    WindowOpened: ("energy-watcher", "provisioner", "profiler", "site-trainer", "federation-coordinator"),
+    NodeReady: ("energy-watcher", "profiler", "federation-coordinator"),
     NodeProfiled: ("federation-coordinator",),
+    TrainingStarted: (
+        "energy-watcher",
+        "federation-coordinator",
+    ),
     WindowClosing: ("site-trainer",),
-    WindowClosed: ("provisioner", "site-trainer"),
-    SiteDrained: ("provisioner",),
+    WindowClosed: ("energy-watcher", "provisioner", "profiler", "site-trainer", "federation-coordinator"),
+    SiteDrained: (
+        "energy-watcher",
+        "provisioner",
+    ),
+    NodeReleased: ("energy-watcher",),
+    NodeFailed: ("energy-watcher",),
+    EnergyRecorded: ("federation-coordinator",),
 }
 """Which services act on an event. Every other event is a fact for dashboards and people."""
 
@@ -52,6 +79,7 @@ SAID_BY: Mapping[type[Message], tuple[str, ...]] = {
     FinishRound: ("federation-coordinator",),
     StopTraining: (PERSON,),
     StopFederation: (PERSON,),
+    FollowPlan: ("federation-coordinator",),
 }
 """Who gives a command. An event's speaker stands at the head of its docstring."""
 

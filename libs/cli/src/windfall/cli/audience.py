@@ -57,7 +57,10 @@ class Audience:
 
     def all_dark(self) -> bool:
         """No window is open and every node has gone."""
-        return all(lane.window in ("dark", "stale") and lane.node != "ready" for lane in self.fleet.lanes.values())
+        return all(
+            lane.window in ("dark", "stale") and lane.node not in ("warm", "ready")
+            for lane in self.fleet.lanes.values()
+        )
 
     async def reconciled(self, hub: Client, site_urls: tuple[str, ...], within: timedelta) -> bool:
         """Wait until the last event of every site has come to the hub and been heard; false when not in time."""

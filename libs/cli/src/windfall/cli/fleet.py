@@ -64,7 +64,7 @@ class Wish:
     open_below_g_per_kwh: float = 100.0
     close_above_g_per_kwh: float = 150.0
     close_grace: timedelta = timedelta(minutes=10)
-    """In trace time: how long the signal must stay dirty before a window closes."""
+    """In trace time: how long the signal must stay dirty, or be expected to, before a window closes."""
     minimum_window: timedelta = timedelta(minutes=30)
     """In trace time: a window that is expected to be shorter does not open."""
     forecast: bool = True
@@ -201,9 +201,14 @@ def _watching(plan: Plan, site: str) -> dict[str, str]:
         "CLOSE_ABOVE": f"{wish.close_above_g_per_kwh:g}",
         "DWELL": _iso(timedelta(0)),
         "GRACE": _iso(wish.close_grace),
+        # A start takes seconds on the wall and hours in trace time: no window would pay that back.
+        "LEARN": "false",
+        "RIDE_THROUGH": _iso(wish.close_grace),
         "MINIMUM_WINDOW": _iso(wish.minimum_window),
         "CLOSING_LEAD": _iso(wish.pace.business(wish.pace.warning)),
         "STALE_AFTER": _iso(wish.pace.business(wish.pace.stale_after)),
+        "LEDGER_FEDERATION": wish.federation,
+        "LEDGER_SINCE": wish.trace_start.isoformat(),
         **({} if wish.forecast else {"FORECAST_HORIZON": _iso(timedelta(0))}),
     }
 

@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from windfall.cli import plots, report
+from windfall.cli import ledger, plots, report
 from windfall.cli.fleet import Plan, in_words
 from windfall.cli.preparation import Prepared
 from windfall.cli.recording import Said, line
@@ -58,7 +58,8 @@ def gather_in(
         model_sha256=_sha256(model) if model else None,
         seed=wish.seed,
     )
-    summary = summarise(run, said)
+    kept = _ledgers(plan, folder / ledger.FOLDER)
+    summary = summarise(run, said, ledger.section(kept, ledger.published(said)))
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     loss = plots.losses(said)
     signals = plots.signals(
@@ -104,6 +105,17 @@ def _final_model(state: Path, target: Path) -> Path | None:
         # Another file system, or one without links.
         shutil.copyfile(newest, target)
     return target
+
+
+def _ledgers(plan: Plan, folder: Path) -> tuple[ledger.SiteLedger, ...]:
+    """Each site's ledger and public key in the run folder, under the site's name."""
+    for site in plan.wish.sites:
+        state = plan.state_of("energy-watcher", site)
+        if (state / "ledger.jsonl").exists():
+            folder.mkdir(exist_ok=True)
+            shutil.copyfile(state / "ledger.jsonl", folder / f"{site}.jsonl")
+            shutil.copyfile(state / "site.pub", folder / f"{site}.pub")
+    return ledger.of_run(folder.parent)[0] if folder.exists() else ()
 
 
 def _sha256(path: Path) -> str:

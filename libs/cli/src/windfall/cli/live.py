@@ -122,7 +122,7 @@ def _headline(fleet: Fleet, now: datetime) -> Text:
 
 
 def _row(lane: Lane, start: datetime, end: datetime, now: datetime) -> tuple[Text, ...]:
-    colour = {"open": "green", "closing": "yellow", "stale": "red"}.get(lane.window, "dim")
+    colour = {"expected": "cyan", "open": "green", "closing": "yellow", "stale": "red"}.get(lane.window, "dim")
     return (
         Text(lane.site, style="bold"),
         Text(lane.window, style=colour),

@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
+from windfall.cli import ledger
 from windfall.cli.fleet import Wish
 from windfall.cli.live import size
 from windfall.cli.recording import Said
@@ -41,6 +42,7 @@ def page(
         bytes_bars=_bars(_bytes(summary), size),
         energy_bars=_energy_bars(summary),
         energy_note=_energy_note(summary),
+        ledger_table=_ledger(summary["ledger"]),
         rounds_table=_rounds(said),
         windows_table=_windows(summary),
         waterfalls=_waterfalls(summary, spans),
@@ -146,6 +148,15 @@ def _energy_note(summary: Json) -> str:
     )
 
 
+def _ledger(found: Json | None) -> str:
+    if found is None:
+        return '<p class="note">No site has kept a ledger.</p>'
+    wrong = ledger.broken(found)
+    holds = "Every entry is chained to the one before and signed by its site; all of them hold."
+    note = f'<p class="note">{escape(wrong or holds)}</p>'
+    return f'{note}<div class="wide">{_table(ledger.heads(), ledger.cells(found))}</div>'
+
+
 def _bars(rows: Sequence[tuple[str, float, bool]], text: Any) -> str:
     most = max((value for _, value, _ in rows), default=0.0) or 1.0
     return "".join(
@@ -180,6 +191,7 @@ def _windows(summary: Json) -> str:
     rows = [
         (
             window["site"],
+            _clock(window.get("expected_at")),
             _clock(window["opened_at"]),
             _clock(window["training_from"]),
             _clock(window["warned_at"]),
@@ -194,7 +206,18 @@ def _windows(summary: Json) -> str:
         )
         for window in summary["windows"]
     ]
-    heads = ("site", "opened", "first step", "warned", "closed", "because", "drained", "released", "because")
+    heads = (
+        "site",
+        "expected",
+        "opened",
+        "first step",
+        "warned",
+        "closed",
+        "because",
+        "drained",
+        "released",
+        "because",
+    )
     return _table((*heads, "contributions", "tokens", "last word"), rows)
 
 

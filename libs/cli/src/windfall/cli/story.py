@@ -18,6 +18,7 @@ from windfall.contracts.events import (
     TrainingStarted,
     WindowClosed,
     WindowClosing,
+    WindowExpected,
     WindowOpened,
 )
 
@@ -29,6 +30,9 @@ class Window:
     window_id: UUID
     site: str
     opened_at: datetime
+    """When it opened, or is expected to."""
+    expected_at: datetime | None = None
+    """When it was first said to be near."""
     trace_id: str | None = None
     warned_at: datetime | None = None
     """When the forecast's warning came."""
@@ -37,7 +41,7 @@ class Window:
     closed_at: datetime | None = None
     closed_because: str | None = None
     ready_at: datetime | None = None
-    """When the node was there."""
+    """When the node was there: before the opening, if it was warm."""
     training_from: datetime | None = None
     """When the first step was done."""
     drained_at: datetime | None = None
@@ -70,20 +74,23 @@ class Window:
 
 
 def windows(said: Sequence[Said]) -> tuple[Window, ...]:
-    """The windows of a run by opening time. A recording may begin in mid-window: what is unknown stays none."""
+    """The windows of a run that opened, by opening time. A recording may begin in mid-window: what is unknown stays
+    none."""
     found: dict[UUID, Window] = {}
+    opened: set[UUID] = set()
     attempts: dict[tuple[str, int], UUID] = {}
     for sentence in said:
         message = sentence.message
-        if isinstance(message, WindowOpened):
-            found.setdefault(
-                message.window_id, Window(message.window_id, message.site, message.at, trace_id=sentence.trace_id)
-            )
+        if isinstance(message, WindowExpected | WindowOpened):
+            begun = Window(message.window_id, message.site, message.at, trace_id=sentence.trace_id)
+            found[message.window_id] = after(found.get(message.window_id, begun), message)
+            opened |= {message.window_id} if isinstance(message, WindowOpened) else set()
         elif isinstance(message, SiteJoined):
             attempts[message.site, message.attempt] = message.window_id
         else:
             _tell(found, attempts, message)
-    return tuple(sorted(found.values(), key=lambda window: (window.opened_at, window.site)))
+    seen = (found[window_id] for window_id in opened)
+    return tuple(sorted(seen, key=lambda window: (window.opened_at, window.site)))
 
 
 def _tell(found: dict[UUID, Window], attempts: Mapping[tuple[str, int], UUID], message: object) -> None:
@@ -98,6 +105,10 @@ def _tell(found: dict[UUID, Window], attempts: Mapping[tuple[str, int], UUID], m
 def after(window: Window, message: object) -> Window:
     """The window after one sentence about it; the first word on a point counts."""
     match message:
+        case WindowExpected():
+            return replace(window, expected_at=window.expected_at or message.at)
+        case WindowOpened():
+            return replace(window, opened_at=message.at)
         case WindowClosing():
             return replace(window, warned_at=window.warned_at or message.at)
         case WindowClosed():

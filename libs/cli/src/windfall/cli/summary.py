@@ -61,8 +61,11 @@ class Run:
         return (duration / self.speed).total_seconds()
 
 
-def summarise(run: Run, said: Sequence[Said]) -> dict[str, Any]:
-    """All figures of a run as plain JSON values. What did not happen is none, never a zero that looks measured."""
+def summarise(run: Run, said: Sequence[Said], ledger: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All figures of a run as plain JSON values. What did not happen is none, never a zero that looks measured.
+
+    ``ledger`` is what the sites themselves have kept and signed, as ``ledger.section`` says it.
+    """
     messages = [sentence.message for sentence in said]
     completed = [message for message in messages if isinstance(message, RoundCompleted)]
     accepted = [message for message in messages if isinstance(message, ContributionAccepted)]
@@ -112,6 +115,7 @@ def summarise(run: Run, said: Sequence[Said]) -> dict[str, Any]:
             site: {"energy_kwh": _kept(usage.energy_kwh), "emissions_kg": _kept(usage.emissions_kg)}
             for site, usage in used.sites.items()
         },
+        "ledger": ledger,
         "trace_start": run.trace_start.isoformat(),
         "trace_end": run.trace_end.isoformat(),
         "speed": run.speed,
@@ -142,6 +146,7 @@ def _window(run: Run, window: Window) -> dict[str, Any]:
         "window_id": str(window.window_id),
         "site": window.site,
         "trace_id": window.trace_id,
+        "expected_at": _text(window.expected_at),
         "opened_at": _text(window.opened_at),
         "ready_at": _text(window.ready_at),
         "training_from": _text(window.training_from),

@@ -22,7 +22,9 @@ from windfall.contracts.events import (
     TrainingStarted,
     WindowClosed,
     WindowClosing,
+    WindowExpected,
     WindowOpened,
+    WindowWithdrawn,
 )
 from windfall.contracts.message import Message
 
@@ -41,9 +43,9 @@ class Lane:
 
     site: str
     window: str = "dark"
-    """dark, open, closing or stale."""
+    """dark, expected, open, closing or stale."""
     node: str = "–"
-    """ready, released or failed."""
+    """warm (ready ahead of its window), ready, released or failed."""
     training: str = "–"
     """joined, training, drained."""
     round: int | None = None
@@ -114,8 +116,13 @@ def _federation(fleet: Fleet, message: Message) -> Fleet:
 
 def _lane(lane: Lane, fleet: Fleet, message: Message) -> Lane:
     match message:
+        case WindowExpected():
+            return replace(lane, window="expected") if lane.window in ("dark", "stale") else lane
+        case WindowWithdrawn():
+            return replace(lane, window="dark") if lane.window == "expected" else lane
         case WindowOpened():
-            return replace(lane, window="open", windows=(*lane.windows, Span(message.at)))
+            node = "ready" if lane.node == "warm" else lane.node
+            return replace(lane, window="open", node=node, windows=(*lane.windows, Span(message.at)))
         case WindowClosing():
             return replace(lane, window="closing")
         case WindowClosed():
@@ -125,7 +132,7 @@ def _lane(lane: Lane, fleet: Fleet, message: Message) -> Lane:
         case SignalRecovered():
             return replace(lane, window="dark" if lane.window == "stale" else lane.window)
         case NodeReady():
-            return replace(lane, node="ready", training="–")
+            return replace(lane, node="warm" if lane.window == "expected" else "ready", training="–")
         case NodeFailed():
             return replace(lane, node="failed")
         case NodeReleased():
@@ -169,9 +176,12 @@ def _ended(spans: tuple[Span, ...], at: datetime) -> tuple[Span, ...]:
 def tell(message: Message) -> str | None:
     """One plain line for a person who is not at a terminal; none when the event is not worth one."""
     match message:
+        case WindowWithdrawn():
+            return f"{message.site}: the expected window does not come"
         case WindowOpened():
             until = f", expected until {message.expected_close_at:%H:%M}" if message.expected_close_at else ""
-            return f"{message.site}: window open at {message.intensity_g_per_kwh:.0f} gCO2/kWh{until}"
+            at = "" if message.intensity_g_per_kwh is None else f" at {message.intensity_g_per_kwh:.0f} gCO2/kWh"
+            return f"{message.site}: window open{at}{until}"
         case WindowClosed():
             return f"{message.site}: window closed ({message.reason})"
         case NodeReleased() if message.reason not in ("drained", "released"):

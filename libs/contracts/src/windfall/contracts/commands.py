@@ -3,12 +3,12 @@
 Each travels on ``windfall.v1.command.<service>.<verb>.<whom>`` through a work queue. Its outcome is an event.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from windfall.contracts.message import Message, Name
+from windfall.contracts.message import Instant, Message, Name
 
 
 class SiteCommand(Message):
@@ -29,6 +29,36 @@ class FederationCommand(Message):
     @property
     def whom(self) -> str:
         return self.federation
+
+
+class Span(BaseModel):
+    """From an instant until another."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    start: Instant
+    end: Instant
+
+    @model_validator(mode="after")
+    def _forwards(self) -> Self:
+        if self.end <= self.start:
+            raise ValueError("a span ends after it starts")
+        return self
+
+
+class FollowPlan(SiteCommand):
+    """energy-watcher: open windows in these spans and no others, until the plan is too old to be followed.
+
+    The site's owner has the last word: power above the site's own limit, or of which nothing is known, is not used.
+    """
+
+    topic: ClassVar[str] = "energy-watcher.follow"
+    federation: Name
+    spans: tuple[Span, ...] = Field(max_length=900)
+    """In order of time; empty: the plan has no use for this site now."""
+    valid_until: Instant
+    """From then on the site decides by itself again."""
+    because: str
 
 
 class AcquireNode(SiteCommand):
@@ -71,6 +101,7 @@ class StopFederation(FederationCommand):
 
 
 COMMANDS: tuple[type[SiteCommand] | type[FederationCommand], ...] = (
+    FollowPlan,
     AcquireNode,
     ReleaseNode,
     FinishRound,

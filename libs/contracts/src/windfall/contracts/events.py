@@ -4,7 +4,8 @@ An event is a fact: a noun and a past participle, said once by one service and n
 ``windfall.v1.<noun>.<verb>.<whom>``. A class says who speaks in its docstring; units stand in the names.
 """
 
-from typing import ClassVar, Literal
+from enum import StrEnum
+from typing import ClassVar, Final, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,6 +38,78 @@ class FederationEvent(Message):
 # --- the wind ---------------------------------------------------------------------------------------------------------
 
 
+class SignalKind(StrEnum):
+    """What a signal measures; each kind has one unit (``UNITS``), so that none is mistaken for another."""
+
+    MARGINAL = "marginal"
+    """Intensity of the generator that would answer one more kilowatt-hour (MOER)."""
+    AVERAGE = "average"
+    """Mean intensity of all power consumed there."""
+    PERCENTILE = "percentile"
+    """Rank of the present intensity among recent ones: 0 is the cleanest. Not an intensity."""
+    PRICE = "price"
+    """Of energy on a market; below zero when there is too much of it."""
+    SURPLUS = "surplus"
+    """Power that nobody else at the site uses."""
+
+
+UNITS: Final[dict[SignalKind, str]] = {
+    SignalKind.MARGINAL: "gCO2/kWh",
+    SignalKind.AVERAGE: "gCO2/kWh",
+    SignalKind.PERCENTILE: "percentile",
+    SignalKind.PRICE: "EUR/MWh",
+    SignalKind.SURPLUS: "W",
+}
+"""The unit of each kind. Who has another one converts first, or names none that is here and is refused."""
+
+
+class Point(BaseModel):
+    """One value of a signal from an instant on, in the unit of its kind."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    point_time: Instant
+    value: float
+
+
+class SignalObserved(SiteEvent):
+    """windfall: a value of a site's signal, said by a person, a meter, a market or whoever may speak for it."""
+
+    topic: ClassVar[str] = "signal.observed"
+    signal: Name
+    """The site's name for it, as its rule has it."""
+    kind: SignalKind
+    unit: str
+    """Must be the unit of the kind; anything else is refused, never converted by guessing."""
+    value: float
+    point_time: Instant
+    forecast: tuple[Point, ...] = Field(default=(), max_length=900)
+    """What is expected after ``point_time``, oldest first."""
+
+
+class SignalRefused(SiteEvent):
+    """energy-watcher: a value was not believed; it is no sign of life, so a signal that says nothing else is stale."""
+
+    topic: ClassVar[str] = "signal.refused"
+    signal: Name
+    reason: Literal["not-finite", "implausible", "unit", "kind", "order", "future", "disagrees", "unreadable"]
+    detail: str
+    """The value and what was expected, in words; never a credential."""
+    point_time: Instant | None
+    """Of the refused value; none when it had none that could be read."""
+
+
+class SignalForecast(SiteEvent):
+    """energy-watcher: what the site's power is expected to be made of, for whoever plans at the hub."""
+
+    topic: ClassVar[str] = "signal.forecast"
+    kind: SignalKind
+    issued_at: Instant
+    step_s: float = Field(gt=0)
+    values: tuple[float, ...] = Field(max_length=900)
+    """One for each step from ``issued_at`` on, in the unit of the kind."""
+
+
 class SignalStale(SiteEvent):
     """energy-watcher: no fresh reading for longer than the limit; the site fails closed."""
 
@@ -53,14 +126,84 @@ class SignalRecovered(SiteEvent):
     point_time: Instant
 
 
+class WindowExpected(SiteEvent):
+    """energy-watcher: a window is near enough that capacity which starts now is warm when it opens."""
+
+    topic: ClassVar[str] = "window.expected"
+    window_id: UUID
+    """The id under which it will open, or be withdrawn."""
+    opens_at: Instant
+    expected_close_at: Instant | None
+    """When the forecast says that it will end; none when it sees no end."""
+    confidence: float = Field(ge=0, le=1)
+    """That it opens within five minutes of ``opens_at``, by what is known of the forecast's error."""
+    because: str = ""
+
+
+class WindowWithdrawn(SiteEvent):
+    """energy-watcher: an expected window does not come; what was started for it may go."""
+
+    topic: ClassVar[str] = "window.withdrawn"
+    window_id: UUID
+    because: str = ""
+
+
 class WindowOpened(SiteEvent):
     """energy-watcher: power at this site is surplus from now on."""
 
     topic: ClassVar[str] = "window.opened"
     window_id: UUID
-    intensity_g_per_kwh: float = Field(ge=0)
+    intensity_g_per_kwh: float | None = Field(ge=0)
+    """None where the site's rule reads no intensity."""
     expected_close_at: Instant | None
     """When the forecast says that the window will end; none when it sees no end."""
+    confidence: float | None = Field(default=None, ge=0, le=1)
+    """That it ends within five minutes of ``expected_close_at``; none when no end is seen."""
+    because: str = ""
+
+
+class WindowJudged(SiteEvent):
+    """energy-watcher: why the site is on or off, and what would change it; said when the answer changes."""
+
+    topic: ClassVar[str] = "window.judged"
+    state: Literal["off", "expected", "on", "stale"]
+    because: str
+    would_change: str
+    next_change_at: Instant | None = None
+    """When the forecast or the plan says that the state changes; none when neither sees that far."""
+
+
+class PlanMade(FederationEvent):
+    """federation-coordinator: when each site is to train, so that the objective is met at least carbon or cost."""
+
+    topic: ClassVar[str] = "plan.made"
+    objective: Literal["fast", "carbon", "budget", "cost"]
+    deadline: Instant | None
+    remaining_site_hours: float = Field(ge=0)
+    reserve_site_hours: float = Field(ge=0)
+    """Planned on top, for the forecast's error."""
+    finishes_at: Instant | None
+    """When the plan has the work done; none when no plan can do it."""
+    emissions_kg: float = Field(ge=0)
+    """Of the plan, by the forecast."""
+    site_hours: dict[str, float] = Field(default_factory=dict)
+    because: str
+
+
+class EnergyRecorded(SiteEvent):
+    """energy-watcher: one more entry of the site's ledger stands on its disk, chained and signed."""
+
+    topic: ClassVar[str] = "energy.recorded"
+    sequence: int = Field(ge=1)
+    window_id: UUID | None
+    state: Literal["off", "provisioning", "idle", "training", "draining"]
+    start: Instant
+    end: Instant
+    energy_kwh: float = Field(ge=0)
+    emissions_kg: float = Field(ge=0)
+    clean_energy_kwh: float = Field(ge=0)
+    method: Literal["metered", "modelled"]
+    entry_hash: Digest
 
 
 # --- capacity ---------------------------------------------------------------------------------------------------------
@@ -243,10 +386,13 @@ class WindowClosed(SiteEvent):
 
     topic: ClassVar[str] = "window.closed"
     window_id: UUID
-    reason: Literal["dirty", "stale", "ended"]
-    """``dirty``: over the threshold for the grace; ``stale``: the signal is; ``ended``: the source has no more."""
+    reason: Literal["dirty", "stale", "ended", "planned", "foreseen"]
+    """``dirty``: over the threshold for the grace, or for good by the forecast; ``stale``: the signal is; ``ended``:
+    the source has no more; ``planned``: the plan has no more use for it; ``foreseen``: the end that ``window.closing``
+    named has come although the power is still clean, and what trained has left: a new window follows."""
     crossed_at: Instant
     """When the signal crossed the close threshold, before the grace."""
+    because: str = ""
 
 
 class SiteDrained(SiteEvent):
@@ -290,8 +436,15 @@ class FederationFinished(FederationEvent):
 
 
 EVENTS: tuple[type[SiteEvent] | type[FederationEvent], ...] = (
+    SignalObserved,
+    SignalRefused,
     SignalStale,
     SignalRecovered,
+    SignalForecast,
+    PlanMade,
+    WindowExpected,
+    WindowWithdrawn,
+    WindowJudged,
     WindowOpened,
     NodeReady,
     NodeFailed,
@@ -308,6 +461,7 @@ EVENTS: tuple[type[SiteEvent] | type[FederationEvent], ...] = (
     SiteDrained,
     SiteLeft,
     NodeReleased,
+    EnergyRecorded,
     FederationFinished,
 )
 """Every event, in life order."""

@@ -22,7 +22,9 @@ from windfall.contracts.events import (
     SiteDrained,
     TrainingStarted,
     WindowClosed,
+    WindowExpected,
     WindowOpened,
+    WindowWithdrawn,
 )
 from windfall.contracts.message import Message
 from windfall.energy.power import PowerModel, SiteState
@@ -30,7 +32,18 @@ from windfall.energy.signals import Trace
 
 _HOUR: Final = timedelta(hours=1)
 _LIFE_ORDER: Final[dict[type[Message], int]] = {kind: place for place, kind in enumerate(EVENTS)}
-_Told = WindowOpened | NodeReady | TrainingStarted | WindowClosed | SiteDrained | NodeReleased | NodeFailed
+Told = (
+    WindowExpected
+    | WindowWithdrawn
+    | WindowOpened
+    | NodeReady
+    | TrainingStarted
+    | WindowClosed
+    | SiteDrained
+    | NodeReleased
+    | NodeFailed
+)
+"""The sentences that say what a site's node does."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +90,16 @@ class Account:
 
 
 @dataclass(frozen=True)
-class _Node:
+class Node:
     """A site's node as its events tell it."""
 
     state: SiteState = SiteState.OFF
     lease_token: int = 0
     """The newest lease; what an older one still says does not concern the node."""
     window_id: UUID | None = None
-    """The open window; none outside one."""
+    """The window that is open or expected; none outside of both."""
+    serves: UUID | None = None
+    """The window for which it draws power, that of a drain included; none while it is off."""
 
 
 def intervals(events: Iterable[Message], start: datetime, end: datetime) -> tuple[Interval, ...]:
@@ -93,12 +108,12 @@ def intervals(events: Iterable[Message], start: datetime, end: datetime) -> tupl
     Events may come in any order and more than once, with others among them; they are told by their ``at``, and those
     of one instant in life order. A site is off until its first event.
     """
-    told = [event for event in events if isinstance(event, _Told)]
+    told = [event for event in events if isinstance(event, Told)]
     told.sort(key=lambda event: (event.at, _LIFE_ORDER[type(event)], event.id))
-    nodes: dict[str, _Node] = {}
+    nodes: dict[str, Node] = {}
     lives: dict[str, dict[datetime, SiteState]] = {}
     for event in told:
-        node = nodes[event.site] = _follow(nodes.get(event.site, _Node()), event)
+        node = nodes[event.site] = follow(nodes.get(event.site, Node()), event)
         life = lives.setdefault(event.site, {start: SiteState.OFF})
         life[min(max(event.at, start), end)] = node.state
     return tuple(interval for site in sorted(lives) for interval in _spell(site, lives[site], end))
@@ -146,13 +161,23 @@ def always_on(
     return account(training, traces, power, clean_below_g_per_kwh)
 
 
-def _follow(node: _Node, event: _Told) -> _Node:
+def follow(node: Node, event: Told) -> Node:
     """The node after one more event about its site."""
-    if isinstance(event, WindowOpened):
+    after = _followed(node, event)
+    if after.state is SiteState.OFF:
+        return replace(after, serves=None)
+    if isinstance(event, NodeReady | TrainingStarted) and event.lease_token >= node.lease_token:
+        return replace(after, serves=event.window_id)
+    fresh = after.state is SiteState.PROVISIONING and node.state is not SiteState.PROVISIONING
+    return replace(after, serves=after.window_id) if fresh else after
+
+
+def _followed(node: Node, event: Told) -> Node:
+    if isinstance(event, WindowExpected | WindowOpened):
         state = SiteState.PROVISIONING if node.state is SiteState.OFF else node.state
         return replace(node, state=state, window_id=event.window_id)
-    if isinstance(event, WindowClosed):
-        return _closed(node)
+    if isinstance(event, WindowClosed | WindowWithdrawn):
+        return _over(node, event)
     if event.lease_token < node.lease_token:
         return node
     match event:
@@ -172,10 +197,14 @@ def _follow(node: _Node, event: _Told) -> _Node:
             return replace(node, state=SiteState.PROVISIONING if waited_for else SiteState.OFF)
 
 
-def _closed(node: _Node) -> _Node:
+def _over(node: Node, event: WindowClosed | WindowWithdrawn) -> Node:
     """No more surplus: what trains drains, what was only asked for is not needed, what idles waits for its release."""
-    after = {SiteState.TRAINING: SiteState.DRAINING, SiteState.PROVISIONING: SiteState.OFF}
-    return replace(node, state=after.get(node.state, node.state), window_id=None)
+    if node.window_id in (None, event.window_id):
+        after = {SiteState.TRAINING: SiteState.DRAINING, SiteState.PROVISIONING: SiteState.OFF}
+        return replace(node, state=after.get(node.state, node.state), window_id=None)
+    # Another window is expected already; what is being provisioned is for that one.
+    drains = isinstance(event, WindowClosed) and node.state is SiteState.TRAINING
+    return replace(node, state=SiteState.DRAINING) if drains else node
 
 
 def _usage(interval: Interval, trace: Trace, kw: float, clean_below_g_per_kwh: float) -> Usage:

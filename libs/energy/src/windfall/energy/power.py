@@ -3,6 +3,8 @@
 import math
 from dataclasses import astuple, dataclass
 from enum import StrEnum
+from functools import cached_property
+from typing import Final
 
 
 class SiteState(StrEnum):
@@ -34,10 +36,18 @@ class PowerModel:
 
     def kw(self, state: SiteState) -> float:
         """Power in a state, in kW."""
+        return self._by_state[state]
+
+    @cached_property
+    def _by_state(self) -> dict[SiteState, float]:
         return {
             SiteState.OFF: 0.0,
             SiteState.PROVISIONING: self.provisioning_kw,
             SiteState.IDLE: self.idle_kw,
             SiteState.TRAINING: self.training_kw,
             SiteState.DRAINING: self.draining_kw,
-        }[state]
+        }
+
+
+PUBLISHED: Final = PowerModel()
+"""4 × A100."""

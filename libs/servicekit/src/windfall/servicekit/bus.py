@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from windfall.contracts.envelope import MESSAGE_ID, Letter
 from windfall.contracts.message import Message
-from windfall.contracts.subjects import dead_subject, stream_for, subject_for
+from windfall.contracts.subjects import dead_subject, is_command, stream_for, subject_for
 from windfall.servicekit.errors import ExitCode, Mistake, Transient
 
 M = TypeVar("M", bound=Message)
@@ -35,6 +35,12 @@ class Bus(Protocol):
         when it has broken that many starts.
         """
 
+    def follows(self, kind: type[M], whom: str, handler: Handler[M]) -> None:
+        """As ``hears``, for a process that comes and goes beside others of its service's name: each of them hears for
+        itself, from the newest event of this kind on, whenever that was said. The newest one comes again after a
+        restart, and when the bus has lost the consumer.
+        """
+
     async def start(self) -> None:
         """Connect, declare streams and consumers, begin to deliver.
 
@@ -58,10 +64,12 @@ class Bus(Protocol):
 
 @dataclass(frozen=True)
 class Hearing:
-    """What one durable consumer of a service takes from one stream."""
+    """What one consumer of a service takes from one stream."""
 
     stream: str
     subjects: tuple[str, ...]
+    newest: bool = False
+    """A consumer of this process alone, which begins with the newest message of each subject."""
 
 
 class Ears:
@@ -69,7 +77,7 @@ class Ears:
 
     def __init__(self) -> None:
         self._handlers: dict[type[Message], Handler[Any]] = {}
-        self._subjects: dict[str, list[str]] = {}
+        self._subjects: dict[tuple[str, bool], list[str]] = {}
 
     def hears(self, kind: type[M], whom: str, handler: Handler[M]) -> None:
         """Register; one handler per kind.
@@ -77,20 +85,36 @@ class Ears:
         Raises:
             ValueError: the kind has a handler already.
         """
-        if kind in self._handlers:
-            raise ValueError(f"{kind.__name__} is heard already")
-        self._handlers[kind] = handler
-        self._subjects.setdefault(stream_for(kind), []).append(subject_for(kind, whom))
+        self._register(kind, whom, handler, newest=False)
+
+    def follows(self, kind: type[M], whom: str, handler: Handler[M]) -> None:
+        """Register, from the newest on.
+
+        Raises:
+            ValueError: the kind has a handler already, or is a command, which one process alone may take.
+        """
+        if is_command(kind):
+            raise ValueError(f"{kind.__name__} is a command: hear it")
+        self._register(kind, whom, handler, newest=True)
 
     def hearings(self) -> Sequence[Hearing]:
-        """The durable consumers that this service needs."""
-        return [Hearing(stream, tuple(sorted(subjects))) for stream, subjects in sorted(self._subjects.items())]
+        """The consumers that this service needs."""
+        return [
+            Hearing(stream, tuple(sorted(subjects)), newest)
+            for (stream, newest), subjects in sorted(self._subjects.items())
+        ]
 
     async def handle(self, message: Message) -> None:
         """Give a sentence to its handler; a kind that nobody hears is none of this service's business."""
         handler = self._handlers.get(type(message))
         if handler is not None:
             await handler(message)
+
+    def _register(self, kind: type[M], whom: str, handler: Handler[M], newest: bool) -> None:
+        if kind in self._handlers:
+            raise ValueError(f"{kind.__name__} is heard already")
+        self._handlers[kind] = handler
+        self._subjects.setdefault((stream_for(kind), newest), []).append(subject_for(kind, whom))
 
 
 def rest(error: Transient, delivery: int) -> timedelta:

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from datetime import timedelta
+from typing import Final
 
 import nats.js.errors
 from nats.js import JetStreamContext, api
@@ -11,6 +12,8 @@ from windfall.servicekit.bus import DELIVERIES, Hearing
 
 _NAME_TAKEN = 10058
 """JetStream's error code for a stream that exists with another configuration."""
+_FORGOTTEN_AFTER: Final = timedelta(minutes=1)
+"""A process that has asked for nothing for so long is gone: the server drops the consumer that was its alone."""
 
 
 async def declare_stream(jetstream: JetStreamContext, spec: StreamSpec) -> bool:
@@ -32,10 +35,13 @@ async def declare_stream(jetstream: JetStreamContext, spec: StreamSpec) -> bool:
     return False
 
 
-async def declare_consumer(jetstream: JetStreamContext, service: str, hearing: Hearing, ack_wait: timedelta) -> None:
-    """Make or update a service's durable consumer of one stream."""
+async def declare_consumer(jetstream: JetStreamContext, name: str, hearing: Hearing, ack_wait: timedelta) -> None:
+    """Make or update a consumer of one stream: a service's durable one, or a process's own."""
     config = api.ConsumerConfig(
-        durable_name=service,
+        name=name if hearing.newest else None,
+        durable_name=None if hearing.newest else name,
+        deliver_policy=api.DeliverPolicy.LAST_PER_SUBJECT if hearing.newest else api.DeliverPolicy.ALL,
+        inactive_threshold=_FORGOTTEN_AFTER.total_seconds() if hearing.newest else None,
         filter_subjects=list(hearing.subjects),
         ack_policy=api.AckPolicy.EXPLICIT,
         ack_wait=ack_wait.total_seconds(),

@@ -31,10 +31,11 @@ _SLACK_S: Final = 0.5
 
 
 class Listener:
-    """Handles the deliveries of one durable consumer.
+    """Handles the deliveries of one consumer.
 
     Args:
-        service: durable name of the consumer.
+        service: who hears.
+        consumer: its name on the server.
         hearing: the stream and what is taken from it.
         ears: the handlers.
         ack_wait: how long the server waits for a sign of life.
@@ -46,6 +47,7 @@ class Listener:
     def __init__(
         self,
         service: str,
+        consumer: str,
         hearing: Hearing,
         ears: Ears,
         ack_wait: timedelta,
@@ -53,6 +55,7 @@ class Listener:
         publish: Callable[[Letter], Awaitable[None]],
         on_mistake: Callable[[Mistake], None],
     ) -> None:
+        self.consumer = consumer
         self.hearing = hearing
         self.stopping = False
         self._service = service
@@ -96,7 +99,7 @@ class Listener:
             self._outstanding = delivered.consumer_seq
             return
         log.info("a delivery of %s was lost: asking for it again", info.stream_name)
-        reply = f"$JS.ACK.{info.stream_name}.{self._service}.1.{delivered.stream_seq}.{delivered.consumer_seq}.0.0"
+        reply = f"$JS.ACK.{info.stream_name}.{self.consumer}.1.{delivered.stream_seq}.{delivered.consumer_seq}.0.0"
         await client.publish(reply, b"-NAK")
         self._outstanding = None
         self._doubt = False

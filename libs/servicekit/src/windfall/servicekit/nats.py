@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
+from uuid import uuid4
 
 import nats.errors
 import nats.js.errors
@@ -52,7 +53,7 @@ class NatsBus:
 
     Args:
         url: the server of this service's own domain.
-        service: durable name of its consumers.
+        service: who hears: the durable name of its consumers.
         streams: what the domain must have; declared at start and again when they are lost.
         on_mistake: told when a handler meets something that a person must mend; the process should end.
         on_store_lost: told when a stream was made anew, so that the outbox looks.
@@ -70,6 +71,7 @@ class NatsBus:
     ) -> None:
         self._url = url
         self._service = service
+        self._process = f"{service}-{uuid4().hex}"
         self._streams = streams
         self._on_mistake = on_mistake
         self._on_store_lost = on_store_lost
@@ -104,6 +106,9 @@ class NatsBus:
     def hears(self, kind: type[M], whom: str, handler: Handler[M]) -> None:
         self._ears.hears(kind, whom, handler)
 
+    def follows(self, kind: type[M], whom: str, handler: Handler[M]) -> None:
+        self._ears.follows(kind, whom, handler)
+
     @property
     def ready(self) -> bool:
         return self._standing
@@ -126,7 +131,7 @@ class NatsBus:
             self._broker.subscriber(
                 hearing.subjects[0],
                 stream=JStream(hearing.stream, declare=False),
-                durable=self._service,
+                durable=self._consumer(hearing),
                 pull_sub=PullSub(batch_size=1, timeout=_FETCH_TIMEOUT_S),
                 ack_policy=AckPolicy.MANUAL,
                 decoder=_undecoded,
@@ -184,9 +189,19 @@ class NatsBus:
             raise Transient(f"{', '.join(missing)} is not there")
         return _identity(made)
 
+    def _consumer(self, hearing: Hearing) -> str:
+        return self._process if hearing.newest else self._service
+
     def _listener(self, hearing: Hearing) -> Listener:
         listener = Listener(
-            self._service, hearing, self._ears, self._ack_wait, self._line, self._keep, self._on_mistake
+            self._service,
+            self._consumer(hearing),
+            hearing,
+            self._ears,
+            self._ack_wait,
+            self._line,
+            self._keep,
+            self._on_mistake,
         )
         self._listeners.append(listener)
         return listener
@@ -227,7 +242,7 @@ class NatsBus:
                     made |= await declare_stream(self._jetstream, spec)
                 self._seen = self._seen or _identity(await self._made())
                 for hearing in self._ears.hearings():
-                    await declare_consumer(self._jetstream, self._service, hearing, self._ack_wait)
+                    await declare_consumer(self._jetstream, self._consumer(hearing), hearing, self._ack_wait)
                 return made
             except (nats.js.errors.ServiceUnavailableError, nats.js.errors.NoStreamResponseError) as error:
                 log.warning("JetStream is not ready yet: %s", type(error).__name__)
@@ -289,7 +304,7 @@ class NatsBus:
         lost = [stream for stream, at in (await self._made()).items() if at is None]
         for listener in self._listeners:
             try:
-                info = await self._jetstream.consumer_info(listener.hearing.stream, self._service, timeout=2)
+                info = await self._jetstream.consumer_info(listener.hearing.stream, listener.consumer, timeout=2)
             except nats.js.errors.NotFoundError:
                 lost.append(f"consumer of {listener.hearing.stream}")
             else:

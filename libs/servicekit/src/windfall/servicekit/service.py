@@ -12,10 +12,10 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from windfall.contracts.subjects import StreamSpec
-from windfall.servicekit import telemetry
+from windfall.servicekit import metrics, telemetry
 from windfall.servicekit.bus import Bus
 from windfall.servicekit.clock import Clock, parse_clock
 from windfall.servicekit.errors import ExitCode, Mistake
@@ -28,6 +28,8 @@ from windfall.servicekit.settings import Settings, load
 log = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=Settings)
+
+_LAST_MOMENT_S: Final = 2.0
 
 
 @dataclass
@@ -112,6 +114,7 @@ def run(
         _log_to_stderr(service, os.environ.get("WINDFALL_LOG_LEVEL") or "INFO")
         settings = load(kind, _without_process_variables(kind, os.environ))
         telemetry.set_up(service, whom(settings), settings.traces_file)
+        metrics.set_up(service, whom(settings))
         asyncio.run(_stand(service, settings, whom(settings), _possible(streams, settings), attend))
     except Mistake as mistake:
         sys.stderr.write(f"windfall {service}: {mistake}\n")
@@ -119,6 +122,7 @@ def run(
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     finally:
+        metrics.tear_down()
         telemetry.tear_down()
     # Everything is closed and flushed. Python would now take modules apart, which with torch takes most of a second
     # that a draining site pays for in dirty power.
@@ -170,15 +174,11 @@ async def _stand(service: str, settings: S, whom: str, streams: Sequence[StreamS
             rising = loop.create_task(stand.rise())
             stopped = loop.create_task(stand.stopping.wait())
             await asyncio.wait([rising, stopped], return_when=asyncio.FIRST_COMPLETED)
-            risen = rising.done()
-            if risen:
+            if rising.done():
                 rising.result()
                 log.info("%s stands for %s", service, whom)
                 await stopped
-            rising.cancel()
-            await asyncio.wait([rising])
-        if risen:
-            await _last_words(stand)
+        await _last_words(stand, rising)
     finally:
         health.close()
         await stand.lie_down()
@@ -186,11 +186,16 @@ async def _stand(service: str, settings: S, whom: str, streams: Sequence[StreamS
         raise stand.mistake
 
 
-async def _last_words(stand: Stand) -> None:
-    """Give the outbox a moment; what it cannot say now waits in the journal."""
-    stand.outbox.wake()
+async def _last_words(stand: Stand, rising: asyncio.Task[None]) -> None:
+    """Give the outbox a moment, and the bus as well if it is not there yet: a service may be told what ends it by the
+    first word that it hears. What cannot be said now waits in the journal."""
     try:
-        async with asyncio.timeout(2.0):
-            await stand.outbox.emptied()
+        if rising.done() or stand.journal.unsaid(1):
+            async with asyncio.timeout(_LAST_MOMENT_S):
+                await asyncio.wait([rising])
+                stand.outbox.wake()
+                await stand.outbox.emptied()
     except TimeoutError:
         log.info("some words wait in the journal for the next start")
+    rising.cancel()
+    await asyncio.wait([rising])

@@ -1,6 +1,9 @@
-"""Watches one site's energy signal and opens and closes its windows.
+"""Watches one site's energy signals, opens and closes its windows, and keeps the ledger of what was drawn in them.
 
-Hears: nothing on the bus; a source of readings (a trace, a constant).
-Says: ``signal.stale``, ``signal.recovered``, ``window.opened``, ``window.closing``, ``window.closed``.
+Hears: ``signal.observed``, ``energy-watcher.follow``, and asks its providers. For the ledger: ``window.expected``,
+``window.withdrawn``, ``window.opened``, ``window.closed``, ``node.ready``, ``node.failed``, ``node.released``,
+``training.started``, ``site.drained``.
+Says: ``signal.refused``, ``signal.stale``, ``signal.recovered``, ``signal.forecast``, ``window.expected``,
+``window.withdrawn``, ``window.opened``, ``window.closing``, ``window.closed``, ``window.judged``, ``energy.recorded``.
 Serves: nothing.
 """

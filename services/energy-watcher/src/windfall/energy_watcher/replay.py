@@ -4,41 +4,51 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
+from windfall.contracts.events import SignalKind
 from windfall.energy.forecast import perfect
+from windfall.energy.quotes import Quote
 from windfall.energy.signals import Reading, Trace, TraceError, parse_trace
-from windfall.energy_watcher.settings import WatcherSettings
-from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.energy_watcher.section import Means, Section
+from windfall.servicekit.errors import ExitCode, Mistake, Transient
 
 
-@dataclass(frozen=True)
-class ReplaySource:
-    """One site's column of a trace."""
+class ReplaySection(Section):
+    """A CSV file with ``point_time`` and a column of gCO2/kWh for each site. No credential."""
+
+    provider: Literal["replay"]
+    trace_file: Path
+    column: str | None = None
+    """The column of this site, when it is not called like the site."""
+    kind: Literal[SignalKind.MARGINAL, SignalKind.AVERAGE] = SignalKind.MARGINAL
+
+
+@dataclass
+class Replay:
+    """One column of a trace."""
 
     trace: Trace
+    kind: SignalKind
+    region: str
 
     @classmethod
-    def of(cls, settings: WatcherSettings) -> Self:
-        """Read the file of the settings.
+    def of(cls, told: ReplaySection, means: Means) -> Self:
+        """Raises ``Mistake`` when there is no such file, or it is not a trace."""
+        column = told.column or means.site
+        return cls(_read(told.trace_file, column), told.kind, column)
 
-        Raises:
-            Mistake: no such file, not a trace, or one whose readings are always too old for the policy.
-        """
-        assert settings.trace_file is not None, "the settings ask for it"
-        trace = _read(settings.trace_file, settings.trace_column or settings.site)
-        if trace.step > settings.stale_after:
-            raise Mistake(
-                f"the readings of {settings.trace_file} are {trace.step} apart and stale after {settings.stale_after}",
-                "Set WINDFALL_STALE_AFTER to more than that distance",
-            )
-        return cls(trace)
+    async def current(self, now: datetime) -> Quote:
+        reading = self.trace.at(now)
+        if reading is None:
+            raise Transient(f"the trace begins at {self.trace.start.isoformat()}", self.trace.start - now)
+        return self._quote(reading)
 
-    async def readings(self, after: datetime | None, now: datetime) -> Sequence[Reading]:
-        return self.trace.between(after, now)
+    async def history(self, after: datetime | None, now: datetime) -> Sequence[Quote]:
+        return tuple(map(self._quote, self.trace.between(after, now)))
 
-    async def ahead(self, at: datetime, horizon: timedelta) -> Sequence[Reading]:
-        return perfect(self.trace, at, horizon)
+    async def forecast(self, now: datetime, horizon: timedelta) -> Sequence[Quote]:
+        return tuple(map(self._quote, perfect(self.trace, now, horizon)))
 
     def next_at(self, now: datetime) -> datetime | None:
         following = self.trace.next_after(now)
@@ -46,6 +56,12 @@ class ReplaySource:
 
     def ended(self, now: datetime) -> bool:
         return now >= self.trace.end
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""
+
+    def _quote(self, reading: Reading) -> Quote:
+        return Quote(self.kind, reading.point_time, reading.intensity_g_per_kwh, self.region)
 
 
 def _read(path: Path, column: str) -> Trace:

@@ -1,6 +1,9 @@
 """federation-coordinator: runs the rounds of a federation and keeps its model.
 
-Hears ``node.profiled``, ``command.federation-coordinator.stop``. Says ``site.joined``, ``round.started``,
-``contribution.accepted``, ``contribution.refused``, ``round.completed``, ``round.evaluated``, ``site.left``,
-``federation.finished``, ``command.site-trainer.finish``. Serves ``Training`` and ``LinkProbe``.
+Hears ``node.profiled``, ``command.federation-coordinator.stop``; when it plans also ``signal.forecast``,
+``signal.stale``, ``signal.recovered``, ``window.expected``, ``window.opened``, ``window.closed``, ``node.ready``,
+``training.started``, ``energy.recorded``. Says ``site.joined``, ``round.started``, ``contribution.accepted``,
+``contribution.refused``, ``round.completed``, ``round.evaluated``, ``site.left``, ``federation.finished``,
+``command.site-trainer.finish``; when it plans also ``plan.made``, ``command.energy-watcher.follow``. Serves
+``Training`` and ``LinkProbe``.
 """

@@ -14,6 +14,7 @@ from windfall.contracts.v1.training_pb2_grpc import add_TrainingServicer_to_serv
 from windfall.federation_coordinator.allocator import share_one_arena
 from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.evaluation import held_out_loss
+from windfall.federation_coordinator.planning import Planning
 from windfall.federation_coordinator.rounds import Federation
 from windfall.federation_coordinator.settings import CoordinatorSettings
 from windfall.federation_coordinator.store import ModelStore
@@ -46,6 +47,9 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
     evaluate = None
     if settings.held_out_dir is not None:
         evaluate = held_out_loss(task, layout, store, settings.held_out_dir)
+    planning = None
+    if settings.goal is not None:
+        planning = Planning(stand, settings.goal, settings.sites, settings.replan, asyncio.to_thread)
     coordinator = Coordinator(
         stand,
         settings.federation,
@@ -57,6 +61,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         asyncio.to_thread,
         evaluate,
         settings.follows_links,
+        planning,
     )
     coordinator.attend()
     try:

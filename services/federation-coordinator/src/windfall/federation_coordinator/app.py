@@ -18,6 +18,7 @@ from windfall.federation_coordinator import rounds
 from windfall.federation_coordinator.checks import Refusal, check_manifest
 from windfall.federation_coordinator.incoming import Incoming
 from windfall.federation_coordinator.pace import paced
+from windfall.federation_coordinator.planning import Planning
 from windfall.federation_coordinator.rounds import Contribution, Decision, Federation, NotMember, Phase, Policy, Word
 from windfall.federation_coordinator.store import ModelStore
 from windfall.lowcomm.layout import Layout
@@ -61,12 +62,14 @@ class Coordinator:
         offload: Offload,
         evaluate: Callable[[int], Evaluation | None] | None = None,
         follows_links: bool = False,
+        planning: Planning | None = None,
     ) -> None:
         self.stand = stand
         self.model = model
         self.store = store
         self._told = policy
         self._follows_links = follows_links
+        self._planning = planning
         self._speeds: dict[str, float] = {}
         self._beats: dict[str, tuple[pb.Beat, float]] = {}
         self._silence = silence
@@ -93,6 +96,8 @@ class Coordinator:
         self.stand.spawn(self._keep_time(), "rounds")
         self.stand.spawn(self._keep_score(), "evaluation")
         self._commit(state, decision + Decision(merge=state.phase is Phase.MERGING))
+        if self._planning is not None:
+            self._planning.attend(lambda: self.state, self._conclude)
 
     # --- heard on the bus ---------------------------------------------------------------------------------------------
 
@@ -103,6 +108,10 @@ class Coordinator:
         if not self.stand.journal.heard(command.id):
             state, decision = rounds.stop(self.state, self.stand.clock.now(), self._policy)
             self._commit(state, decision, command.id)
+
+    def _conclude(self) -> None:
+        """The plan has reached its goal: end as one who is told to stop."""
+        self._commit(*rounds.stop(self.state, self.stand.clock.now(), self._policy))
 
     # --- asked over gRPC ----------------------------------------------------------------------------------------------
 
@@ -341,7 +350,8 @@ class Coordinator:
     # --- after a decision ---------------------------------------------------------------------------------------------
 
     def _commit(self, state: Federation, decision: Decision, heard: UUID | None = None) -> None:
-        self.stand.journal.commit(state={_STATE: state}, say=decision.say, heard=heard)
+        planning = {} if self._planning is None else self._planning.overhear(decision.say)
+        self.stand.journal.commit(state={_STATE: state, **planning}, say=decision.say, heard=heard)
         before, self.state = self.state, state
         self.stand.outbox.wake()
         self._tell(decision.tell)

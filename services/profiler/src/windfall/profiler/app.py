@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
-from windfall.contracts.events import NodeReady
+from windfall.contracts.events import NodeReady, WindowClosed, WindowExpected, WindowOpened, WindowWithdrawn
+from windfall.contracts.message import Message
+from windfall.profiler import ahead as waits
+from windfall.profiler.ahead import Ahead
 from windfall.profiler.probe import Probes
 from windfall.profiler.profile import Benchmarked, Goals, fingerprint, profiled, reusable, summarise
 from windfall.servicekit.errors import Transient
@@ -13,33 +16,85 @@ from windfall.servicekit.telemetry import span
 
 BENCHMARKED: Final = "benchmarked"
 """Journal key of the last compute reading: the same hardware is not measured again for every window."""
+AHEAD: Final = "ahead"
+"""Journal key of the expected window and the node that waits for it."""
 
 T = TypeVar("T")
 
 
 def attend(stand: Stand, probes: Probes, goals: Goals) -> None:
-    """Register the one handler on the stand."""
+    """Register the handlers on the stand."""
+    profiler = Profiler(stand, probes, goals)
+    stand.bus.hears(WindowExpected, stand.whom, profiler.expect)
+    stand.bus.hears(WindowOpened, stand.whom, profiler.catch_up)
+    stand.bus.hears(WindowWithdrawn, stand.whom, profiler.forget)
+    stand.bus.hears(WindowClosed, stand.whom, profiler.forget)
+    stand.bus.hears(NodeReady, stand.whom, profiler.profile)
 
-    async def profile(ready: NodeReady) -> None:
-        if stand.journal.heard(ready.id):
+
+class Profiler:
+    """One site's, as far as it is journaled."""
+
+    def __init__(self, stand: Stand, probes: Probes, goals: Goals) -> None:
+        self._stand = stand
+        self._probes = probes
+        self._goals = goals
+        self._ahead = stand.journal.load(AHEAD, Ahead) or Ahead()
+
+    async def expect(self, expected: WindowExpected) -> None:
+        """A window is near: what becomes ready for it now is ready ahead of it."""
+        if not self._stand.journal.heard(expected.id):
+            self._keep(waits.expected(self._ahead, expected.window_id), expected)
+
+    async def profile(self, ready: NodeReady) -> None:
+        """A node is ready: measure it, unless that has to wait."""
+        if self._stand.journal.heard(ready.id):
             return
-        host = await probes.host.host()
-        mark = fingerprint(host, probes.compute.version)
-        compute = reusable(stand.journal.load(BENCHMARKED, Benchmarked), mark)
+        if not await self._measured(ready, ready, self._ahead, may_benchmark=not waits.must_wait(self._ahead, ready)):
+            self._keep(waits.put_off(self._ahead, ready), ready)
+
+    async def catch_up(self, opened: WindowOpened) -> None:
+        """A window opened: measure the node that waited for it."""
+        if self._stand.journal.heard(opened.id):
+            return
+        waiting, after = self._ahead.waiting, waits.over(self._ahead, opened.window_id)
+        if waiting is None or waiting.window_id != opened.window_id:
+            self._keep(after, opened)
+        else:
+            await self._measured(waiting, opened, after, may_benchmark=True)
+
+    async def forget(self, over: WindowWithdrawn | WindowClosed) -> None:
+        """A window does not come, or is over: its node goes unmeasured."""
+        if not self._stand.journal.heard(over.id):
+            self._keep(waits.over(self._ahead, over.window_id), over)
+
+    async def _measured(
+        self, ready: NodeReady, cause: NodeReady | WindowOpened, ahead: Ahead, may_benchmark: bool
+    ) -> bool:
+        """Measure, say, and keep what is ahead from now on; false when unknown hardware must not be benchmarked yet."""
+        host = await self._probes.host.host()
+        mark = fingerprint(host, self._probes.compute.version)
+        compute = reusable(self._stand.journal.load(BENCHMARKED, Benchmarked), mark)
+        if compute is None and not may_benchmark:
+            return False
         with span("measure node", attributes={"windfall.node": ready.node, "windfall.cached": compute is not None}):
             if compute is None:
-                compute = await _unless_stopping(stand, probes.compute.compute(host))
-            link = await _unless_stopping(stand, probes.link.link())
-        said = profiled(ready, summarise(mark, host, compute, link), goals, stand.clock.now())
+                compute = await _unless_stopping(self._stand, self._probes.compute.compute(host))
+            link = await _unless_stopping(self._stand, self._probes.link.link())
+        said = profiled(ready, summarise(mark, host, compute, link), self._goals, self._stand.clock.now())
         kept = Benchmarked(fingerprint=mark, compute=compute)
-        stand.journal.commit(state={BENCHMARKED: kept}, say=[said], heard=ready.id)
-        stand.outbox.wake()
+        self._stand.journal.commit(state={BENCHMARKED: kept, AHEAD: ahead}, say=[said], heard=cause.id)
+        self._ahead = ahead
+        self._stand.outbox.wake()
+        return True
 
-    stand.bus.hears(NodeReady, stand.whom, profile)
+    def _keep(self, ahead: Ahead, cause: Message) -> None:
+        self._stand.journal.commit(state={AHEAD: ahead}, heard=cause.id)
+        self._ahead = ahead
 
 
 async def _unless_stopping(stand: Stand, work: Coroutine[Any, Any, T]) -> T:
-    """Let a measurement finish, or give it up when the service is told to stop: the node.ready comes back later."""
+    """Let a measurement finish, or give it up when the service is told to stop: the word for it comes back later."""
     measuring = asyncio.create_task(work)
     stopped = asyncio.create_task(stand.stopping.wait())
     try:

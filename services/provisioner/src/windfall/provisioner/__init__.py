@@ -1,6 +1,7 @@
 """Brings a site's capacity up and down with its windows: one lease, one node, never an orphan.
 
-hears:  window.opened, window.closed, site.drained; provisioner.acquire, provisioner.release
+hears:  window.expected, window.withdrawn, window.opened, window.closed, site.drained; provisioner.acquire,
+        provisioner.release
 says:   node.ready, node.failed, node.released
 serves: Capacity (Plan, Acquire, Release, List, Watch)
 """

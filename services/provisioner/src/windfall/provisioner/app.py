@@ -4,12 +4,15 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import partial
 from typing import Final
 from uuid import UUID
 
 from windfall.contracts.commands import AcquireNode, ReleaseNode
-from windfall.contracts.events import SiteDrained, WindowClosed, WindowOpened
+from windfall.contracts.events import SiteDrained, WindowClosed, WindowExpected, WindowOpened, WindowWithdrawn
 from windfall.contracts.message import Message
+from windfall.provisioner import claims
 from windfall.provisioner import lease as life
 from windfall.provisioner.backend import Backend
 from windfall.provisioner.holdings import Decision, Drain, Holdings, Kill, Lease, Node, Start
@@ -51,16 +54,32 @@ class Provisioner:
 
     # --- hear ---------------------------------------------------------------------------------------------------------
 
-    async def provision(self, asked: WindowOpened | AcquireNode) -> None:
-        """A window opened, or somebody asks as if it had."""
+    async def prepare(self, expected: WindowExpected) -> None:
+        """A window is near: its node should be warm when it opens."""
+        if not self._stand.journal.heard(expected.id):
+            self._take(expected, partial(claims.expect, opens_at=expected.opens_at), expected.at, expected.window_id)
+
+    async def provision(self, opened: WindowOpened) -> None:
+        """A window opened."""
+        if not self._stand.journal.heard(opened.id):
+            self._take(opened, claims.open_, opened.at, opened.window_id)
+
+    async def obey(self, asked: AcquireNode) -> None:
+        """Somebody asks for a node."""
         if not self._stand.journal.heard(asked.id):
-            self.acquire(asked.window_id, asked)
+            self._take(asked, claims.request, asked.at, asked.window_id)
 
     async def drain(self, closed: WindowClosed) -> None:
         """A window is over."""
         if not self._stand.journal.heard(closed.id):
             now = self._clock.now()
-            self._keep(life.close(self.holdings, closed.window_id, now, self._policy), closed)
+            self._keep(claims.close(self.holdings, closed.window_id, now, self._policy), closed)
+
+    async def call_off(self, withdrawn: WindowWithdrawn) -> None:
+        """A window that was expected does not come."""
+        if not self._stand.journal.heard(withdrawn.id):
+            now = self._clock.now()
+            self._keep(claims.withdraw(self.holdings, withdrawn.window_id, now, self._policy), withdrawn)
 
     async def release(self, asked: ReleaseNode) -> None:
         """Somebody wants a node, or every node, back."""
@@ -72,32 +91,35 @@ class Provisioner:
         """The trainer delivered what it had."""
         if not self._stand.journal.heard(drained.id):
             now = self._clock.now()
-            decision = life.drained(self.holdings, drained.window_id, drained.lease_token, now, self._policy)
+            decision = claims.drained(self.holdings, drained.window_id, drained.lease_token, now, self._policy)
             self._keep(decision, drained)
 
-    def acquire(self, window_id: UUID, cause: WindowOpened | AcquireNode | None = None) -> Lease | None:
+    def acquire(self, window_id: UUID) -> Lease | None:
         """Take the lease of a window; none when the window is over.
 
         Raises:
             Transient: the provisioner is going away.
         """
-        if self._stopping:
-            raise Transient("the provisioner is stopping")
-        now = self._clock.now()
-        with span("lease", attributes={"windfall.site": self.site, "windfall.window_id": str(window_id)}):
-            opened_at = cause.at if cause else now
-            trace = outgoing_trace().get("traceparent")
-            self._keep(life.request(self.holdings, window_id, opened_at, trace, now, self._policy), cause)
+        self._take(None, claims.request, self._clock.now(), window_id)
         return self.holdings.of_window(window_id)
 
     def give_back(self, window_id: UUID | None, cause: ReleaseNode | None = None) -> None:
         """Drain the node of a window, or of every window when none is named."""
-        self._keep(life.release(self.holdings, window_id, self._clock.now(), self._policy), cause)
+        self._keep(claims.release(self.holdings, window_id, self._clock.now(), self._policy), cause)
 
     @property
     def change(self) -> asyncio.Event:
         """Set once the holdings are other than now."""
         return self._change
+
+    def _take(self, cause: Message | None, claim: Callable[..., Decision], at: datetime, window_id: UUID) -> None:
+        if self._stopping:
+            raise Transient("the provisioner is stopping")
+        with span("lease", attributes={"windfall.site": self.site, "windfall.window_id": str(window_id)}):
+            trace = outgoing_trace().get("traceparent")
+            now = self._clock.now()
+            claimed = claim(self.holdings, window_id, at, traceparent=trace, now=now, policy=self._policy)
+            self._keep(claimed, cause)
 
     # --- keep, then act -----------------------------------------------------------------------------------------------
 
@@ -153,7 +175,7 @@ class Provisioner:
         ):
             trace = {key.upper(): value for key, value in outgoing_trace().items()}
             try:
-                return await self.backend.start(lease, {**self._environment, **trace})
+                return await self.backend.start(lease, {**self._environment, **lease.environment, **trace})
             except Transient as error:
                 log.warning("%s", error)
                 self._learn(lease, life.refused, str(error), True)
@@ -177,6 +199,10 @@ class Provisioner:
         try:
             async with asyncio.timeout(self._settings.ready_timeout.total_seconds()):
                 if await self.backend.ready(node):
+                    known = self.holdings.of_id(lease.lease_id)
+                    if known and not known.was_ready:
+                        took = self._clock.wall(self._clock.now() - lease.requested_at)
+                        log.info("%s is ready %.1f s after its lease was taken", node.name, took.total_seconds())
                     self._learn(lease, life.ready, self.backend.name)
         except TimeoutError:
             self._learn(lease, life.late)
@@ -241,8 +267,10 @@ async def attend(
 ) -> AsyncIterator[Provisioner]:
     """Put a provisioner on its stand."""
     provisioner = Provisioner(settings, stand, backend, environment)
+    stand.bus.hears(WindowExpected, settings.site, provisioner.prepare)
+    stand.bus.hears(WindowWithdrawn, settings.site, provisioner.call_off)
     stand.bus.hears(WindowOpened, settings.site, provisioner.provision)
-    stand.bus.hears(AcquireNode, settings.site, provisioner.provision)
+    stand.bus.hears(AcquireNode, settings.site, provisioner.obey)
     stand.bus.hears(WindowClosed, settings.site, provisioner.drain)
     stand.bus.hears(ReleaseNode, settings.site, provisioner.release)
     stand.bus.hears(SiteDrained, settings.site, provisioner.let_go)

@@ -4,7 +4,9 @@
         ▲               │            │
         └── back-off ◀──┴────────────┘ the node died; once the attempts are used up ──▶ failed
 
-How they change is decided in :mod:`windfall.provisioner.lease`.
+A lease may be taken ahead, for a window that is only expected: its node is warm when the window opens.
+
+How they change is decided in :mod:`windfall.provisioner.claims` and :mod:`windfall.provisioner.lease`.
 """
 
 from dataclasses import dataclass
@@ -34,7 +36,7 @@ class LeaseState(StrEnum):
 
 
 class Lease(BaseModel):
-    """One window's hold on a node. At most one per window, ever."""
+    """One window's hold on a node. One per window, and another when that was given up before the window opened."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
@@ -48,7 +50,12 @@ class Lease(BaseModel):
     attempts: int = Field(default=1, ge=1)
     """Starts ordered so far."""
     opened_at: Instant
-    """When the window opened, by the watcher's clock: orders leases when sentences are reordered."""
+    """When the window opened, or was said to be expected, by the watcher's clock: orders leases when sentences are
+    reordered."""
+    opens_at: Instant | None = None
+    """When the window is expected to open; none once it has."""
+    awaited_until: Instant | None = None
+    """When it is given up if it has not opened; none while nothing is awaited."""
     requested_at: Instant
     changed_at: Instant
     retry_at: Instant | None = None
@@ -61,6 +68,8 @@ class Lease(BaseModel):
     """The trainer said that all its work is delivered."""
     overdue: bool = False
     """The grace ran out and the node is being killed."""
+    given_up: bool = False
+    """Its window was long overdue, so the node went; if it opens after all it gets another lease."""
     why: str = ""
     """Why the lease is going or has ended."""
     traceparent: str | None = None
@@ -76,6 +85,11 @@ class Lease(BaseModel):
         """Whether it waits for its next attempt: no node exists and none is being started."""
         return self.state is LeaseState.REQUESTED and self.retry_at is not None
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its node is told of the window at its start."""
+        return {"WINDFALL_WINDOW_OPENS_AT": "" if self.opens_at is None else self.opens_at.isoformat()}
+
 
 class Holdings(BaseModel):
     """Everything that a site holds: its leases by growing token, the next token, and the windows that are over."""
@@ -89,8 +103,8 @@ class Holdings(BaseModel):
     """Windows that get no lease any more: closed, or their lease has ended."""
 
     def of_window(self, window_id: UUID) -> Lease | None:
-        """The lease of a window."""
-        return next((lease for lease in self.leases if lease.window_id == window_id), None)
+        """The lease of a window, the youngest."""
+        return next((lease for lease in reversed(self.leases) if lease.window_id == window_id), None)
 
     def of_id(self, lease_id: UUID) -> Lease | None:
         """The lease with this id."""
@@ -142,6 +156,8 @@ class Policy:
     """Starts per lease."""
     backoff: timedelta = timedelta(seconds=1)
     """Pause before the second attempt; doubles with each one after."""
+    patience: timedelta = timedelta(minutes=15)
+    """How long an expected window may be overdue before its node is given back."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The life of a lease, decided without touching anything.
+"""The life of a lease, as its node and time have it, decided without touching anything.
 
 Every function takes what the site holds, what happened, the instant and the policy, and gives back what the site holds
 now, what to say, and what to do. The caller journals the first two in one transaction before it does the third.
@@ -11,7 +11,18 @@ from uuid import UUID
 
 from windfall.contracts.events import NodeFailed, NodeReady, NodeReleased
 from windfall.contracts.message import derived_id
-from windfall.provisioner.holdings import Action, Decision, Drain, Holdings, Kill, Lease, LeaseState, Policy, Start
+from windfall.provisioner.holdings import (
+    Action,
+    Decision,
+    Drain,
+    Holdings,
+    Kill,
+    Lease,
+    LeaseEvent,
+    LeaseState,
+    Policy,
+    Start,
+)
 
 ENDED_KEPT: Final = 100
 """Ended leases that a site remembers, the youngest."""
@@ -19,62 +30,6 @@ WINDOWS_KEPT: Final = 300
 """Windows known to be over that a site remembers, the youngest."""
 
 Reason = Literal["drained", "grace", "died", "released", "replaced"]
-
-
-# --- what is asked ----------------------------------------------------------------------------------------------------
-
-
-def request(
-    holdings: Holdings, window_id: UUID, opened_at: datetime, traceparent: str | None, now: datetime, policy: Policy
-) -> Decision:
-    """A window opened at ``opened_at``. A site has one window at a time, so an older lease is replaced."""
-    if holdings.of_window(window_id) or window_id in holdings.over:
-        return Decision(holdings)
-    holder = holdings.holder
-    if holder and holder.opened_at > opened_at:
-        return Decision(_over(holdings, window_id))
-    decision = _drain(holdings, holder, "replaced", now, policy) if holder else Decision(holdings)
-    token = holdings.next_token
-    lease = Lease(
-        lease_id=derived_id(window_id, "lease", holdings.site),
-        site=holdings.site,
-        window_id=window_id,
-        token=token,
-        node=_node_name(holdings.site, token),
-        opened_at=opened_at,
-        requested_at=now,
-        changed_at=now,
-        traceparent=traceparent,
-    )
-    granted = decision.holdings.model_copy(
-        update={"next_token": token + 1, "leases": (*decision.holdings.leases, lease)},
-    )
-    return Decision(granted, decision.events, (*decision.actions, Start(lease)))
-
-
-def close(holdings: Holdings, window_id: UUID, now: datetime, policy: Policy) -> Decision:
-    """A window is over: it gets no lease any more, and the one that it has drains."""
-    lease = holdings.of_window(window_id)
-    return _drain(_over(holdings, window_id), lease, "released", now, policy)
-
-
-def release(holdings: Holdings, window_id: UUID | None, now: datetime, policy: Policy) -> Decision:
-    """Somebody asks for the node of a window back, or for every node when none is named."""
-    if window_id is not None:
-        return close(holdings, window_id, now, policy)
-    decision = Decision(holdings)
-    for lease in holdings.live:
-        after = close(decision.holdings, lease.window_id, now, policy)
-        decision = Decision(after.holdings, decision.events + after.events, decision.actions + after.actions)
-    return decision
-
-
-def drained(holdings: Holdings, window_id: UUID, token: int, now: datetime, policy: Policy) -> Decision:
-    """The trainer under this token delivered what it had: its node may go. Another token's word is of the past."""
-    lease = holdings.of_window(window_id)
-    if lease is None or lease.token != token or not lease.live or lease.drained:
-        return Decision(holdings)
-    return _drain(_put(holdings, lease, now, drained=True), lease, "released", now, policy)
 
 
 # --- what the node does -----------------------------------------------------------------------------------------------
@@ -91,7 +46,7 @@ def started(holdings: Holdings, lease_id: UUID, now: datetime, policy: Policy) -
         return Decision(holdings, actions=(Drain(lease),))
     if lease.state is not LeaseState.REQUESTED:
         return Decision(holdings)
-    return Decision(_put(holdings, lease, now, state=LeaseState.PROVISIONING, retry_at=None))
+    return Decision(put(holdings, lease, now, state=LeaseState.PROVISIONING, retry_at=None))
 
 
 def ready(holdings: Holdings, lease_id: UUID, backend: str, now: datetime, policy: Policy) -> Decision:
@@ -99,7 +54,7 @@ def ready(holdings: Holdings, lease_id: UUID, backend: str, now: datetime, polic
     lease = holdings.of_id(lease_id)
     if lease is None or lease.state is not LeaseState.PROVISIONING:
         return Decision(holdings)
-    after = _put(holdings, lease, now, state=LeaseState.READY, was_ready=True, why="")
+    after = put(holdings, lease, now, state=LeaseState.READY, was_ready=True, why="")
     said = NodeReady(**_said(lease, NodeReady.topic, now), node=lease.node, backend=backend)
     return Decision(after, () if lease.was_ready else (said,))
 
@@ -109,7 +64,7 @@ def late(holdings: Holdings, lease_id: UUID, now: datetime, policy: Policy) -> D
     lease = holdings.of_id(lease_id)
     if lease is None or lease.state is not LeaseState.PROVISIONING:
         return Decision(holdings)
-    after = _put(holdings, lease, now, why="the node did not become ready in time")
+    after = put(holdings, lease, now, why="the node did not become ready in time")
     return Decision(after, actions=(Kill(lease),))
 
 
@@ -141,20 +96,28 @@ def next_deadline(holdings: Holdings) -> datetime | None:
     """When ``tick`` has something to decide next."""
     retries = (lease.retry_at for lease in holdings.live if lease.retry_at)
     graces = (lease.drain_deadline for lease in holdings.live if lease.drain_deadline and not lease.overdue)
-    return min((*retries, *graces), default=None)
+    openings = (lease.awaited_until for lease in holdings.live if lease.awaited_until)
+    return min((*retries, *graces, *openings), default=None)
 
 
 def tick(holdings: Holdings, now: datetime, policy: Policy) -> Decision:
-    """Start the attempts that are due; kill the nodes whose grace ran out."""
+    """Give back the nodes whose window is long overdue; start the attempts that are due; kill the nodes whose grace ran
+    out."""
+    events: list[LeaseEvent] = []
     actions: list[Action] = []
     for lease in holdings.live:
-        if lease.retry_at and lease.retry_at <= now:
-            holdings = _put(holdings, lease, now, retry_at=None, attempts=lease.attempts + 1, why="")
-            actions.append(Start(_known(holdings, lease)))
+        if lease.awaited_until and lease.awaited_until <= now:
+            decision = drain(put(holdings, lease, now, given_up=True), lease, "released", now, policy)
+            holdings = decision.holdings
+            events += decision.events
+            actions += decision.actions
+        elif lease.retry_at and lease.retry_at <= now:
+            holdings = put(holdings, lease, now, retry_at=None, attempts=lease.attempts + 1, why="")
+            actions.append(Start(known(holdings, lease)))
         elif lease.drain_deadline and lease.drain_deadline <= now and not lease.overdue:
-            holdings = _put(holdings, lease, now, overdue=True)
-            actions.append(Kill(_known(holdings, lease)))
-    return Decision(holdings, actions=tuple(actions))
+            holdings = put(holdings, lease, now, overdue=True)
+            actions.append(Kill(known(holdings, lease)))
+    return Decision(holdings, tuple(events), tuple(actions))
 
 
 def absent(holdings: Holdings, lease_id: UUID, now: datetime, policy: Policy) -> Decision:
@@ -168,14 +131,24 @@ def absent(holdings: Holdings, lease_id: UUID, now: datetime, policy: Policy) ->
 # --- the transitions --------------------------------------------------------------------------------------------------
 
 
-def _drain(holdings: Holdings, lease: Lease | None, why: Reason, now: datetime, policy: Policy) -> Decision:
+def drain(holdings: Holdings, lease: Lease | None, why: Reason, now: datetime, policy: Policy) -> Decision:
+    """The node of a lease is not wanted any more: it is asked to go, or need not come."""
     if lease is None or not lease.live or lease.state is LeaseState.DRAINING:
         return Decision(holdings)
     if lease.waiting:
         return _released(holdings, lease, why, now)
     deadline = now + policy.grace
-    after = _put(holdings, lease, now, state=LeaseState.DRAINING, drain_deadline=deadline, retry_at=None, why=why)
-    return Decision(after, actions=(Drain(_known(after, lease)),))
+    after = put(
+        holdings,
+        lease,
+        now,
+        state=LeaseState.DRAINING,
+        drain_deadline=deadline,
+        retry_at=None,
+        awaited_until=None,
+        why=why,
+    )
+    return Decision(after, actions=(Drain(known(after, lease)),))
 
 
 def _reason(lease: Lease, exit_code: int | None) -> Reason:
@@ -192,7 +165,7 @@ def _again(holdings: Holdings, lease: Lease, why: str, now: datetime, policy: Po
     if lease.attempts >= policy.attempts:
         return _failed(holdings, lease, f"{why} (attempt {lease.attempts} of {policy.attempts})", now)
     retry_at = now + policy.backoff * 2 ** (lease.attempts - 1)
-    return Decision(_put(holdings, lease, now, state=LeaseState.REQUESTED, retry_at=retry_at, why=why))
+    return Decision(put(holdings, lease, now, state=LeaseState.REQUESTED, retry_at=retry_at, why=why))
 
 
 def _released(holdings: Holdings, lease: Lease, reason: Reason, now: datetime) -> Decision:
@@ -206,23 +179,25 @@ def _failed(holdings: Holdings, lease: Lease, why: str, now: datetime) -> Decisi
 
 
 def _end(holdings: Holdings, lease: Lease, state: LeaseState, why: str, now: datetime) -> Holdings:
-    after = _put(_over(holdings, lease.window_id), lease, now, state=state, why=why, retry_at=None, drain_deadline=None)
+    nothing_due = {"retry_at": None, "drain_deadline": None, "awaited_until": None}
+    after = put(over(holdings, lease.window_id), lease, now, state=state, why=why, **nothing_due)
     forgotten = [lease.token for lease in after.leases if not lease.live][:-ENDED_KEPT]
     return after.model_copy(update={"leases": tuple(held for held in after.leases if held.token not in forgotten)})
 
 
-def _put(holdings: Holdings, lease: Lease, now: datetime, **changes: object) -> Holdings:
+def put(holdings: Holdings, lease: Lease, now: datetime, **changes: object) -> Holdings:
     """The holdings with these changes made to what they know of this lease."""
-    changed = _known(holdings, lease).model_copy(update={"changed_at": now, **changes})
+    changed = known(holdings, lease).model_copy(update={"changed_at": now, **changes})
     leases = (changed if held.token == lease.token else held for held in holdings.leases)
     return holdings.model_copy(update={"leases": tuple(leases)})
 
 
-def _known(holdings: Holdings, lease: Lease) -> Lease:
+def known(holdings: Holdings, lease: Lease) -> Lease:
     return next(held for held in holdings.leases if held.token == lease.token)
 
 
-def _over(holdings: Holdings, window_id: UUID) -> Holdings:
+def over(holdings: Holdings, window_id: UUID) -> Holdings:
+    """The holdings that know that a window is over."""
     if window_id in holdings.over:
         return holdings
     return holdings.model_copy(update={"over": (*holdings.over, window_id)[-WINDOWS_KEPT:]})
@@ -237,9 +212,3 @@ def _said(lease: Lease, topic: str, now: datetime) -> dict[str, Any]:
         "lease_id": lease.lease_id,
         "lease_token": lease.token,
     }
-
-
-def _node_name(site: str, token: int) -> str:
-    """A name that no other lease of the site gets, within the 48 characters of a ``Name``."""
-    suffix = f"-{token}"
-    return site[: 48 - len(suffix)].rstrip("-") + suffix

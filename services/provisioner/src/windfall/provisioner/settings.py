@@ -33,6 +33,8 @@ class ProvisionerSettings(SiteSettings):
     """Starts per lease before it fails."""
     ready_timeout: timedelta = Field(default=timedelta(minutes=2), gt=timedelta(0))
     """From start to ready, in wall time: how fast a machine starts does not depend on the pace of a replay."""
+    patience: timedelta = Field(default=timedelta(minutes=15), ge=timedelta(0))
+    """How long an expected window may be overdue before its node is given back, in business time."""
     on_stop: Literal["leave", "release"] = "leave"
     """When the provisioner stops, nodes go on and the next one adopts them, or all are drained and then killed."""
     capacity_listen: str = "127.0.0.1:0"
@@ -41,7 +43,7 @@ class ProvisionerSettings(SiteSettings):
     @property
     def policy(self) -> Policy:
         """What the decisions need to know."""
-        return Policy(grace=self.grace, attempts=self.attempts)
+        return Policy(grace=self.grace, attempts=self.attempts, patience=self.patience)
 
     def node_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """What every node of the site is born with: our own environment, our settings where it shares them, its own."""

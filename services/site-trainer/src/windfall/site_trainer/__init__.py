@@ -1,5 +1,6 @@
 """site-trainer: trains on a site's own data and sends only what it learnt.
 
-Hears ``window.closing``, ``window.closed``, ``command.site-trainer.finish``, ``command.site-trainer.stop``.
+Hears ``window.opened``, ``window.withdrawn``, ``window.closing``, ``window.closed``, ``command.site-trainer.finish``,
+``command.site-trainer.stop``.
 Says ``training.started``, ``site.drained``. Calls ``Training`` of the federation-coordinator.
 """

@@ -16,7 +16,7 @@ from windfall.site_trainer.app import Terms, Trainer
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership
 from windfall.site_trainer.engine import Engine
 from windfall.site_trainer.settings import TrainerSettings
-from windfall.site_trainer.torch_engine import TorchEngine
+from windfall.site_trainer.torch_engine import TorchEngine, warm_up
 from windfall.tasks.registry import load_task
 
 
@@ -24,6 +24,12 @@ from windfall.tasks.registry import load_task
 async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]:
     if not settings.data_dir.is_dir():
         raise Mistake(f"there is no data folder {settings.data_dir}", "Set WINDFALL_DATA_DIR to the site's data")
+
+    def warm() -> None:
+        try:
+            warm_up(settings.device)
+        except ValueError as error:
+            raise Mistake(f"cannot train: {error}", "Mend it and start again") from error
 
     def engine(membership: Membership) -> Engine:
         try:
@@ -50,9 +56,10 @@ async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]
         settings.drain_time,
         settings.checkpoint_every,
         settings.state_dir / "checkpoint.safetensors",
+        settings.window_opens_at,
     )
     link = CoordinatorLink(connect(settings.coordinator, settings.tls), settings.federation, settings.site)
-    trainer = Trainer(stand, terms, link, engine, asyncio.to_thread)
+    trainer = Trainer(stand, terms, link, engine, asyncio.to_thread, warm)
     # The window's trace goes on here: the provisioner hands it over in the environment, as one process to another.
     with span(
         "train", parent={TRACEPARENT: os.environ.get("TRACEPARENT", "")}, attributes={"windfall.site": terms.site}

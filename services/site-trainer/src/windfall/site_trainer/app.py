@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -24,7 +24,14 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from windfall.contracts.commands import FinishRound, StopTraining
-from windfall.contracts.events import SiteDrained, TrainingStarted, WindowClosed, WindowClosing
+from windfall.contracts.events import (
+    SiteDrained,
+    TrainingStarted,
+    WindowClosed,
+    WindowClosing,
+    WindowOpened,
+    WindowWithdrawn,
+)
 from windfall.contracts.message import derived_id
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.lowcomm import compressor as compressors
@@ -37,6 +44,7 @@ from windfall.servicekit.telemetry import span
 from windfall.site_trainer import session as sessions
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership, tensors_of
 from windfall.site_trainer.engine import Engine
+from windfall.site_trainer.foresight import fits, foreseen, remember
 from windfall.site_trainer.replica import Replica, follow, keep, kept, of_snapshot, sha256, snapshot_bytes
 from windfall.site_trainer.session import Action, Session, Work, next_action
 
@@ -76,6 +84,8 @@ class Terms:
     checkpoint_every: timedelta
     checkpoint: Path | None
     """Where unfinished work is kept; none keeps it nowhere."""
+    opens_at: datetime | None = None
+    """When the window is expected to open; none when it is open."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,14 @@ class Parcel:
 
 
 class Trainer:
-    """One trainer, from joining to having left."""
+    """One trainer, from its start to having left. Under a lease that was taken ahead it keeps warm until its window is
+    said to be open.
+
+    Args:
+        engine: makes one for a membership; blocks.
+        offload: runs what blocks beside the event loop.
+        warm_up: readies the device before anything is known of what is trained; blocks.
+    """
 
     def __init__(
         self,
@@ -100,13 +117,16 @@ class Trainer:
         link: CoordinatorLink,
         engine: Callable[[Membership], Engine],
         offload: Offload,
+        warm_up: Callable[[], None] = lambda: None,
     ) -> None:
         self._stand = stand
         self._terms = terms
         self._link = link
         self._make_engine = engine
         self._offload = offload
+        self._warm_up = warm_up
         self._engine: Engine | None = None
+        self._foreseen: Membership | None = None
         self._membership: Membership | None = None
         self._stream: asyncio.Task[None] | None = None
         self._parcel: Parcel | None = None
@@ -123,14 +143,17 @@ class Trainer:
         self._started = False
         self._skipped = 0
         self._vain_joins = 0
-        self.session = Session(lead=terms.drain_time * self._speed)
+        self.session = Session(permitted=terms.opens_at is None, lead=terms.drain_time * self._speed)
         self.finished = asyncio.Event()
 
     def attend(self) -> None:
         """Register handlers and start."""
         bus, site = self._stand.bus, self._terms.site
-        bus.hears(WindowClosing, site, self._closing)
-        bus.hears(WindowClosed, site, self._closed)
+        # Followed and not heard: the site's last trainer may still drain, or may have died with our word in its hands.
+        bus.follows(WindowOpened, site, self._opened)
+        bus.follows(WindowWithdrawn, site, self._withdrawn)
+        bus.follows(WindowClosing, site, self._closing)
+        bus.follows(WindowClosed, site, self._closed)
         bus.hears(FinishRound, site, self._finish)
         bus.hears(StopTraining, site, self._stop)
         self._stand.spawn(self._run(), "session")
@@ -140,6 +163,14 @@ class Trainer:
         self._become(sessions.stop(self.session, reason))
 
     # --- heard on the bus ---------------------------------------------------------------------------------------------
+
+    async def _opened(self, event: WindowOpened) -> None:
+        if event.window_id == self._terms.window_id:
+            self._become(sessions.permitted(self.session))
+
+    async def _withdrawn(self, event: WindowWithdrawn) -> None:
+        if event.window_id == self._terms.window_id:
+            self._become(sessions.withdrawn(self.session, "the window is not expected any more"))
 
     async def _closing(self, event: WindowClosing) -> None:
         if event.window_id == self._terms.window_id:
@@ -161,6 +192,7 @@ class Trainer:
 
     async def _run(self) -> None:
         actions: dict[Action, Callable[[], Awaitable[None]]] = {
+            Action.WARM: self._warm,
             Action.JOIN: self._join,
             Action.PULL: self._pull,
             Action.STEP: self._step,
@@ -184,6 +216,21 @@ class Trainer:
             self.finished.set()
             self._stand.stopping.set()
 
+    async def _warm(self) -> None:
+        """Load what can be loaded without joining. What goes wrong with it is met again by who joins, and said then."""
+        began = _now()
+        await self._offload(self._warm_up)
+        expected = foreseen(self._stand.journal, self._terms.federation)
+        if expected is not None:
+            try:
+                self._engine = await self._train(self._make_engine, expected)
+                self._foreseen = expected
+            except Mistake as error:
+                log.warning("no engine ahead of the window: %s", error)
+        loaded = "without an engine" if self._engine is None else "with its engine"
+        log.info("warm after %.1f s, %s; the window is expected at %s", _now() - began, loaded, self._terms.opens_at)
+        self._become(sessions.warmed(self.session))
+
     async def _join(self) -> None:
         if self._vain_joins and await self._rest(min(_PATIENCE, back_off(self._vain_joins))):
             # Something changed meanwhile: perhaps there is nothing to join for any more.
@@ -200,6 +247,10 @@ class Trainer:
         if self._stream is not None:
             self._stream.cancel()
         self._stream = self._stand.spawn(self._listen(membership), "heartbeat")
+        remember(self._stand.journal, self._terms.federation, membership)
+        if self._foreseen is not None and not fits(self._foreseen, membership):
+            self._engine = None
+        self._foreseen = None
         if self._engine is None:
             # The heart beats already: making a large engine may take longer than a silence may last.
             self._engine = await self._train(self._make_engine, membership)

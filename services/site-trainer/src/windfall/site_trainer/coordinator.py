@@ -9,6 +9,7 @@ from typing import Final
 from uuid import UUID
 
 import grpc.aio
+from google.protobuf.json_format import MessageToJson
 
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1.training_pb2_grpc import TrainingStub
@@ -35,6 +36,25 @@ class Membership:
     layout: Layout
     rule: Rule
     heartbeat_s: float
+    reply_json: str = ""
+    """The reply itself, in protobuf's JSON."""
+
+
+def membership_of(reply: pb.JoinReply) -> Membership:
+    """What a reply says.
+
+    Raises:
+        ValueError: a layout or a rule that this version does not know.
+    """
+    return Membership(
+        reply.attempt,
+        reply.task,
+        reply.task_settings_json,
+        _layout(reply.tensors),
+        Rule.parse(reply.codec, reply.outer, reply.clip, reply.merge),
+        max(0.1, reply.heartbeat_interval_ms / 1000),
+        MessageToJson(reply, indent=None),
+    )
 
 
 @dataclass(frozen=True)
@@ -65,19 +85,11 @@ class CoordinatorLink:
         with translated("join"):
             reply = await self._stub.Join(request, timeout=DEADLINE.total_seconds(), metadata=metadata())
         try:
-            layout, rule = _layout(reply.tensors), Rule.parse(reply.codec, reply.outer, reply.clip, reply.merge)
+            return membership_of(reply)
         except ValueError as error:
             raise Refused(
                 grpc.StatusCode.UNIMPLEMENTED, f"this trainer does not know what the coordinator asks for: {error}"
             ) from error
-        return Membership(
-            reply.attempt,
-            reply.task,
-            reply.task_settings_json,
-            layout,
-            rule,
-            max(0.1, reply.heartbeat_interval_ms / 1000),
-        )
 
     async def directives(self, beat: Callable[[], pb.Beat], every_s: float) -> AsyncGenerator[pb.Directive, None]:
         """What the coordinator says for as long as the stream holds; a heartbeat goes up at once and then regularly."""

@@ -15,6 +15,7 @@ from enum import StrEnum
 class Action(StrEnum):
     """What to do now."""
 
+    WARM = "warm"
     JOIN = "join"
     PULL = "pull"
     STEP = "step"
@@ -38,6 +39,10 @@ class Work:
 class Session:
     """One trainer under one lease."""
 
+    permitted: bool = True
+    """The window is open: before it is, power is not surplus, so nothing is joined and nothing trained."""
+    warm: bool = False
+    """Whatever can be loaded before the window opens is loaded."""
     attempt: int | None = None
     """Membership that the coordinator gave; none before it did, and when it says that it ended."""
     heard: int | None = None
@@ -91,6 +96,8 @@ def next_action(session: Session, now: datetime) -> Action:
     if session.left:
         return Action.END
     stopping = draining(session, now)
+    if not session.permitted:
+        return Action.LEAVE if stopping else Action.WAIT if session.warm else Action.WARM
     if session.attempt is None:
         # Work that waits to be pushed needs a membership even when we leave.
         return Action.LEAVE if stopping and not _owes(session) else Action.JOIN
@@ -110,6 +117,21 @@ def next_action(session: Session, now: datetime) -> Action:
 def draining(session: Session, now: datetime) -> bool:
     """Whether the site is on its way out: told to stop, or its window is about to end."""
     return bool(session.stopping) or (session.stop_at is not None and now >= session.stop_at)
+
+
+def permitted(session: Session) -> Session:
+    """The window is open. That is never taken back: it closes."""
+    return replace(session, permitted=True)
+
+
+def withdrawn(session: Session, reason: str) -> Session:
+    """The window that we were started for does not come. Of an open one this is a word of the past."""
+    return session if session.permitted else stop(session, reason)
+
+
+def warmed(session: Session) -> Session:
+    """What can be loaded ahead is loaded."""
+    return replace(session, warm=True)
 
 
 def joined(session: Session, attempt: int) -> Session:

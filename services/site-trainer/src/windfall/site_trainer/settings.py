@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from windfall.contracts.message import Name
+from windfall.contracts.message import Instant, Name
 from windfall.servicekit.settings import SiteSettings, TlsSettings
 from windfall.site_trainer.engine import Device, Precision
 
@@ -20,6 +20,8 @@ class TrainerSettings(SiteSettings, TlsSettings):
     data_dir: Path
     """The site's own data. Neither it nor its name leaves the site."""
     window_id: UUID
+    window_opens_at: Instant | None = None
+    """When the window is expected to open: until it is said to be open, the trainer keeps warm. None when it is."""
     lease_token: int = Field(ge=1)
     """Fencing token of the lease under which this trainer was started."""
     seed: int = 0
@@ -38,6 +40,6 @@ class TrainerSettings(SiteSettings, TlsSettings):
     checkpoint_every: timedelta = timedelta(seconds=60)
     """Wall time between checkpoints of work that has not been pushed."""
     ready_file: Path | None = None
-    """Written when training could begin."""
+    """Written when the trainer is up, whether or not its window is open."""
     ready_fd: int | None = None
     """Inherited pipe that is closed at the same moment."""

@@ -213,6 +213,16 @@ class TorchEngine:
         self._optimizer.load_state_dict(own)
 
 
+def warm_up(device: Device) -> None:
+    """Make the device ready: its context and its libraries load with the first multiplication.
+
+    Raises:
+        ValueError: the device is not there.
+    """
+    square = torch.ones((8, 8), device=_device(device))
+    (square @ square).sum().item()
+
+
 def _device(name: Device) -> torch.device:
     there = torch.cuda.is_available()
     if name == "cuda" and not there:

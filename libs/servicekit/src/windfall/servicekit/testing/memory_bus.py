@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from uuid import uuid4
 
 from opentelemetry.trace import SpanKind
 
@@ -31,6 +32,8 @@ class _Stored:
 @dataclass
 class _Consumer:
     subjects: tuple[str, ...]
+    passed_over: frozenset[int] = frozenset()
+    """Sequences that were not the newest of their subject when the consumer was made."""
     position: int = 0
     deliveries: int = 0
     """Of the message at the position: at most one is outstanding."""
@@ -162,9 +165,13 @@ class MemoryDomain:
                 origin._link(self, spec.name, source)
                 origin._flow(source.stream)
 
-    def consumer(self, service: str, hearing: Hearing) -> _Consumer:
-        consumers = self._streams[hearing.stream].consumers
-        consumer = consumers.setdefault(service, _Consumer(hearing.subjects))
+    def consumer(self, name: str, hearing: Hearing) -> _Consumer:
+        stream = self._streams[hearing.stream]
+        if name not in stream.consumers:
+            newest = {stored.letter.subject: stored.sequence for stored in stream.letters}
+            older = {stored.sequence for stored in stream.letters} - set(newest.values())
+            stream.consumers[name] = _Consumer(hearing.subjects, frozenset(older if hearing.newest else ()))
+        consumer = stream.consumers[name]
         consumer.subjects = hearing.subjects
         return consumer
 
@@ -244,6 +251,7 @@ class MemoryBus:
     ) -> None:
         self._domain = domain
         self._service = service
+        self._process = f"{service}-{uuid4().hex}"
         self._streams = streams
         self._on_mistake = on_mistake
         self._on_store_lost = on_store_lost
@@ -258,13 +266,16 @@ class MemoryBus:
     def hears(self, kind: type[M], whom: str, handler: Handler[M]) -> None:
         self._ears.hears(kind, whom, handler)
 
+    def follows(self, kind: type[M], whom: str, handler: Handler[M]) -> None:
+        self._ears.follows(kind, whom, handler)
+
     async def start(self) -> None:
         if not self._domain.reachable:
             await self._domain.up()
         self._domain.declare(self._streams)
         self._domain.attach(self)
         for hearing in self._ears.hearings():
-            self._domain.consumer(self._service, hearing)
+            self._domain.consumer(self._consumer(hearing), hearing)
             self._tasks.append(asyncio.create_task(self._consume(hearing), name=f"{self._service}-{hearing.stream}"))
         self._standing = True
 
@@ -298,6 +309,9 @@ class MemoryBus:
         """The server is back, perhaps without its store."""
         self._on_store_lost()
 
+    def _consumer(self, hearing: Hearing) -> str:
+        return self._process if hearing.newest else self._service
+
     async def _consume(self, hearing: Hearing) -> None:
         while True:
             if not self._domain.reachable:
@@ -306,12 +320,13 @@ class MemoryBus:
             if stream is None:
                 self._domain.declare(self._streams)
                 continue
-            consumer = self._domain.consumer(self._service, hearing)
+            consumer = self._domain.consumer(self._consumer(hearing), hearing)
             waiting = next(
                 (
                     stored
                     for stored in stream.letters[consumer.position :]
-                    if any(matches(subject, stored.letter.subject) for subject in consumer.subjects)
+                    if stored.sequence not in consumer.passed_over
+                    and any(matches(subject, stored.letter.subject) for subject in consumer.subjects)
                 ),
                 None,
             )

@@ -1,24 +1,27 @@
-"""The promises of every source, and what a person gets wrong about them."""
+"""What a person gets wrong about the watcher's settings, and what the right ones mean."""
 
+import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from datetime import timedelta
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
+from windfall.energy.grammar import parse
+from windfall.energy.rule import below
 from windfall.energy.shipped import synthetic_trace
-from windfall.energy.signals import plausible
+from windfall.energy_watcher.section import Means
 from windfall.energy_watcher.settings import WatcherSettings
-from windfall.energy_watcher.source import ADAPTERS, Source
+from windfall.energy_watcher.sources import provider_of
+from windfall.energy_watcher.terms import terms_of
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.settings import load
 
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+KINDS = {"carbon": "average", "price": "price"}
+TWO = json.dumps({name: {"provider": "static", "value": 5, "kind": kind} for name, kind in KINDS.items()})
 
 
 def environ(folder: Path, **changes: str) -> dict[str, str]:
@@ -29,50 +32,31 @@ def environ(folder: Path, **changes: str) -> dict[str, str]:
     return {"WINDFALL_" + name.upper(): value for name, value in {**told, **changes}.items() if value}
 
 
-@pytest.fixture(params=sorted(ADAPTERS))
-def source(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
-    settings = load(WatcherSettings, environ(tmp_path, signal=request.param))
-    return ADAPTERS[request.param](settings)
+def started(settings: WatcherSettings) -> None:
+    """As far as a watcher comes before it watches."""
+    sections = settings.sections.items()
+    terms_of(settings, {name: provider_of(told, Means(settings.site, name, {})) for name, told in sections})
 
 
-def test_every_name_has_an_adapter() -> None:
-    assert set(ADAPTERS) == set(get_args(WatcherSettings.model_fields["signal"].annotation))
+def test_the_short_form_is_one_signal_called_carbon(tmp_path: Path) -> None:
+    settings = load(WatcherSettings, environ(tmp_path, open_below="90", close_above="120", trace_column="site-b"))
+    assert settings.surplus == below("carbon", 90, 120)
+    (section,) = settings.sections.values()
+    assert section.model_dump(exclude_defaults=True) == {
+        "provider": "replay",
+        "trace_file": tmp_path / "trace.csv",
+        "column": "site-b",
+    }
 
 
-async def test_readings_are_news_in_order(source: Source) -> None:
-    for after in (None, NOON - HOUR):
-        news = await source.readings(after, NOON)
-        assert news and all(plausible(reading.intensity_g_per_kwh) for reading in news)
-        assert all(later.point_time > earlier.point_time for earlier, later in pairwise(news))
-        assert news[-1].point_time <= NOON
-        assert after is None or news[0].point_time > after
-
-
-async def test_a_forecast_stays_within_its_horizon(source: Source) -> None:
-    ahead = await source.ahead(NOON, HOUR)
-    assert all(NOON < reading.point_time <= NOON + HOUR for reading in ahead)
-    assert all(later.point_time > earlier.point_time for earlier, later in pairwise(ahead))
-    assert list(await source.ahead(NOON, timedelta(0))) == []
-
-
-def test_the_next_look_lies_ahead(source: Source) -> None:
-    following = source.next_at(NOON)
-    assert following is None or following > NOON
-    assert not source.ended(NOON)
-
-
-async def test_a_trace_ends_one_step_after_its_last_reading(tmp_path: Path) -> None:
-    replay = ADAPTERS["replay"](load(WatcherSettings, environ(tmp_path)))
-    last = datetime(2026, 1, 2, tzinfo=UTC)
-    assert replay.next_at(last) == last + timedelta(minutes=5)
-    assert not replay.ended(last)
-    assert replay.ended(last + timedelta(minutes=5))
-
-
-async def test_a_column_may_have_another_name(tmp_path: Path) -> None:
-    replay = ADAPTERS["replay"](load(WatcherSettings, environ(tmp_path, site="quebec", trace_column="site-b")))
-    (first, *_) = await replay.readings(None, NOON)
-    assert first.intensity_g_per_kwh == 628.3
+def test_the_long_form_names_signals_and_a_rule(tmp_path: Path) -> None:
+    limits = json.dumps({"price": "PT90M"})
+    told = environ(tmp_path, signals=TWO, rule="carbon < 100 and price < 20..40", stale_after_of=limits, trace_file="")
+    settings = load(WatcherSettings, told)
+    assert settings.surplus == parse("carbon < 100..150 and price < 20..40")
+    assert list(settings.sections) == ["carbon", "price"]
+    assert (settings.limit("carbon"), settings.limit("price")) == (HOUR / 4, 1.5 * HOUR)
+    started(settings)
 
 
 HEAD, GOOD = "point_time,site-a", "2026-01-01 00:00:00+00:00,437.8"
@@ -99,7 +83,7 @@ def test_a_trace_that_cannot_be_replayed(tmp_path: Path, content: bytes | None, 
     if content is not None:
         trace.write_bytes(content)
     with pytest.raises(Mistake) as refused:
-        ADAPTERS["replay"](load(WatcherSettings, environ(tmp_path, trace_file=str(trace))))
+        started(load(WatcherSettings, environ(tmp_path, trace_file=str(trace))))
     assert refused.value.exit_code == code
     assert "\n" not in str(refused.value)
     for part in says:
@@ -118,6 +102,15 @@ def test_a_trace_that_cannot_be_replayed(tmp_path: Path, content: bytes | None, 
         ({"grace": "-PT1M", "trace_file": ""}, ["grace is negative", "WINDFALL_TRACE_FILE is missing"]),
         ({"grace": "soon", "dwell": "later", "site": "No Site"}, ["WINDFALL_GRACE", "WINDFALL_DWELL", "WINDFALL_SITE"]),
         ({"forecast_horizon": "-PT1H"}, ["WINDFALL_FORECAST_HORIZON"]),
+        ({"signals": "carbon"}, ["WINDFALL_SIGNALS: not JSON"]),
+        ({"signals": TWO, "rule": "wind > 5"}, ["WINDFALL_RULE reads 'wind', and there are carbon, price"]),
+        ({"rule": "carbon less 5"}, ["WINDFALL_RULE, column 8, at 'less 5': '<' or '>' is missing"]),
+        ({"check": "second"}, ["WINDFALL_CHECK is 'second', and there are carbon"]),
+        ({"check": "carbon"}, ["WINDFALL_CHECK is 'carbon', which the rule reads itself"]),
+        ({"stale_after_of": '{"wind": "PT1H"}'}, ["WINDFALL_STALE_AFTER_OF names 'wind', and there are carbon"]),
+        ({"stale_after_of": '{"carbon": "PT0S"}'}, ["WINDFALL_STALE_AFTER_OF holds a limit that is not positive"]),
+        ({"stale_after_of": "PT1H"}, ["WINDFALL_STALE_AFTER_OF: not JSON"]),
+        ({"plan_limit": "-1"}, ["WINDFALL_PLAN_LIMIT"]),
     ],
     ids=[
         "unknown-signal",
@@ -129,6 +122,15 @@ def test_a_trace_that_cannot_be_replayed(tmp_path: Path, content: bytes | None, 
         "two-at-once",
         "three-at-once",
         "negative-horizon",
+        "signals-no-json",
+        "rule-unknown-signal",
+        "rule-unreadable",
+        "check-unknown",
+        "check-in-the-rule",
+        "limit-of-nothing",
+        "limit-of-zero",
+        "limits-no-json",
+        "negative-plan-limit",
     ],
 )
 def test_settings_that_are_wrong(tmp_path: Path, changes: dict[str, str], says: list[str]) -> None:

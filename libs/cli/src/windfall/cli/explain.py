@@ -1,0 +1,135 @@
+"""``windfall explain``: why a site is on or off, and what would change it, from the last word of each kind about it."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+
+from windfall.cli.server import connection, known_sites
+from windfall.contracts.envelope import Letter, Unreadable, unseal
+from windfall.contracts.events import (
+    PlanMade,
+    SignalStale,
+    WindowClosed,
+    WindowExpected,
+    WindowJudged,
+    WindowOpened,
+    WindowWithdrawn,
+)
+from windfall.contracts.message import Message
+from windfall.contracts.subjects import EVENTS_STREAM, subject_for
+from windfall.servicekit.errors import ExitCode, Mistake
+
+_MOVES: Final[dict[type[Message], str]] = {
+    WindowOpened: "on",
+    WindowClosed: "off",
+    WindowExpected: "expected",
+    WindowWithdrawn: "off",
+    SignalStale: "stale",
+}
+"""What moves a site, and where to."""
+_STATES: Final = {
+    "on": "on",
+    "off": "off",
+    "expected": "off, with a window that is expected",
+    "stale": "off, because its signal is silent,",
+}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a site is as it is."""
+
+    site: str
+    state: str
+    since: datetime
+    because: str
+    would_change: str
+    next_change_at: datetime | None = None
+    """When the forecast or the plan says that it changes; none when neither sees that far."""
+    plan: str = ""
+    """What the newest plan that knows the site gives it."""
+
+
+def explained(site: str, last: Iterable[Message]) -> Explanation | None:
+    """Fold the last word of each kind into one explanation; none when there is no word about the site."""
+    words = list(last)
+    judged = next((word for word in words if isinstance(word, WindowJudged)), None)
+    moved = max((word for word in words if type(word) in _MOVES), key=lambda word: word.at, default=None)
+    plan = next((word for word in words if isinstance(word, PlanMade)), None)
+    if judged is not None and (moved is None or judged.at >= moved.at):
+        since = moved.at if moved is not None and _MOVES[type(moved)] == judged.state else judged.at
+        return Explanation(
+            site, judged.state, since, judged.because, judged.would_change, judged.next_change_at, _planned(site, plan)
+        )
+    if moved is None:
+        return None
+    because = getattr(moved, "because", "") or f"its watcher said {moved.topic}"
+    return Explanation(site, _MOVES[type(moved)], moved.at, because, "", None, _planned(site, plan))
+
+
+async def explain(url: str, site: str) -> Explanation:
+    """Ask a server of the hub or of the site.
+
+    Raises:
+        Mistake: the server cannot be used, does not know the site, or has heard nothing of it.
+    """
+    async with connection(url) as client:
+        known = await known_sites(client)
+        if site not in known:
+            raise Mistake(f"unknown site {site!r}", f"This server knows: {', '.join(known) or 'none'}")
+        kinds: list[type[Message]] = [WindowJudged, *_MOVES]
+        subjects = [subject_for(kind, site) for kind in kinds]
+        found = explained(site, await _last(client, [*subjects, subject_for(PlanMade, "*")]))
+    if found is None:
+        raise Mistake(
+            f"nothing was said yet about the windows of {site!r}",
+            "Start its energy-watcher, or ask again when it has had a first value",
+        )
+    return found
+
+
+def in_words(told: Explanation) -> str:
+    """Two sentences."""
+    why = f"{told.site} is {_STATES[told.state]} since {_instant(told.since)}: {told.because}"
+    change = "Its watcher has not said yet what would change it"
+    if told.would_change:
+        change = f"It {'' if told.would_change.startswith('stays ') else 'goes '}{told.would_change}"
+    foreseen = f"; foreseen for {_instant(told.next_change_at)}" if told.next_change_at else ""
+    return f"{why}{f'; {told.plan}' if told.plan else ''}.\n{change}{foreseen}."
+
+
+def in_json(told: Explanation) -> str:
+    """One object."""
+    return json.dumps(asdict(told), default=lambda at: at.isoformat(), ensure_ascii=False)
+
+
+async def _last(client: Client, subjects: Sequence[str]) -> list[Message]:
+    """The newest sentence on each subject; what is no sentence is passed over."""
+    found: list[Message] = []
+    for subject in subjects:
+        try:
+            raw = await client.jetstream().get_last_msg(EVENTS_STREAM, subject)
+            found.append(unseal(Letter(raw.subject or "", dict(raw.headers or {}), raw.data or b"")))
+        except (nats.js.errors.NotFoundError, Unreadable):
+            continue
+        except (TimeoutError, nats.errors.Error) as error:
+            raise Mistake(
+                f"the server did not give its last {subject} ({type(error).__name__})", "Try again", ExitCode.SERVER
+            ) from error
+    return found
+
+
+def _planned(site: str, plan: PlanMade | None) -> str:
+    if plan is None or site not in plan.site_hours:
+        return ""
+    return f"the plan of {plan.federation} gives it {plan.site_hours[site]:.1f} site-hours"
+
+
+def _instant(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,62 @@
+"""Reading the trace that a person named, or the shipped one."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.status import Status
+
+from windfall.energy.column import Column
+from windfall.energy.shipped import synthetic_trace
+from windfall.energy.signals import TraceError
+from windfall.energy.traces import blocks, gather, heading
+from windfall.servicekit.errors import ExitCode, Mistake
+
+
+def name_of(path: Path | None) -> str:
+    """What to call it."""
+    return "the shipped trace" if path is None else str(path)
+
+
+def columns_of(path: Path | None) -> tuple[str, ...]:
+    """Its columns, without that of the time.
+
+    Raises:
+        Mistake: it cannot be read.
+    """
+    with _lines(path) as lines:
+        return heading(lines).columns
+
+
+def read(path: Path | None, intensities: Sequence[str], prices: Sequence[str]) -> tuple[list[Column], bool]:
+    """Its columns, first those of gCO2/kWh and then those of prices, and whether its instants had no time zone.
+
+    Raises:
+        Mistake: it cannot be read, or holds what cannot be.
+    """
+    with busy(f"reading {name_of(path)}"), _lines(path) as lines:
+        held = list(blocks(lines, intensities, prices, naive_is_utc=True))
+        return gather(held), held[0].naive
+
+
+def busy(doing: str) -> Status:
+    """A line that a terminal shows for as long as something is done; nobody else sees it."""
+    return Console(stderr=True).status(doing)
+
+
+@contextmanager
+def _lines(path: Path | None) -> Iterator[Iterator[str]]:
+    try:
+        if path is None:
+            yield iter(synthetic_trace())
+            return
+        with path.open(encoding="utf-8", newline="") as file:
+            yield iter(file)
+    except TraceError as error:
+        raise Mistake(f"{name_of(path)}, {error.cause}", error.cure[0].upper() + error.cure[1:]) from error
+    except UnicodeDecodeError as error:
+        raise Mistake(f"the trace {path} is not text in UTF-8", "Save it as plain CSV in UTF-8") from error
+    except OSError as error:
+        cure = "Give a CSV file with --trace"
+        raise Mistake(f"cannot read the trace {path} ({error.strerror})", cure, ExitCode.RESOURCE) from error

@@ -1,0 +1,148 @@
+"""Why a site is on or off: from words alone, and from a real server."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from windfall.cli.events import publish
+from windfall.cli.explain import explain, explained, in_json, in_words
+from windfall.cli.server import connection, declared, store
+from windfall.contracts.envelope import Letter
+from windfall.contracts.events import (
+    PlanMade,
+    SignalStale,
+    WindowClosed,
+    WindowExpected,
+    WindowJudged,
+    WindowOpened,
+    WindowWithdrawn,
+)
+from windfall.contracts.message import Message
+from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.servicekit.natsserver import NatsServer
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+WINDOW = {"site": "site-a", "window_id": UUID(int=5)}
+
+
+def said(kind: type[Message], minute: float, **fields: Any) -> Message:
+    return kind.model_validate({"id": uuid4(), "at": NOON + timedelta(minutes=minute), "site": "site-a", **fields})
+
+
+def judged(minute: float, state: str, because: str, would_change: str, **fields: Any) -> Message:
+    return said(WindowJudged, minute, state=state, because=because, would_change=would_change, **fields)
+
+
+OPENED = said(WindowOpened, 0, **WINDOW, intensity_g_per_kwh=45, expected_close_at=None, because="45 is below 100")
+CLOSED = said(WindowClosed, 60, **WINDOW, reason="dirty", crossed_at=NOON, because="200 gCO2/kWh is above 150")
+STALE = said(SignalStale, 60, last_point_time=NOON, limit_s=900)
+ON = judged(0, "on", "45 gCO2/kWh is not above 150", "off when carbon is above 150 gCO2/kWh", next_change_at=NOON)
+OFF = judged(60, "off", "200 gCO2/kWh is not below 100", "on when carbon is below 100 gCO2/kWh")
+PLAN = said(
+    PlanMade,
+    0,
+    federation="demo",
+    objective="carbon",
+    deadline=None,
+    remaining_site_hours=9,
+    finishes_at=None,
+    emissions_kg=1,
+    reserve_site_hours=0,
+    site_hours={"site-a": 2.5},
+    because="the cleanest hours come first",
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (
+            [OPENED, ON],
+            "site-a is on since 2026-01-01 12:00 UTC: 45 gCO2/kWh is not above 150.\n"
+            "It goes off when carbon is above 150 gCO2/kWh; foreseen for 2026-01-01 12:00 UTC.",
+        ),
+        (
+            [OPENED, CLOSED, OFF, PLAN],
+            "site-a is off since 2026-01-01 13:00 UTC: 200 gCO2/kWh is not below 100; "
+            "the plan of demo gives it 2.5 site-hours.\n"
+            "It goes on when carbon is below 100 gCO2/kWh.",
+        ),
+        (
+            [OPENED, CLOSED, ON],
+            "site-a is off since 2026-01-01 13:00 UTC: 200 gCO2/kWh is above 150.\n"
+            "Its watcher has not said yet what would change it.",
+        ),
+        (
+            [judged(0, "on", "160 gCO2/kWh is above 150", "stays on when carbon is not above 150 gCO2/kWh")],
+            "site-a is on since 2026-01-01 12:00 UTC: 160 gCO2/kWh is above 150.\n"
+            "It stays on when carbon is not above 150 gCO2/kWh.",
+        ),
+        (
+            [OPENED, STALE, judged(60, "stale", "nothing fresh is known of carbon", "on when carbon is known")],
+            "site-a is off, because its signal is silent, since 2026-01-01 13:00 UTC: "
+            "nothing fresh is known of carbon.\nIt goes on when carbon is known.",
+        ),
+        (
+            [
+                said(
+                    WindowExpected,
+                    0,
+                    **WINDOW,
+                    opens_at=NOON,
+                    expected_close_at=None,
+                    confidence=0.5,
+                    because="clean from 12:30 UTC on by the forecast",
+                )
+            ],
+            "site-a is off, with a window that is expected since 2026-01-01 12:00 UTC: "
+            "clean from 12:30 UTC on by the forecast.\nIts watcher has not said yet what would change it.",
+        ),
+        (
+            [said(WindowWithdrawn, 0, **WINDOW)],
+            "site-a is off since 2026-01-01 12:00 UTC: its watcher said window.withdrawn.\n"
+            "Its watcher has not said yet what would change it.",
+        ),
+    ],
+    ids=["on", "off-with-a-plan", "moved-since", "in-the-grace", "stale", "expected", "withdrawn"],
+)
+def test_two_sentences(words: list[Message], text: str) -> None:
+    told = explained("site-a", words)
+    assert told is not None
+    assert in_words(told) == text
+    assert json.loads(in_json(told))["site"] == "site-a"
+
+
+def test_without_a_word_there_is_nothing_to_explain() -> None:
+    assert explained("site-a", []) is None
+    assert explained("site-a", [PLAN]) is None
+
+
+@pytest.fixture
+async def url(nats_server: NatsServer) -> AsyncIterator[str]:
+    await declared([nats_server.plan])
+    yield nats_server.url
+
+
+async def test_a_server_is_asked_for_the_last_words(url: str) -> None:
+    for word in (OPENED, ON, CLOSED, OFF, PLAN):
+        await publish(url, word)
+    async with connection(url) as client:
+        await store(client, Letter("windfall.v1.window.withdrawn.site-a", {}, b"nonsense"))
+    told = await explain(url, "site-a")
+    assert (told.state, told.because) == ("off", "200 gCO2/kWh is not below 100")
+    assert told.plan == "the plan of demo gives it 2.5 site-hours"
+
+
+async def test_a_site_of_which_nothing_was_said(url: str) -> None:
+    with pytest.raises(Mistake, match=r"nothing was said yet about the windows of 'site-a'. Start its energy-watcher"):
+        await explain(url, "site-a")
+
+
+async def test_a_site_that_the_server_does_not_know(url: str) -> None:
+    with pytest.raises(Mistake, match=r"unknown site 'site-z'. This server knows: site-a") as refused:
+        await explain(url, "site-z")
+    assert refused.value.exit_code == ExitCode.USAGE

@@ -1,0 +1,53 @@
+"""How long starts and drains take at this site, as its events tell it, and the terms that follow."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from windfall.contracts.events import NodeReady, SiteDrained, TrainingStarted
+from windfall.contracts.message import Message
+from windfall.energy.lookout import Terms
+from windfall.energy.startup import Startup, drain_time, learn, start_up
+from windfall.energy.vigil import Steps
+from windfall.servicekit.service import Stand
+
+_KEY: Final = "startup"
+_NOTHING: Final = timedelta(0)
+
+
+class Learned:
+    """What was measured, as far as it is journaled."""
+
+    def __init__(self, stand: Stand) -> None:
+        self._stand = stand
+        self._startup = stand.journal.load(_KEY, Startup) or Startup()
+
+    def measure(self, event: Message) -> None:
+        """What the site's services said; of interest is what the watcher waited for."""
+        if isinstance(event, NodeReady | TrainingStarted | SiteDrained):
+            self._keep(learn(self._startup, event, self._stand.clock.now()))
+
+    def told(self, steps: Steps) -> None:
+        """The watcher has spoken."""
+        startup, now = self._startup, self._stand.clock.now()
+        for _, said in steps:
+            for event in said:
+                startup = learn(startup, event, now)
+        self._keep(startup)
+
+    def _keep(self, startup: Startup) -> None:
+        if startup != self._startup:
+            self._stand.journal.commit(state={_KEY: startup})
+            self._startup = startup
+
+    def terms(self, told: Terms) -> Terms:
+        """What the owner told, with what was measured in its place."""
+        policy = told.policy
+        drain = drain_time(self._startup, _NOTHING) or policy.drain
+        measured = replace(
+            policy,
+            start_up=start_up(self._startup, _NOTHING) or policy.start_up,
+            drain=drain,
+            closing_lead=max(policy.closing_lead, drain),
+        )
+        return told if measured == policy else replace(told, policy=measured)

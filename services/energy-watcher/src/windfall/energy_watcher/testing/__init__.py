@@ -1,0 +1,1 @@
+"""Doubles of the outside, for tests and rehearsals."""
