@@ -1,50 +1,39 @@
 """How fast a fleet is simulated: a year of five-minute readings at a thousand sites, on one core.
 
-The year is made here, from a seed for each site: a night of wind and a noon of sun on most days, some of them broken by
-flaps of a few minutes, between levels like those of real grids. Everybody's windows are decided by the watcher's own
-gate with a forecast of 72 hours, provisioned, drained and accounted for. Beside it stands the same loop over readings
-that does nothing at all, which is what a simulator that looks at every reading cannot beat.
+The year is ``simulated_year``. Everybody's windows are decided by the watcher's own gate with a forecast of 72 hours,
+provisioned, drained and accounted for. Beside it stands the same loop over readings that does nothing at all, which is
+what a simulator that looks at every reading cannot beat.
+
+The same year is then written as one CSV file and given to the command, as a person would. ``WINDFALL_BENCH_CSV=no``
+leaves that out, and so does a disk without the space: 6 bytes a reading for the file and 8 for what the command spools.
 """
 
+import os
 import resource
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-
-import numpy as np
+from datetime import timedelta
+from math import nan
+from pathlib import Path
 
 from tests.bench.figures import Figure, report
-from windfall.energy.column import Column
+from tests.bench.simulated_year import DAYS, START, STEPS, year_of
 from windfall.energy.forecast import PERFECT
 from windfall.energy.ledger import Usage
-from windfall.energy.outcome import usage
 from windfall.energy.policy import Policy
 from windfall.energy.power import SiteState
 from windfall.energy.ruled import by_rule
 from windfall.energy.simulate import SimulatedSite
+from windfall.energy.tally import usage
 
 SITES = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-START = datetime(2025, 1, 1, tzinfo=UTC)
-DAYS, STEPS = 365, 288
+READINGS = SITES * DAYS * STEPS
+SKIP = "WINDFALL_BENCH_CSV"
 POLICY = Policy(start_up=timedelta(seconds=240), drain=timedelta(seconds=15), error=PERFECT)
-
-
-def year_of(seed: int) -> Column:
-    """Five-minute readings of one site in gCO2/kWh."""
-    drawn = np.random.default_rng(seed)
-    values = drawn.uniform(350.0, 700.0) + drawn.normal(0.0, 12.0, DAYS * STEPS)
-    for day in range(DAYS):
-        for hour, spread, chance in ((2.0, 2.5, 0.6), (12.5, 1.5, 0.7)):
-            if drawn.random() < chance:
-                begin = int(day * STEPS + (hour + drawn.normal(0.0, spread)) * 12)
-                end = begin + int(drawn.uniform(6, 72))
-                values[max(0, begin) : max(0, end)] = drawn.uniform(5.0, 80.0)
-                if drawn.random() < 0.3:
-                    flap = int(drawn.integers(begin, end))
-                    values[max(0, flap) : max(0, flap) + int(drawn.integers(1, 5))] = 420.0
-    times = START.timestamp() + np.arange(DAYS * STEPS, dtype=np.float64) * 300.0
-    return Column(times, np.asarray(np.maximum(values, 0.0), np.float64), float(times[-1]) + 300.0)
 
 
 def columns() -> Iterator[SimulatedSite]:
@@ -55,9 +44,40 @@ def columns() -> Iterator[SimulatedSite]:
 def idle_loop_s() -> float:
     """Seconds in which Python merely counts the readings of all sites."""
     began = time.process_time()
-    for _ in range(SITES * DAYS * STEPS // 100):
+    for _ in range(READINGS // 100):
         pass
     return 100 * (time.process_time() - began)
+
+
+def from_csv() -> list[Figure]:
+    """The command on one file, in a process of its own."""
+    names = f"year of {SITES} sites from CSV s", "peak MiB from CSV"
+    goals = "under 60 for 1000", "bounded: some blocks and one site's year"
+    with tempfile.TemporaryDirectory() as folder:
+        needed, free = 15 * READINGS, shutil.disk_usage(folder).free
+        why = f"{SKIP}=no" if os.environ.get(SKIP) == "no" else f"{needed:,} bytes needed, {free:,} free"
+        if why.startswith(SKIP) or free < needed:
+            units = ("s", "MiB")
+            return [Figure(*row, {}, f"left out: {why}") for row in zip(names, (nan, nan), units, goals, strict=True)]
+        path = Path(folder) / "year.csv"
+        python = [sys.executable, "-m"]
+        subprocess.run([*python, "tests.bench.simulated_year", str(path), str(SITES)], check=True)
+        size = path.stat().st_size
+        asked = ["--policy", "windfall", "--objective", "fast", "--forecast", "perfect", "--trace", str(path)]
+        environment = {**os.environ, "TMPDIR": folder}
+        began = time.perf_counter()
+        child = subprocess.Popen([*python, "windfall.cli", "simulate", *asked], env=environment)
+        _, status, used = os.wait4(child.pid, 0)
+        wall_s = time.perf_counter() - began
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"windfall simulate ended with {child.returncode}")
+    how = f"windfall simulate {' '.join(asked[:-1])} FILE, one process, from its start to its end; {size / 1e6:,.0f} MB"
+    beside: dict[str, float | str] = {"seconds on the wall": wall_s}
+    return [
+        Figure(names[0], used.ru_utime + used.ru_stime, "s", goals[0], beside, f"core-seconds; {how}"),
+        Figure(names[1], used.ru_maxrss / 1024, "MiB", goals[1], {}, "of the same process"),
+    ]
 
 
 def main() -> None:
@@ -73,7 +93,7 @@ def main() -> None:
             print(f"\r{place + 1} of {SITES} sites", end="", file=sys.stderr)
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     conditions = (
-        f"{SITES} sites, {SITES * DAYS * STEPS:,} readings, {windows / SITES / DAYS:.1f} windows a day and site, "
+        f"{SITES} sites, {READINGS:,} readings, {windows / SITES / DAYS:.1f} windows a day and site, "
         f"{100 * (total.clean_energy_share or 0.0):.1f} % of the energy clean; core-seconds, making the traces left out"
     )
     report(
@@ -88,6 +108,7 @@ def main() -> None:
                 conditions,
             ),
             Figure("peak MiB", peak_mib, "MiB", "bounded: one site's year at a time", {}, "of the whole process"),
+            *from_csv(),
         ],
     )
 

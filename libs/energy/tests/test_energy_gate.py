@@ -152,3 +152,13 @@ def test_clean_power_alone_opens_and_only_dirty_power_or_a_forecast_closes(verdi
             assert when[step.at] is CLEAN
         if step.move is Move.CLOSE:
             assert when[step.at] is DIRTY
+
+
+def test_a_forecast_that_is_always_about_to_be_clean_does_not_keep_a_window_open() -> None:
+    policy = Policy(ride_through=minutes(20), error=PERFECT)
+    gate, _ = look(Gate(), at(0), CLEAN, [(at(5), CLEAN)], policy)
+    closed = list[Step]()
+    for minute in range(5, 65, 5):
+        gate, steps = look(gate, at(minute), DIRTY, [(at(minute + 5), CLEAN)], policy)
+        closed += [step for step in steps if step.move is Move.CLOSE]
+    assert told(closed) == ["close+25"]

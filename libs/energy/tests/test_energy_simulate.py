@@ -25,6 +25,7 @@ from windfall.energy.ruled import by_rule
 from windfall.energy.shipped import SYNTHETIC_SITES, synthetic_trace
 from windfall.energy.signals import Reading, Trace, parse_trace
 from windfall.energy.simulate import Aim, Life, Objective, SimulatedSite, always_on, ended, finished_at
+from windfall.energy.tally import training_h, window_use
 
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
 END = DAY + timedelta(days=1)
@@ -82,7 +83,7 @@ def test_looking_only_where_it_matters_changes_nothing(
 def test_intervals_are_whole_and_add_up_to_the_summary(who: Contestant, objective: Objective) -> None:
     outcome = ran(who, Aim(objective, 8.0), seed=1)
     sites = {site.name: site for site in fleet()}
-    told = outcome.intervals(sites)
+    told = list(outcome.intervals())
     for name in sites:
         mine = [interval for interval in told if interval["site"] == name]
         assert mine[0]["start"] == DAY.isoformat() and mine[-1]["end"] == outcome.end.isoformat()
@@ -192,7 +193,53 @@ def test_lives_end_when_the_work_is_done() -> None:
     cut = ended(lives, done)
     assert all(life.changes[-1] == (done, SiteState.OFF) for life in cut)
     assert finished_at(lives, [1.0, 3.0], END, 4.0) == DAY + hours(1) + timedelta(seconds=240)
-    assert finished_at([Life("a", ((DAY, SiteState.OFF),))], [1.0], END, 1.0) is None
+    assert finished_at([Life.of("a", ((DAY, SiteState.OFF),))], [1.0], END, 1.0) is None
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(1, 90), min_size=1, max_size=12), min_size=1, max_size=4), st.floats(0.01, 9.0))
+def test_work_is_done_when_so_much_was_trained(minutes: list[list[int]], work: float) -> None:
+    states = (SiteState.TRAINING, SiteState.OFF)
+    lives = []
+    for place, lasting in enumerate(minutes):
+        begins = [DAY + timedelta(minutes=sum(lasting[:count])) for count in range(len(lasting))]
+        lives.append(Life.of(f"s{place}", [(at, states[count % 2]) for count, at in enumerate(begins)]))
+        assert lives[-1] == Life.of(f"s{place}", lives[-1].changes)
+    speeds = [1.0 + place / 2 for place in range(len(lives))]
+
+    def trained(until: datetime) -> float:
+        sites = [
+            SimulatedSite(life.site, fleet()[0].column, speed=speed) for life, speed in zip(lives, speeds, strict=True)
+        ]
+        return sum(training_h(life, site, until) for life, site in zip(lives, sites, strict=True))
+
+    done = finished_at(lives, speeds, END, work)
+    if done is None:
+        assert trained(END) < work
+    else:
+        assert trained(done) == pytest.approx(work, abs=1e-6)
+        assert trained(done - timedelta(seconds=1)) < work
+
+
+def test_sites_that_are_made_at_each_access_are_walked_twice_at_most() -> None:
+    class Counted(Sequence[Any]):
+        walks = 0
+
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, place: Any) -> Any:
+            self.walks += place == 0
+            return fleet(1)[place]
+
+    for who in Contestant:
+        for work, walks in ((None, 1), (4.0, 2)):
+            sites = Counted()
+            contest = Contest(sites, DAY, END, POLICY, Aim(work_site_hours=work))
+            lazily = run(contest, who)
+            assert sites.walks == walks
+            held = run(replace(contest, sites=fleet(1)), who)
+            assert lazily.lives == held.lives and list(lazily.intervals()) == list(held.intervals())
 
 
 def naive_spans(values: Sequence[float], threshold: float) -> list[tuple[float, float]]:
@@ -204,6 +251,33 @@ def naive_spans(values: Sequence[float], threshold: float) -> list[tuple[float, 
             else:
                 found.append((place, place + 1))
     return found
+
+
+@given(
+    st.lists(st.sampled_from([50.0, 200.0]), min_size=30, max_size=300),
+    st.lists(st.integers(1, 60), max_size=20),
+    st.integers(0, 1500),
+)
+def test_the_use_of_windows_is_counted_as_by_hand(values: list[float], lasting: list[int], until: int) -> None:
+    times = np.asarray(DAY.timestamp() + 300.0 * np.arange(len(values)), np.float64)
+    column = Column(times, np.array(values), DAY.timestamp() + 300.0 * len(values))
+    states = (SiteState.OFF, SiteState.TRAINING)
+    begins = [DAY + timedelta(minutes=sum(lasting[:count])) for count in range(len(lasting) + 1)]
+    life = Life.of("a", [(at, states[count % 2]) for count, at in enumerate(begins)])
+    end = DAY + timedelta(minutes=until)
+    trained = np.zeros(5 * len(values), bool)
+    for (since, state), stop in zip(life.changes, [*begins[1:], end], strict=True):
+        if state is SiteState.TRAINING:
+            trained[int((since - DAY).total_seconds() // 60) : int((min(stop, end) - DAY).total_seconds() // 60)] = True
+    expected = [
+        (5 * first, min(5 * last, until), trained[5 * first : min(5 * last, until)].mean())
+        for first, last in naive_spans(values, 100.0)
+        if last - first >= 6 and 5 * first < until
+    ]
+    found = window_use(life, SimulatedSite("a", column), DAY, end, 100.0)
+    assert (found.begins - DAY.timestamp()).tolist() == [60.0 * first for first, _, _ in expected]
+    assert (found.ends - DAY.timestamp()).tolist() == [60.0 * last for _, last, _ in expected]
+    assert found.shares.tolist() == pytest.approx([share for _, _, share in expected])
 
 
 @given(st.lists(st.floats(0, 500), min_size=2, max_size=50))

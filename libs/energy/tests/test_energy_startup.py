@@ -19,7 +19,7 @@ from windfall.contracts.events import (
     WindowWithdrawn,
 )
 from windfall.contracts.message import Message
-from windfall.energy.startup import KEPT, Startup, drain_time, lead, learn, start_up
+from windfall.energy.startup import FORGOTTEN_AFTER, KEPT, Startup, drain_time, lead, learn, start_up, unused
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NONE = timedelta(0)
@@ -127,3 +127,27 @@ def test_whatever_is_said_in_whatever_order_it_stays_bounded(words: list[tuple[s
         for measured in (known.ready_s, known.begin_s, known.drain_s):
             assert len(measured) <= KEPT
             assert all(0 <= one <= 1e4 for one in measured)
+
+
+def test_one_start_that_took_hours_does_not_shut_a_site_for_ever() -> None:
+    slow = told(Startup(), "opened@0 ready@36000 started@36010")
+    assert start_up(slow, NONE) == timedelta(seconds=36010)
+    assert unused(slow, NOON + FORGOTTEN_AFTER - timedelta.resolution) == slow
+    assert start_up(unused(slow, NOON + FORGOTTEN_AFTER), NONE) == NONE
+    assert start_up(unused(slow, NOON - FORGOTTEN_AFTER), NONE) == NONE, "the clock was set back"
+
+
+def test_the_slowest_is_forgotten_once_a_day_until_a_window_is_tried() -> None:
+    known = Startup()
+    for window, ready in enumerate((240, 9000, 300), 1):
+        known = told(known, f"opened@0 ready@{ready}", window)
+    for hour in range(24, 48):
+        known = unused(known, NOON + timedelta(hours=hour))
+    assert known.ready_s == (240, 300)
+    tried = told(known, "opened@172000 ready@172200", 4)
+    assert tried.ready_s == (240, 300, 200)
+    assert unused(tried, NOON + timedelta(days=2)) == tried
+    for day in range(4, 9):
+        tried = unused(tried, NOON + timedelta(days=day))
+    assert (tried.ready_s, tried.begin_s, tried.drain_s) == ((), (), ())
+    assert unused(tried, NOON + timedelta(days=99)) == tried, "there is nothing to forget"

@@ -148,3 +148,51 @@ def test_the_first_mistake_is_told_wherever_blocks_end() -> None:
     lines = (HEAD, row(0, 1, 2, 3), row(1, -1, 2, 3), row(2, "x", 2, 3))
     with pytest.raises(TraceError, match="line 3, column north"):
         whole(*lines)
+
+
+SOUND = (
+    "0",
+    "312.5",
+    "-0",
+    "1e2",
+    "4.9E+3",
+    " 7",
+    "7 ",
+    "\t8",
+    "+5",
+    ".5",
+    "5.",
+    "007",
+    "1_0",
+    "312.54999999999995",
+    "١",
+)
+UNSOUND = ("", "x", "nan", "NaN", "Infinity", "1e999", "-1", "5000.1", "9" * 400, "true", "null", "[1]", "0x10", "1 2")
+WRITTEN = st.sampled_from((*SOUND, *SOUND, '"5"', *UNSOUND))
+
+
+@given(
+    st.lists(st.tuples(WRITTEN, WRITTEN), min_size=2, max_size=8),
+    st.sampled_from(["\n", "\r\n", ""]),
+    st.integers(1, 4),
+)
+def test_many_rows_at_once_are_what_rows_one_by_one_are(cells: list[tuple[str, str]], end: str, rows: int) -> None:
+    lines = ["point_time,a,b" + end, *(row(step, *pair) + end for step, pair in enumerate(cells))]
+    # A time that is not in the first column is read row by row.
+    turned = ["a,point_time,b" + end, *(f"{a},{row(step, b)}{end}" for step, (a, b) in enumerate(cells))]
+    assert told(lines, rows) == told(turned, rows)
+
+
+def told(lines: list[str], rows: int) -> object:
+    try:
+        return [(column.times.tolist(), column.values.tolist()) for column in gather(blocks(lines, "ab", rows=rows))]
+    except TraceError as error:
+        return str(error)
+
+
+def test_a_blank_or_quoted_line_changes_nothing() -> None:
+    lines = [HEAD, row(0, 1, 2, 3), "", row(1, '"3"', 4, '"5\n6"'), row(2, 5, 6, 7)]
+    north, south = whole(*"\n".join(lines).splitlines(keepends=True))
+    assert (north.values.tolist(), south.values.tolist()) == ([1, 3, 5], [2, 4, 6])
+    with pytest.raises(TraceError, match="line 7, column north: 'x' is not a number"):
+        whole(*"\n".join([*lines, row(3, "x", 1, 1)]).splitlines(keepends=True))

@@ -178,3 +178,16 @@ def test_a_bulletin_fits_and_reaches_as_far_as_the_forecast(count: int, step: in
     assert told is not None and len(told.values) <= MOST_VALUES
     span = timedelta(seconds=told.step_s)
     assert NOON + span * (len(told.values) - 1) <= ahead[-1].point_time < NOON + span * len(told.values)
+
+
+@pytest.mark.parametrize(("marginal", "phase"), [(240.0, Phase.OPEN), (900.0, Phase.SHUT)])
+def test_a_plan_gets_no_power_that_any_intensity_calls_dirtier_than_was_lent(marginal: float, phase: Phase) -> None:
+    kinds = {"mean": SignalKind.AVERAGE, "marginal": SignalKind.MARGINAL}
+    terms = Terms(parse("mean < 100 and marginal < 100"), Policy(), plan_limit_g_per_kwh=250.0)
+    lookout = Lookout(
+        Watch(site="site-a", watched_since=NOON),
+        {name: Intake(site="site-a", signal=name, kind=kind) for name, kind in kinds.items()},
+        plan=plan((0, 600)),
+    )
+    news = {name: [Quote(kinds[name], NOON, value)] for name, value in (("mean", 200.0), ("marginal", marginal))}
+    assert vigil.look(lookout, news, {}, NOON, terms)[-1][0].watch.gate.phase is phase

@@ -420,8 +420,8 @@ def test_silence(info: dict[str, Any], silent: list[str]) -> None:
     assert silent_domains(SOURCED, info) == silent
 
 
-def test_a_leaf_denies_our_subjects_both_ways(tmp_path: Path) -> None:
+def test_a_leaf_denies_our_subjects_and_acknowledgements_both_ways(tmp_path: Path) -> None:
     text = render(ServerPlan(SITE, 1, tmp_path, hub_leaf_port=2))
-    assert 'deny_imports: ["windfall.>"]' in text
-    assert 'deny_exports: ["windfall.>"]' in text
+    assert 'deny_imports: ["windfall.>", "$JS.ACK.>"]' in text
+    assert 'deny_exports: ["windfall.>", "$JS.ACK.>"]' in text
     assert "sync_interval: always" in text

@@ -11,6 +11,7 @@ from windfall.contracts.envelope import Letter, seal
 from windfall.contracts.events import Point, SignalKind, SignalObserved, SignalRefused, WindowClosed, WindowOpened
 from windfall.contracts.subjects import DEAD_STREAM, EVENTS_STREAM
 from windfall.energy.quotes import Quote, Unbelievable
+from windfall.energy_watcher.asking import LONGEST_REST, Asking
 from windfall.energy_watcher.testing.site import DAY, Scripted, Site, clock_of, site_at
 from windfall.servicekit import telemetry
 from windfall.servicekit.bus import DEAD_REASON
@@ -285,3 +286,12 @@ def test_one_signal_in_trouble_does_not_stop_another(folder: Path) -> None:
         "signal.recovered 03:00",
         "window.opened 03:00",
     ]
+
+
+async def test_a_provider_that_asks_for_a_year_is_asked_again_in_an_hour() -> None:
+    now = clock_of("12:00")
+    away = Scripted([(now, Transient("HTTP 503", timedelta(days=365)))])
+    asking = Asking({"carbon": away}, timedelta(0), timedelta(minutes=1))
+    assert await asking.ask(now, {"carbon": None}) == {"carbon": ()}
+    assert asking.next_due(now) == now + LONGEST_REST
+    await asking.close()

@@ -1,7 +1,9 @@
 """How providers are asked: pace, patience, size, and what a person is told when it goes wrong."""
 
 import asyncio
+import gzip
 import ssl
+import tracemalloc
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from windfall.energy.quotes import Unbelievable
-from windfall.energy_watcher.answers import AnswerCache
+from windfall.energy_watcher.answers import AnswerCache, Body, UtcInstant, ZonedInstant, read
 from windfall.energy_watcher.http import Answer, Cures, Denied, HttpClient, Request
 from windfall.energy_watcher.pacing import TokenBucket, backoff_s, retry_after
 from windfall.energy_watcher.section import HttpSection, Means
@@ -212,6 +214,7 @@ def test_a_pause_is_bounded(tried: int, longest_s: float, seed: int) -> None:
         ("Sun, 29 Mar 2026 12:01:00 -0000", 60),
         ("9" * 400, 86_400 * 365),
         ("soon", None),
+        ("Sun, 29 Mar 2026 12:01:00 +99999999999999", None),
         ("-5", None),
         ("1.5", None),
         ("", None),
@@ -318,3 +321,60 @@ def self_signed(folder: Path) -> tuple[str, str]:
     )
     (folder / "key.pem").write_bytes(private)
     return str(folder / "cert.pem"), str(folder / "key.pem")
+
+
+def zipped(megabytes: int, times: int) -> bytes:
+    content = b" " * (megabytes << 20)
+    for _ in range(times):
+        content = gzip.compress(content)
+    return content
+
+
+async def test_an_answer_may_be_compressed(there: FakeProviders) -> None:
+    there.down = Reply(200, gzip.compress(b'{"a": 1}'), {"Content-Encoding": "gzip"})
+    assert (await asked(there, Waits())).body == {"a": 1}
+    assert there.asked[0].headers["accept-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "says"),
+    [
+        (zipped(64, 1), "gzip", "over 1000000 bytes"),
+        (zipped(64, 2), "gzip, gzip", "answers in gzip, gzip, which was not asked for"),
+        (gzip.compress(b'{"a": 1}')[:-4], "gzip", "half of a gzip file"),
+        (b"{}", "br", "answers in br"),
+    ],
+    ids=["a bomb", "a bomb in a bomb", "cut short", "another encoding"],
+)
+async def test_what_is_packed_cannot_fill_the_memory(
+    there: FakeProviders, body: bytes, encoding: str, says: str
+) -> None:
+    there.down = Reply(200, body, {"Content-Encoding": encoding})
+    tracemalloc.start()
+    try:
+        with pytest.raises(Unbelievable, match=says):
+            await asked(there, Waits(), most_bytes=1_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+async def test_an_etag_that_cannot_be_sent_back_is_not(there: FakeProviders) -> None:
+    there.down = in_json(200, {"a": 1}, ETag='"\xe9"')
+    made, cache = client(there, Waits()), AnswerCache()
+    for hour in range(2):
+        at = NOON + hour * HOUR
+        assert await cache.get(ASKED, at, made.ask, lambda _, at=at: at, HOUR) == {"a": 1}  # type: ignore[misc]
+    await made.close()
+    assert "if-none-match" not in there.asked[1].headers
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
+def test_an_instant_outside_of_the_calendar_is_refused(at: str) -> None:
+    class Timed(Body):
+        utc: UtcInstant | None = None
+        zoned: ZonedInstant | None = None
+
+    for name in ("utc", "zoned"):
+        with pytest.raises(Unbelievable, match="before the first year or after the last"):
+            read(Timed, {name: at})

@@ -359,6 +359,18 @@ def test_life(told: tuple[Callable[[Story], None], ...], words: str) -> None:
             id="given up between attempts",
         ),
         pytest.param(
+            steps(Story.expects, lambda s: s.refused(retry=False), lambda s: s.opens(minute=5)),
+            "failed1 | start1 start2",
+            set(),
+            id="there was no node ahead of it, and it opens",
+        ),
+        pytest.param(
+            steps(Story.expects, lambda s: s.refused(retry=False), Story.closes, lambda s: s.opens(minute=5)),
+            "failed1 | start1",
+            set(),
+            id="there was no node ahead of it, and it is over",
+        ),
+        pytest.param(
             steps(WARM, lambda s: s.expects(minute=4, ahead=11), lambda s: s.passes(minutes=29)),
             "ready1 | start1",
             {1},

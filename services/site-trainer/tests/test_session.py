@@ -140,7 +140,7 @@ STATES: dict[str, tuple[Session, Action, Action]] = {
 def test_one_action(state: Session, works: Action, drains: Action) -> None:
     assert next_action(state, NOON) is works
     assert next_action(sessions.stop(state, "told to"), NOON) is drains
-    closing = sessions.closing(sessions.paced(state, SOON), NOON + SOON)
+    closing = sessions.closing(sessions.paced(state, SOON), NOON + SOON, NOON)
     assert next_action(closing, NOON) is drains
     assert next_action(closing, NOON - timedelta(microseconds=1)) is next_action(state, NOON - SOON)
 
@@ -162,9 +162,9 @@ NOTHING: dict[str, tuple[Session, Word]] = {
     "a base that is not this round's": (OPENED, partial(sessions.pulled, digest=NEXT, work=DONE)),
     "a step from a base that is not loaded": (OPENED, partial(sessions.worked, digest=BASE, work=DONE)),
     "another base that is gone": (OPENED, partial(sessions.base_gone, digest=NEXT)),
-    "a later end of the window": (
-        sessions.closing(WORKED, NOON),
-        partial(sessions.closing, closes_at=NOON + SOON),
+    "a later end of the window, said at once with an earlier one": (
+        sessions.closing(WORKED, NOON, NOON - SOON),
+        partial(sessions.closing, closes_at=NOON + SOON, said_at=NOON - SOON),
     ),
     "another reason to stop": (sessions.stop(WORKED, "first"), partial(sessions.stop, reason="second")),
     "the round is opened again after the push": (PUSHED, opened()),
@@ -206,8 +206,9 @@ def test_rounds_begin_anew_under_a_new_membership_alone() -> None:
     st.permutations([opened(), opened(), partial(sessions.finish, number=3), partial(sessions.finish, number=3)]),
     st.permutations(
         [
-            partial(sessions.closing, closes_at=NOON + SOON),
-            partial(sessions.closing, closes_at=NOON),
+            partial(sessions.closing, closes_at=NOON + SOON, said_at=NOON),
+            partial(sessions.closing, closes_at=NOON, said_at=NOON),
+            partial(sessions.closing, closes_at=NOON + 3 * SOON, said_at=NOON - SOON),
             partial(sessions.stop, reason="told to"),
             partial(sessions.finish, number=2),
             partial(sessions.pushed, number=2),
@@ -233,7 +234,7 @@ def test_any_order_of_words_ends_in_the_same_state(first: list[Word], second: li
                 opened(),
                 sessions.warmed,
                 partial(sessions.finish, number=3),
-                partial(sessions.closing, closes_at=NOON),
+                partial(sessions.closing, closes_at=NOON, said_at=NOON - SOON),
                 partial(sessions.withdrawn, reason="no wind"),
                 partial(sessions.stop, reason="told to"),
                 partial(sessions.refused, number=3),
@@ -313,6 +314,16 @@ def test_what_is_refused_is_begun_afresh_when_the_round_opens_again(first: str) 
 
 
 def test_the_lead_moves_the_moment_to_drain() -> None:
-    closing = sessions.closing(replace(WORKED, lead=SOON), NOON)
+    closing = sessions.closing(replace(WORKED, lead=SOON), NOON, NOON - SOON)
     assert closing.stop_at == NOON - SOON
     assert sessions.paced(closing, 2 * SOON).stop_at == NOON - 2 * SOON
+
+
+@pytest.mark.parametrize("moved", [-SOON, SOON])
+def test_an_end_that_the_forecast_moved_is_the_one_that_was_said_last(moved: timedelta) -> None:
+    first, second = (NOON, NOON - 3 * SOON), (NOON + moved, NOON - 2 * SOON)
+    for words in ((first, second), (second, first)):
+        session = WORKED
+        for word in words:
+            session = sessions.closing(session, *word)
+        assert session.closes_at == NOON + moved

@@ -34,6 +34,8 @@ _GOODBYE: Final = timedelta(seconds=8)
 """How long services may take to end."""
 _LAST_ROUND: Final = timedelta(seconds=15)
 """How long the coordinator may take to finish the running round and write the model."""
+_ASKED_AGAIN_S: Final = 1.0
+"""How long a cancelled task may take before it is cancelled again."""
 _RECONCILE: Final = timedelta(seconds=10)
 """How long the sites' last events may take to reach the hub."""
 
@@ -129,9 +131,20 @@ async def _guarded(story: Coroutine[Any, Any, None], *companions: asyncio.Future
                 ended.result()
     finally:
         tasks = [future for future in (telling, *companions) if isinstance(future, asyncio.Task)]
-        for task in tasks:
-            task.cancel()
+        await _ended(tasks)
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel these until they have ended.
+
+    Before Python 3.12 ``asyncio.wait_for``, on which the NATS client stands, loses a cancellation to an answer that
+    comes in the same moment; asked once, such a task would be waited for for ever.
+    """
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=_ASKED_AGAIN_S)
 
 
 async def _all(waits: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from windfall.cli.made import Made
+from windfall.cli.spool import Spool
 from windfall.cli.trace_file import busy, columns_of, name_of, read
 from windfall.energy.column import Column, moment
 from windfall.energy.contest import Contest, Contestant, run
@@ -58,11 +60,6 @@ class Simulation:
     contestants: tuple[Contestant, ...]
     notes: tuple[str, ...]
 
-    @property
-    def sites(self) -> Mapping[str, SimulatedSite]:
-        """By name."""
-        return {site.name: site for site in self.contest.sites}
-
 
 def prepare(asked: Asked) -> Simulation:
     """Read the trace and check everything that was asked.
@@ -80,21 +77,18 @@ def prepare(asked: Asked) -> Simulation:
     # One column can serve several sites.
     intensities, costs = tuple(dict.fromkeys(wanted.values())), tuple(dict.fromkeys(prices.values()))
     columns, naive = read(asked.trace, intensities, costs)
-    carbon = dict(zip(intensities, columns, strict=False))
-    money = dict(zip(costs, columns[len(intensities) :], strict=True))
     notes = [f"{name} has no time zones: its instants are read as UTC"] if naive else []
     start, end = _span(asked, columns[0], name, notes)
-    sites = tuple(
-        SimulatedSite(
-            site,
-            carbon[column],
-            None if seed is None else Noisy(carbon[column], seed * 1000 + place),
-            power,
-            speeds.get(site, 1.0),
-            money[prices[site]] if site in prices else None,
-        )
-        for place, (site, column) in enumerate(wanted.items())
-    )
+
+    def made(place: int, site: str) -> SimulatedSite:
+        column = columns[intensities.index(wanted[site])]
+        forecast = None if seed is None else Noisy(column, seed * 1000 + place)
+        price = columns[len(intensities) + costs.index(prices[site])] if site in prices else None
+        return SimulatedSite(site, column, forecast, power, speeds.get(site, 1.0), price)
+
+    sites: Sequence[SimulatedSite] = Made(tuple(wanted), made)
+    if not isinstance(columns, Spool):
+        sites = tuple(sites)
     replan = timedelta(minutes=asked.replan_minutes)
     contest = Contest(sites, start, end, _policy(asked, power), _aim(asked, start, end, wanted, prices), replan)
     return Simulation(contest, contestants, tuple(notes))

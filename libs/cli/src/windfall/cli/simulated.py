@@ -1,18 +1,19 @@
 """What came of a simulation, as a table for people and as JSON for machines."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TextIO
 
 from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 
 from windfall.cli.simulate import Asked, Simulation, compete, prepare
+from windfall.cli.streamed import streamed
 from windfall.energy.contest import Contestant
-from windfall.energy.outcome import COUNTED, Outcome
+from windfall.energy.outcome import Outcome
+from windfall.energy.tally import COUNTED
 from windfall.servicekit.errors import ExitCode, Mistake
 
 _UNKNOWN: Final = "–"
@@ -35,13 +36,12 @@ def tell(asked: Asked, json_file: Path | None, plot: Path | None, *, verbose: bo
 
         fits(simulation)
     outcomes = compete(simulation)
-    # Of a year of many sites it is large: made only where it is wanted, and then once.
-    if json_file is not None or output == "json":
-        text = json.dumps(in_json(simulation, outcomes), indent=1, allow_nan=False)
-        if json_file is not None:
-            json_file.write_text(text + "\n", encoding="utf-8")
-        if output == "json":
-            print(text)
+    # Of a year of many sites it is large: written as it is made.
+    if json_file is not None:
+        with json_file.open("w", encoding="utf-8") as out:
+            write(outcomes, out)
+    if output == "json":
+        write(outcomes, sys.stdout)
     if plot is not None:
         draw(simulation, outcomes, plot)
     if output == "json":
@@ -59,14 +59,17 @@ def tell(asked: Asked, json_file: Path | None, plot: Path | None, *, verbose: bo
         console.print(line, soft_wrap=True, markup=False)
 
 
-def in_json(simulation: Simulation, outcomes: Mapping[Contestant, Outcome]) -> dict[str, Any]:
+def write(outcomes: Mapping[Contestant, Outcome], file: TextIO) -> None:
     """Intervals and summary of the first contestant; when there are several, all of them by name, too."""
-    told = {
-        who.value: {"intervals": outcome.intervals(simulation.sites), "summary": outcome.summary()}
-        for who, outcome in outcomes.items()
-    }
-    first = next(iter(told.values()))
-    return {**first, "contestants": told} if len(told) > 1 else first
+    told: dict[str, object] = _told(next(iter(outcomes.values())))
+    if len(outcomes) > 1:
+        told["contestants"] = {who.value: _told(outcome) for who, outcome in outcomes.items()}
+    file.writelines(streamed(told))
+    file.write("\n")
+
+
+def _told(outcome: Outcome) -> dict[str, object]:
+    return {"intervals": outcome.intervals(), "summary": outcome.summary()}
 
 
 def table(outcomes: Sequence[Outcome]) -> RenderableType:

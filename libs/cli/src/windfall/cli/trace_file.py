@@ -2,16 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.status import Status
 
+from windfall.cli.spool import Spool
 from windfall.energy.column import Column
 from windfall.energy.shipped import synthetic_trace
 from windfall.energy.signals import TraceError
-from windfall.energy.traces import blocks, gather, heading
+from windfall.energy.traces import Block, blocks, gather, heading
 from windfall.servicekit.errors import ExitCode, Mistake
+
+MOST_HELD: Final = 4_000_000
+"""Values in memory, 32 MB; of a larger trace one column at a time."""
 
 
 def name_of(path: Path | None) -> str:
@@ -29,14 +35,22 @@ def columns_of(path: Path | None) -> tuple[str, ...]:
         return heading(lines).columns
 
 
-def read(path: Path | None, intensities: Sequence[str], prices: Sequence[str]) -> tuple[list[Column], bool]:
+def read(path: Path | None, intensities: Sequence[str], prices: Sequence[str]) -> tuple[Sequence[Column], bool]:
     """Its columns, first those of gCO2/kWh and then those of prices, and whether its instants had no time zone.
 
+    Those of a trace of more than some millions of values stay on disk: a ``Spool``, which reads one at each access.
+
     Raises:
-        Mistake: it cannot be read, or holds what cannot be.
+        Mistake: it cannot be read, holds what cannot be, or is too large for the disk.
     """
     with busy(f"reading {name_of(path)}"), _lines(path) as lines:
-        held = list(blocks(lines, intensities, prices, naive_is_utc=True))
+        coming = blocks(lines, intensities, prices, naive_is_utc=True)
+        held, size = list[Block](), 0
+        for block in coming:
+            held.append(block)
+            size += block.values.size
+            if size > MOST_HELD:
+                return Spool(chain(held, coming)), block.naive
         return gather(held), held[0].naive
 
 

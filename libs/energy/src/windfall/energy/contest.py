@@ -1,18 +1,20 @@
 """Policies on the same sites, hours and work, each by its name: what the planner is measured against."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from windfall.energy.forecast import PERFECT
-from windfall.energy.ledger import Account
-from windfall.energy.outcome import Outcome, cost, training_h, usage, window_use
+from windfall.energy.ledger import Account, Usage
+from windfall.energy.outcome import Outcome
 from windfall.energy.planned import by_plan
 from windfall.energy.policy import Policy
+from windfall.energy.power import PowerModel
 from windfall.energy.ruled import by_rule
 from windfall.energy.simulate import HORIZON, Aim, Life, Objective, SimulatedSite, always_on, ended, finished_at
+from windfall.energy.tally import Uses, cost, training_h, usage, window_use
 
 PUBLISHED_GRACE: Final = timedelta(minutes=10)
 
@@ -35,7 +37,9 @@ class Contestant(StrEnum):
 class Contest:
     """What everybody gets."""
 
-    sites: tuple[SimulatedSite, ...]
+    sites: Sequence[SimulatedSite]
+    """May be made as they are asked for: without a plan they are walked once, or twice where work is asked for, and one
+    is in memory at a time."""
     start: datetime
     end: datetime
     policy: Policy
@@ -50,21 +54,22 @@ def run(contest: Contest, who: Contestant) -> Outcome:
     Raises:
         ValueError: the aim cannot be planned for, in one line.
     """
-    notes: tuple[str, ...] = ()
-    lives: Sequence[Life]
-    if who is Contestant.ALWAYS_ON:
-        lives = always_on([site.name for site in contest.sites], contest.start, contest.policy)
-    elif who is Contestant.THRESHOLD:
-        lives = by_rule(contest.sites, contest.start, contest.end, published(contest.policy), None)
-    elif contest.aim.objective is Objective.FAST:
-        seeing = _seeing(contest.sites, who)
-        policy = _sure(contest.policy, seeing)
-        horizon = None if who is Contestant.ORACLE else HORIZON
-        span = contest.end - contest.start
-        lives = by_rule(seeing, contest.start, contest.end, policy, horizon or span)
-    else:
+    work = contest.aim.work_site_hours
+    if contest.aim.objective is not Objective.FAST and who in (Contestant.WINDFALL, Contestant.ORACLE):
+        # A plan looks at all sites at every reading.
+        contest = replace(contest, sites=tuple(contest.sites))
         lives, notes = _planned(contest, who)
-    return _told(contest, who, lives, notes)
+        speeds = [site.speed for site in contest.sites]
+    elif work is None:
+        return _told(contest, who, ((_alone(contest, who, site), site) for site in contest.sites), contest.end)
+    else:
+        lives, speeds, notes = [], [], ()
+        for site in contest.sites:
+            lives.append(_alone(contest, who, site))
+            speeds.append(site.speed)
+    done_at = None if work is None else finished_at(lives, speeds, contest.end, work)
+    pairs = zip(lives, contest.sites, strict=True)
+    return _told(contest, who, pairs, done_at or contest.end, work is None or done_at is not None, notes)
 
 
 def published(policy: Policy) -> Policy:
@@ -79,7 +84,21 @@ def published(policy: Policy) -> Policy:
     )
 
 
-def _planned(contest: Contest, who: Contestant) -> tuple[Sequence[Life], tuple[str, ...]]:
+def _alone(contest: Contest, who: Contestant, site: SimulatedSite) -> Life:
+    start, end = contest.start, contest.end
+    match who:
+        case Contestant.ALWAYS_ON:
+            (life,) = always_on([site.name], start, contest.policy)
+        case Contestant.THRESHOLD:
+            (life,) = by_rule([site], start, end, published(contest.policy), None)
+        case _:
+            seeing = _seeing([site], who)
+            horizon = end - start if who is Contestant.ORACLE else HORIZON
+            (life,) = by_rule(seeing, start, end, _sure(contest.policy, seeing), horizon)
+    return life
+
+
+def _planned(contest: Contest, who: Contestant) -> tuple[list[Life], tuple[str, ...]]:
     aim = contest.aim
     if aim.work_site_hours is None:
         raise ValueError(f"the objective {aim.objective.value} needs to know the work; give --work-site-hours")
@@ -107,27 +126,37 @@ def _sure(policy: Policy, sites: Sequence[SimulatedSite]) -> Policy:
     return replace(policy, error=PERFECT) if all(site.forecast is None for site in sites) else policy
 
 
-def _told(contest: Contest, who: Contestant, lives: Sequence[Life], notes: tuple[str, ...]) -> Outcome:
-    work = contest.aim.work_site_hours
-    speeds = [site.speed for site in contest.sites]
-    done_at = None if work is None else finished_at(lives, speeds, contest.end, work)
-    until = done_at or contest.end
-    lives = ended(lives, until)
-    pairs = list(zip(lives, contest.sites, strict=True))
+def _told(
+    contest: Contest,
+    who: Contestant,
+    pairs: Iterable[tuple[Life, SimulatedSite]],
+    until: datetime,
+    finished: bool = True,
+    notes: tuple[str, ...] = (),
+) -> Outcome:
     threshold = contest.policy.open_below_g_per_kwh
-    priced = all(site.price is not None for site in contest.sites)
+    account, power, trained_h = dict[str, Usage](), dict[str, PowerModel](), dict[str, float]()
+    lives, uses, costs = list[Life](), list[Uses](), list[float]()
+    for whole, site in pairs:
+        (life,) = ended([whole], until)
+        lives.append(life)
+        account[site.name] = usage(life, site, until, threshold)
+        power[site.name] = site.power
+        trained_h[site.name] = training_h(life, site, until)
+        uses.append(window_use(life, site, contest.start, until, threshold))
+        if site.price is not None:
+            costs.append(cost(life, site, until))
     return Outcome(
         policy=who.value,
         lives=tuple(lives),
+        power=power,
         start=contest.start,
         end=until,
-        finished=work is None or done_at is not None,
+        finished=finished,
         deadline=contest.aim.deadline,
-        account=Account({site.name: usage(life, site, until, threshold) for life, site in pairs}),
-        trained_h={site.name: training_h(life, site, until) for life, site in pairs},
-        window_use=tuple(
-            use for life, site in pairs for use in window_use(life, site, contest.start, until, threshold)
-        ),
-        cost=sum(cost(life, site, until) for life, site in pairs) if priced else None,
+        account=Account(account),
+        trained_h=trained_h,
+        uses=tuple(uses),
+        cost=sum(costs) if len(costs) == len(lives) else None,
         notes=notes,
     )

@@ -4,9 +4,9 @@ The watcher says what this decides, the simulator lives by it, at each reading (
 that the gate itself names (``due``, ``tick``).
 
 Shut, a run of clean verdicts that has lasted the dwell opens it, if the window is worth its start-up. Open, the first
-dirty verdict shuts it, unless the forecast has clean power again within ``ride_through``; without a forecast a dirty
-run must last the grace. A verdict between the two ends either run and changes nothing else. Ahead of an opening the
-gate may say *expect*, so that capacity is warm in time, and ahead of a closing *warn*, so that what was trained is
+dirty verdict shuts it, unless the forecast has clean power again within ``ride_through`` of it; without a forecast a
+dirty run must last the grace. A verdict between the two ends either run and changes nothing else. Ahead of an opening
+the gate may say *expect*, so that capacity is warm in time, and ahead of a closing *warn*, so that what was trained is
 delivered.
 
 An opening and a closing are never nearer to each other than the dwell. Only what ends a window from outside (``shut``:
@@ -87,13 +87,22 @@ class Outlook(NamedTuple):
     """Its end; none when none is in sight."""
 
 
-def outlook(at: datetime, verdict: Verdict, ahead: Sequence[Run], ride_through: timedelta, is_open: bool) -> Outlook:
+def outlook(
+    at: datetime,
+    verdict: Verdict,
+    ahead: Sequence[Run],
+    ride_through: timedelta,
+    is_open: bool,
+    dirty_since: datetime | None = None,
+) -> Outlook:
     """Read a forecast: when the next clean stretch begins and ends.
 
-    A stretch that is on goes on through verdicts between, and through dirty ones that end within ``ride_through``.
+    A stretch that is on goes on through verdicts between, and through dirty ones that end within ``ride_through``. One
+    that is dirty now counts from when it was measured to be (``dirty_since``): a forecast that says again and again
+    that it is about to end must not keep a window open.
     """
     opens_at = at if verdict is Verdict.CLEAN or is_open else None
-    dirty_since = at if opens_at is not None and verdict is Verdict.DIRTY else None
+    dirty_since = (dirty_since or at) if opens_at is not None and verdict is Verdict.DIRTY else None
     for since, expected in ahead:
         if opens_at is None:
             if expected is Verdict.CLEAN:
@@ -111,15 +120,17 @@ def look(gate: Gate, at: datetime, verdict: Verdict, ahead: Sequence[Run] | None
     """A verdict for now, with those that are expected (none: nothing is known of what comes)."""
     steps: tuple[Step, ...] = ()
     if gate.phase is Phase.OPEN:
-        gate, steps = _inside(gate, at, verdict, _seen(at, verdict, ahead, True, policy), policy)
+        gate, steps = _inside(gate, at, verdict, _seen(gate, at, verdict, ahead, policy), policy)
         if gate.phase is Phase.OPEN:
             return gate, steps
-    gate, more = _outside(gate, at, verdict, _seen(at, verdict, ahead, False, policy), policy)
+    gate, more = _outside(gate, at, verdict, _seen(gate, at, verdict, ahead, policy), policy)
     return gate, (*steps, *more)
 
 
-def _seen(at: datetime, verdict: Verdict, ahead: Sequence[Run] | None, is_open: bool, policy: Policy) -> Outlook | None:
-    return None if ahead is None else outlook(at, verdict, ahead, policy.ride_through, is_open)
+def _seen(gate: Gate, at: datetime, verdict: Verdict, ahead: Sequence[Run] | None, policy: Policy) -> Outlook | None:
+    if ahead is None:
+        return None
+    return outlook(at, verdict, ahead, policy.ride_through, gate.phase is Phase.OPEN, gate.dirty_since)
 
 
 def tick(gate: Gate, now: datetime, policy: Policy) -> Looked:
@@ -136,6 +147,14 @@ def due(gate: Gate, policy: Policy) -> datetime | None:
             return None
         return gate.closes_at - policy.closing_lead if policy.drains_ahead(gate.closes_at - gate.seen_at) else None
     return _expected_at(gate, policy) if gate.phase is Phase.SHUT else None
+
+
+def passes_up(gate: Gate, at: datetime, policy: Policy) -> bool:
+    """Whether clean power goes unused at an instant, because its window would not pay back a start."""
+    if gate.phase is not Phase.SHUT or gate.clean_since is None or not policy.is_choosy:
+        return False
+    rested = gate.moved_at is None or at - gate.moved_at >= policy.minimum_off
+    return rested and at - gate.clean_since >= policy.dwell
 
 
 def shut(gate: Gate, at: datetime) -> Looked:

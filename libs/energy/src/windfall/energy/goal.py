@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from statistics import median
-from typing import Final, Literal
+from typing import Literal
 
 from windfall.contracts.events import SignalForecast, SignalKind
 from windfall.energy.fleet import Fleet, SiteKnown, Told
+from windfall.energy.intensity import INTENSITIES
 
 Purpose = Literal["carbon", "budget", "cost"]
-
-INTENSITIES: Final = (SignalKind.MARGINAL, SignalKind.AVERAGE)
-"""The first that a site tells counts: whoever starts adds to what is generated."""
 
 
 @dataclass(frozen=True)

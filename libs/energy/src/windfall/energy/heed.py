@@ -5,12 +5,13 @@ the plan dirtier power up to a limit. So a plan narrows the windows, and widens 
 """
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from windfall.contracts.commands import FollowPlan
 from windfall.energy.judgement import Verdicts
-from windfall.energy.rule import Or, Rule, below
+from windfall.energy.rule import And, Or, Rule, below
 from windfall.energy.verdict import Verdict
 
 
@@ -48,9 +49,10 @@ def boundaries(plan: FollowPlan | None, after: datetime, until: datetime) -> tup
     return tuple(sorted(edge for edge in {*edges, plan.valid_until} if after < edge <= until))
 
 
-def lent(rule: Rule, intensity: str, limit_g_per_kwh: float) -> Rule:
-    """The rule inside a plan's span when the owner lends it power up to a limit of this signal."""
-    return Or((rule, below(intensity, limit_g_per_kwh, limit_g_per_kwh)))
+def lent(rule: Rule, intensities: Sequence[str], limit_g_per_kwh: float) -> Rule:
+    """The rule inside a plan's span when the owner lends it power up to a limit: by each of these signals."""
+    limits = tuple(below(name, limit_g_per_kwh, limit_g_per_kwh) for name in intensities)
+    return Or((rule, limits[0] if len(limits) == 1 else And(limits)))
 
 
 def heed_ahead(plan: FollowPlan, at: datetime, own: Verdicts | None, inside: Verdicts | None) -> Verdicts:

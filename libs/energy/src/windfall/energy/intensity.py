@@ -16,7 +16,8 @@ from windfall.contracts.message import Instant
 from windfall.energy.quotes import Quote
 
 INTENSITIES: Final = (SignalKind.MARGINAL, SignalKind.AVERAGE)
-"""The kinds that say what a kilowatt-hour emits; prices, ranks and surpluses do not."""
+"""The kinds that say what a kilowatt-hour emits; prices, ranks and surpluses do not. Where a site tells both the first
+counts: whoever starts adds to what is generated."""
 WORLD_G_PER_KWH: Final = 475.0
 """Mean intensity of the world's electricity in 2018 (IEA, Global Energy & CO2 Status Report 2019)."""
 

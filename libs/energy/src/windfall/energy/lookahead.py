@@ -2,7 +2,6 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from typing import Final
 
 import numpy as np
@@ -34,8 +33,8 @@ def where_it_matters(column: Column, codes: NDArray[np.int8], policy: Policy, bl
     matters = np.empty(len(codes), bool)
     matters[0] = True
     matters[1:] = codes[1:] != codes[:-1]
-    grace = policy.grace if blind else timedelta(0)
-    patience = max(policy.dwell, grace, policy.minimum_on, policy.minimum_off).total_seconds()
+    dirty_for = policy.grace if blind else policy.ride_through
+    patience = max(policy.dwell, dirty_for, policy.minimum_on, policy.minimum_off).total_seconds()
     if patience:
         since = np.maximum.accumulate(np.where(matters, column.times, -np.inf))
         matters |= column.times - since <= patience + column.step

@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
 from windfall.contracts.commands import FollowPlan
-from windfall.contracts.events import SignalKind
 from windfall.contracts.message import Instant
 from windfall.energy.crosscheck import checked
 from windfall.energy.heed import Heeded, heed, heed_ahead, lent
 from windfall.energy.intake import Intake
+from windfall.energy.intensity import INTENSITIES
 from windfall.energy.judgement import Judgement, Verdicts, answered, judge, judge_ahead
 from windfall.energy.policy import Policy
 from windfall.energy.quotes import Quote, Unbelievable
@@ -20,8 +19,6 @@ from windfall.energy.rule import Rule, look_back, signals
 from windfall.energy.thresholds import Series
 from windfall.energy.verdict import Verdict
 from windfall.energy.windows import Watch
-
-INTENSITIES: Final = (SignalKind.MARGINAL, SignalKind.AVERAGE)
 
 
 @dataclass(frozen=True)
@@ -88,11 +85,11 @@ def view(lookout: Lookout, at: datetime, forecast: Series, terms: Terms) -> tupl
     history = history_of(lookout, terms)
     inside = lookout.watch.is_open
     heeded = heed(lookout.plan, at)
-    intensity = next((name for name in signals(terms.rule) if lookout.intakes[name].kind in INTENSITIES), None)
-    grams = values[intensity].value if intensity in values else None
+    intensities = [name for name in signals(terms.rule) if lookout.intakes[name].kind in INTENSITIES]
+    grams = next((values[name].value for name in intensities[:1] if name in values), None)
     rule = terms.rule
-    if heeded is not None and heeded.runs and intensity is not None and terms.plan_limit_g_per_kwh is not None:
-        rule = lent(rule, intensity, terms.plan_limit_g_per_kwh)
+    if heeded is not None and heeded.runs and intensities and terms.plan_limit_g_per_kwh is not None:
+        rule = lent(rule, intensities, terms.plan_limit_g_per_kwh)
     judgement = judge(rule, values, history, forecast, at, inside=inside)
     own = judge_ahead(terms.rule, forecast, values, history, at)
     seen = View(

@@ -1,20 +1,17 @@
 """What a simulated fleet drew, emitted and did, from the lives of its nodes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from windfall.energy.column import Column, moment, spans_below
-from windfall.energy.ledger import Account, Usage
-from windfall.energy.power import SiteState
-from windfall.energy.simulate import Life, SimulatedSite
-
-COUNTED: Final = timedelta(minutes=30)
-"""Windows from this length on count for how well windows are used."""
-_HOUR_S: Final = 3600.0
+from windfall.energy.column import moment
+from windfall.energy.ledger import Account
+from windfall.energy.power import PowerModel, SiteState
+from windfall.energy.simulate import STATES, Life
+from windfall.energy.tally import Uses, held
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,8 @@ class Outcome:
 
     policy: str
     lives: tuple[Life, ...]
+    power: Mapping[str, PowerModel]
+    """Of each site."""
     start: datetime
     end: datetime
     """When the work was done, or the simulated time over."""
@@ -42,7 +41,8 @@ class Outcome:
     account: Account
     trained_h: Mapping[str, float]
     """Site-hours of training of each site, in hours of the reference site."""
-    window_use: tuple[WindowUse, ...]
+    uses: tuple[Uses, ...]
+    """How well each site used its windows."""
     cost: float | None = None
     """Of the energy, in the currency of the prices; none without prices."""
     notes: tuple[str, ...] = field(default=())
@@ -54,42 +54,50 @@ class Outcome:
     @property
     def starts(self) -> int:
         """How often a node was brought up."""
-        return sum(state is SiteState.PROVISIONING for life in self.lives for _, state in life.changes)
+        provisioning = STATES.index(SiteState.PROVISIONING)
+        return sum(int(np.count_nonzero(life.codes == provisioning)) for life in self.lives)
+
+    @property
+    def window_use(self) -> Iterator[WindowUse]:
+        """Of the windows that count, site after site, made as they are asked for."""
+        for uses in self.uses:
+            rows = zip(uses.begins.tolist(), uses.ends.tolist(), uses.shares.tolist(), strict=True)
+            yield from (WindowUse(uses.site, moment(begin), moment(end), share) for begin, end, share in rows)
 
     @property
     def least_window_use(self) -> float | None:
         """Of the windows that count; none when there were none."""
-        return min((use.share for use in self.window_use), default=None)
+        return min((float(uses.shares.min()) for uses in self.uses if len(uses.shares)), default=None)
 
     @property
     def mean_window_use(self) -> float | None:
         """Share of all clean time, of windows that count, in which sites trained."""
-        lengths = [(use.end - use.start).total_seconds() for use in self.window_use]
-        if not lengths:
-            return None
-        return sum(use.share * length for use, length in zip(self.window_use, lengths, strict=True)) / sum(lengths)
+        clean_s = sum(float((uses.ends - uses.begins).sum()) for uses in self.uses)
+        trained_s = sum(float(uses.shares @ (uses.ends - uses.begins)) for uses in self.uses)
+        return trained_s / clean_s if clean_s else None
 
     @property
     def in_time(self) -> bool:
         """Whether the work was done by the deadline."""
         return self.finished and (self.deadline is None or self.end <= self.deadline)
 
-    def intervals(self, sites: Mapping[str, SimulatedSite]) -> list[dict[str, Any]]:
-        """Every state of every site, without gap or overlap from start to end, as plain JSON values."""
-        return [
-            {
-                "site": life.site,
-                "state": state.value,
-                "start": since.isoformat(),
-                "end": until.isoformat(),
-                "power_kw": sites[life.site].power.kw(state),
-            }
-            for life in self.lives
-            for since, until, state in _held(life, self.end)
-        ]
+    def intervals(self) -> Iterator[dict[str, Any]]:
+        """Every state of every site, without gap or overlap from start to end, as plain JSON values, one by one."""
+        for life in self.lives:
+            power = self.power[life.site]
+            since, to, codes = held(life, self.end)
+            for begin, end, code in zip(since.tolist(), to.tolist(), codes.tolist(), strict=True):
+                state = STATES[code]
+                yield {
+                    "site": life.site,
+                    "state": state.value,
+                    "start": moment(begin).isoformat(),
+                    "end": moment(end).isoformat(),
+                    "power_kw": power.kw(state),
+                }
 
     def summary(self) -> dict[str, Any]:
-        """The figures as plain JSON values."""
+        """The figures as plain JSON values; the windows, of which there may be many, one by one."""
         total = self.account.total
         return {
             "policy": self.policy,
@@ -116,7 +124,7 @@ class Outcome:
                 }
                 for name, usage in self.account.sites.items()
             },
-            "windows": [
+            "windows": (
                 {
                     "site": use.site,
                     "start": use.start.isoformat(),
@@ -124,73 +132,9 @@ class Outcome:
                     "used_share": round(use.share, 4),
                 }
                 for use in self.window_use
-            ],
+            ),
             "notes": list(self.notes),
         }
-
-
-def usage(life: Life, site: SimulatedSite, until: datetime, clean_below_g_per_kwh: float) -> Usage:
-    """Energy and emissions of one node's life."""
-    held = list(_held(life, until))
-    kw = np.array([site.power.kw(state) for _, _, state in held])
-    since = np.array([start.timestamp() for start, _, _ in held])
-    to = np.array([end.timestamp() for _, end, _ in held])
-    clean = site.column.where(clean_below_g_per_kwh)
-    return Usage(
-        energy_kwh=float(kw @ (to - since)) / _HOUR_S,
-        emissions_kg=float(kw @ _between(site.column, since, to)) / _HOUR_S / 1000.0,
-        clean_energy_kwh=float(kw @ _between(clean, since, to)) / _HOUR_S,
-    )
-
-
-def cost(life: Life, site: SimulatedSite, until: datetime) -> float:
-    """Of one node's energy, by the site's prices per MWh."""
-    assert site.price is not None, "a cost needs prices"
-    held = list(_held(life, until))
-    kw = np.array([site.power.kw(state) for _, _, state in held])
-    since = np.array([start.timestamp() for start, _, _ in held])
-    to = np.array([end.timestamp() for _, end, _ in held])
-    return float(kw @ _between(site.price, since, to)) / _HOUR_S / 1000.0
-
-
-def training_h(life: Life, site: SimulatedSite, until: datetime) -> float:
-    """Site-hours of the reference site."""
-    spans = (end - start for start, end, state in _held(life, until) if state is SiteState.TRAINING)
-    return site.speed * (sum(spans, timedelta(0)) / timedelta(hours=1))
-
-
-def window_use(
-    life: Life, site: SimulatedSite, start: datetime, until: datetime, clean_below_g_per_kwh: float
-) -> list[WindowUse]:
-    """How much of each stretch of clean power the site trained in."""
-    if until <= start:
-        return []
-    training = [(a.timestamp(), b.timestamp()) for a, b, state in _held(life, until) if state is SiteState.TRAINING]
-    begins = np.array([begin for begin, _ in training])
-    ends = np.array([end for _, end in training])
-    found = []
-    # A stretch counts by its own length; what lies after the end of the run could not be used.
-    for begin, end in spans_below(site.column, clean_below_g_per_kwh):
-        begin, within = max(begin, start.timestamp()), min(end, until.timestamp())
-        if end - begin < COUNTED.total_seconds() or within <= begin:
-            continue
-        first, last = np.searchsorted(ends, begin, "right"), np.searchsorted(begins, within, "left")
-        used = np.minimum(ends[first:last], within) - np.maximum(begins[first:last], begin)
-        found.append(WindowUse(life.site, moment(begin), moment(within), float(used.sum()) / (within - begin)))
-    return found
-
-
-def _held(life: Life, until: datetime) -> Sequence[tuple[datetime, datetime, SiteState]]:
-    ends = [*(at for at, _ in life.changes[1:]), until]
-    return [
-        (since, min(end, until), state)
-        for (since, state), end in zip(life.changes, ends, strict=True)
-        if since < min(end, until)
-    ]
-
-
-def _between(column: Column, since: np.ndarray[Any, Any], to: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return column.integral(to) - column.integral(since)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -105,6 +105,11 @@ class Policy:
         """And when capacity starts with it."""
         return max(self.minimum_window, self.shortest_warm + self.start_up)
 
+    @property
+    def is_choosy(self) -> bool:
+        """Whether a window may be turned away because it would not pay back its start."""
+        return self.shortest_cold > self.minimum_window
+
     @cached_property
     def least_open(self) -> timedelta:
         """A window that was opened stays open so long."""

@@ -6,13 +6,19 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from windfall.energy.column import Column
+import numpy as np
+from numpy.typing import NDArray
+
+from windfall.energy.column import Column, Seconds, moment
 from windfall.energy.gate import Gate, Step, due, tick
 from windfall.energy.node import Change, Node, Timing, next_due, obey, pass_time
 from windfall.energy.noise import Noisy
 from windfall.energy.policy import Policy
 from windfall.energy.power import PUBLISHED, PowerModel, SiteState
 
+Codes = NDArray[np.int8]
+STATES: Final = tuple(SiteState)
+"""In the order of their codes."""
 HORIZON: Final = timedelta(hours=72)
 """No provider sees further."""
 
@@ -56,13 +62,38 @@ class Aim:
     budget_kg: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Life:
-    """What one site's node did."""
+    """What one site's node did, kept small: a year of a thousand sites is some millions of changes."""
 
     site: str
-    changes: tuple[Change, ...]
-    """Oldest first, the first at the beginning."""
+    seconds: Seconds
+    """When the state changed, oldest first, the first at the beginning; shape (n,)."""
+    codes: Codes
+    """To what, as places in ``STATES``; shape (n,)."""
+
+    @classmethod
+    def of(cls, site: str, changes: Iterable[Change]) -> "Life":
+        """The same as arrays."""
+        told = tuple(changes)
+        seconds = np.array([at.timestamp() for at, _ in told], np.float64)
+        return cls(site, seconds, np.array([STATES.index(state) for _, state in told], np.int8))
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """Oldest first."""
+        pairs = zip(self.seconds.tolist(), self.codes.tolist(), strict=True)
+        return tuple((moment(at), STATES[code]) for at, code in pairs)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Life)
+            and self.site == other.site
+            and np.array_equal(self.seconds, other.seconds)
+            and np.array_equal(self.codes, other.codes)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have none
 
 
 class Lived:
@@ -101,42 +132,45 @@ class Lived:
 
     def told(self, site: str, end: datetime) -> Life:
         """The life until the end."""
-        return Life(site, tuple(change for change in self.changes if change[0] < end))
+        return Life.of(site, (change for change in self.changes if change[0] < end))
 
 
 def always_on(names: Iterable[str], start: datetime, policy: Policy) -> list[Life]:
     """Every site starts at once and trains until the end."""
     ready = start + policy.start_up
-    return [Life(name, ((start, SiteState.PROVISIONING), (ready, SiteState.TRAINING))) for name in names]
+    return [Life.of(name, ((start, SiteState.PROVISIONING), (ready, SiteState.TRAINING))) for name in names]
 
 
 def finished_at(
     lives: Sequence[Life], speeds: Sequence[float], end: datetime, work_site_hours: float
 ) -> datetime | None:
     """When so much has been trained, by all sites together; none when it never is."""
-    edges: list[tuple[datetime, float]] = []
-    for life, speed in zip(lives, speeds, strict=True):
-        bounds = [*(at for at, _ in life.changes), end]
-        for place, (since, state) in enumerate(life.changes):
-            if state is SiteState.TRAINING:
-                edges += [(since, speed), (bounds[place + 1], -speed)]
-    edges.sort()
-    left, rate, now = work_site_hours * 3600.0, 0.0, None
-    for at, change in edges:
-        if now is not None and rate > 0.0:
-            done = rate * (at - now).total_seconds()
-            if done >= left - 1e-6:
-                return now + timedelta(seconds=left / rate)
-            left -= done
-        rate, now = rate + change, at
-    return None
+    training = [life.codes == STATES.index(SiteState.TRAINING) for life in lives]
+    begins = [life.seconds[trains] for life, trains in zip(lives, training, strict=True)]
+    ends = [np.append(life.seconds[1:], end.timestamp())[trains] for life, trains in zip(lives, training, strict=True)]
+    gained = np.concatenate([np.full(len(each), speed) for each, speed in zip(begins, speeds, strict=True)])
+    edges = np.concatenate((*begins, *ends))
+    if not len(edges):
+        return None
+    order = np.argsort(edges, kind="stable")
+    times, rates = edges[order], np.cumsum(np.concatenate((gained, -gained))[order])
+    done = np.concatenate(([0.0], np.cumsum(rates[:-1] * np.diff(times))))
+    work = work_site_hours * 3600.0
+    after = int(np.searchsorted(done, work - 1e-6))
+    if after == len(done):
+        return None
+    last = max(0, after - 1)
+    return moment(float(times[last] + (work - done[last]) / rates[last]))
 
 
 def ended(lives: Sequence[Life], at: datetime) -> list[Life]:
     """The lives until the work is done, when every node goes."""
+    off = STATES.index(SiteState.OFF)
     cut = []
     for life in lives:
-        before = tuple(change for change in life.changes if change[0] < at)
-        off = ((at, SiteState.OFF),) if before and before[-1][1] is not SiteState.OFF else ()
-        cut.append(Life(life.site, (*before, *off)))
+        before = life.seconds < at.timestamp()
+        seconds, codes = life.seconds[before], life.codes[before]
+        if len(codes) and codes[-1] != off:
+            seconds, codes = np.append(seconds, at.timestamp()), np.append(codes, np.int8(off))
+        cut.append(Life(life.site, seconds, codes))
     return cut

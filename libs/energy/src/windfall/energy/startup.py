@@ -28,6 +28,8 @@ from windfall.contracts.message import Instant, Message
 
 KEPT: Final = 20
 """Measurements of each kind that count, the newest."""
+FORGOTTEN_AFTER: Final = timedelta(days=1)
+"""Without a window, while there was power for one."""
 SHARE: Final = 0.9
 """Of the measurements that an estimate covers."""
 
@@ -50,6 +52,8 @@ class Startup(BaseModel):
     """As the warning had it."""
     closed_at: Instant | None = None
     drained: bool = False
+    forgotten_at: Instant | None = None
+    """When measures were last forgotten since it was said to be expected, or to be open; none: not since."""
 
     ready_s: tuple[float, ...] = ()
     """From the word to a node that is ready, oldest first."""
@@ -85,6 +89,26 @@ def learn(startup: Startup, message: Message, at: datetime) -> Startup:
         case SiteDrained() if not startup.drained:
             return _drained(startup, at)
     return startup
+
+
+def unused(startup: Startup, at: datetime) -> Startup:
+    """What is still believed when clean power passes by because its window would not pay back a start.
+
+    Where nothing is started nothing is measured, so one start that took hours would shut a site for ever. A day after
+    its last window, and each day after that, it forgets the slowest measure of each kind: until a window is tried.
+    """
+    since = startup.forgotten_at or startup.asked_at
+    knows = startup.ready_s or startup.begin_s or startup.drain_s
+    if not knows or since is None or abs(at - since) < FORGOTTEN_AFTER:
+        return startup
+    return startup.model_copy(
+        update={
+            "forgotten_at": at,
+            "ready_s": _without_slowest(startup.ready_s),
+            "begin_s": _without_slowest(startup.begin_s),
+            "drain_s": _without_slowest(startup.drain_s),
+        }
+    )
 
 
 def lead(startup: Startup, floor: timedelta) -> timedelta:
@@ -129,6 +153,11 @@ def _drained(startup: Startup, at: datetime) -> Startup:
 def _with(measured_s: tuple[float, ...], duration: timedelta) -> tuple[float, ...]:
     # A clock that was set back measures nothing.
     return (*measured_s, duration.total_seconds())[-KEPT:] if duration >= timedelta(0) else measured_s
+
+
+def _without_slowest(measured_s: tuple[float, ...]) -> tuple[float, ...]:
+    slowest = measured_s.index(max(measured_s)) if measured_s else 0
+    return (*measured_s[:slowest], *measured_s[slowest + 1 :])
 
 
 def _within(measured_s: tuple[float, ...]) -> timedelta:

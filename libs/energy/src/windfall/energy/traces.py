@@ -3,17 +3,15 @@
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from operator import itemgetter
+from itertools import chain, islice
 from typing import Final
 
 import numpy as np
 
 from windfall.energy.column import Column, Levels, Seconds
-from windfall.energy.signals import MOST_G_PER_KWH, TIME_COLUMN, TraceError
+from windfall.energy.signals import TIME_COLUMN, TraceError
+from windfall.energy.trace_rows import Rows
 
-MOST_PER_MWH: Final = 1e6
-"""No power costs or earns more, in any currency that is traded by the MWh."""
 _ROWS: Final = 1024
 
 
@@ -90,41 +88,22 @@ def blocks(
     """
     source = iter(lines)
     head = heading(source)
-    wanted = (*intensities, *prices)
-    for name in wanted:
+    for name in (*intensities, *prices):
         if name not in head.columns:
             raise TraceError(f"there is no column {name!r}", f"name one of these: {', '.join(head.columns)}")
-    least = np.array([0.0] * len(intensities) + [-MOST_PER_MWH] * len(prices))
-    most = np.array([MOST_G_PER_KWH] * len(intensities) + [MOST_PER_MWH] * len(prices))
-    time_at, places = head.names.index(head.time), [head.names.index(name) for name in wanted]
-    clock = _Clock(head.time, naive_is_utc)
-    times, values, filled = np.empty(rows), np.empty((rows, len(wanted))), 0
-    reader, take = csv.reader(source), itemgetter(*places)
-    try:
-        for row in reader:
-            if not row:
-                continue
-            line = reader.line_num + 1
-            if len(row) != len(head.names):
-                cause = f"line {line}: {len(row)} fields where the heading has {len(head.names)}"
-                raise TraceError(cause, "complete the row, or drop it to leave a gap")
-            times[filled] = clock.read(row[time_at], line)
-            cells = take(row) if len(places) > 1 else (take(row),)
-            try:
-                values[filled] = tuple(map(float, cells))
-            except ValueError as error:
-                raise _no_number(cells, wanted, line) from error
-            sound = (values[filled] >= least) & (values[filled] <= most)
-            if not sound.all():
-                raise _absurd(int(np.argmin(sound)), cells, wanted, line, len(intensities))
-            filled += 1
-            if filled == rows:
-                yield Block(times.copy(), values.T.copy(), clock.naive)
-                filled = 0
-    except csv.Error as error:
-        raise TraceError(f"line {reader.line_num + 1}: {error}", "save the file as plain CSV in UTF-8") from error
-    if filled:
-        yield Block(times[:filled].copy(), values[:filled].T.copy(), clock.naive)
+    read = Rows(head.names, head.time, intensities, prices, naive_is_utc)
+    before, odd = 1, list[str]()
+    while read.may_be_plain and (chunk := list(islice(source, rows))):
+        found = read.plain(chunk, before)
+        if found is None:
+            odd = chunk
+            break
+        yield Block(found[0], found[1].T.copy(), read.naive)
+        before += len(chunk)
+    # From the first odd line on row by row: it may hold a quoted line break, or the first mistake.
+    rest = read.one_by_one(chain(odd, source), before)
+    while held := list(islice(rest, rows)):
+        yield Block(np.array([time for time, _ in held]), np.array([values for _, values in held]).T.copy(), read.naive)
 
 
 def gather(read: Iterable[Block]) -> list[Column]:
@@ -149,58 +128,3 @@ def ends(times: Seconds) -> float:
     """Until when the last value holds: one step, the most common distance of neighbours, after its time."""
     distances, counts = np.unique(np.diff(times), return_counts=True)
     return float(times[-1] + distances[np.argmax(counts)])
-
-
-class _Clock:
-    """Reads instants that increase, all of them with a time zone or all without."""
-
-    def __init__(self, column: str, naive_is_utc: bool) -> None:
-        self._column = column
-        self._naive_is_utc = naive_is_utc
-        self._latest = -np.inf
-        self._naive: bool | None = None
-
-    @property
-    def naive(self) -> bool:
-        return bool(self._naive)
-
-    def read(self, text: str, line: int) -> float:
-        where = f"line {line}, column {self._column}: {text!r}"
-        try:
-            at = datetime.fromisoformat(text.strip())
-        except ValueError as error:
-            raise TraceError(f"{where} is not an instant of ISO 8601", "write it like 2026-01-01T00:00:00Z") from error
-        naive = at.tzinfo is None
-        if naive and not self._naive_is_utc:
-            raise TraceError(f"{where} has no time zone", "write it like 2026-01-01T00:00:00Z")
-        if self._naive not in (None, naive):
-            raise TraceError(f"{where} has {'no' if naive else 'a'} time zone, unlike the rows before", "use one form")
-        self._naive = naive
-        seconds = (at.replace(tzinfo=UTC) if naive else at).timestamp()
-        if seconds == self._latest:
-            raise TraceError(f"{where} is there twice", "keep one of the two rows")
-        if seconds < self._latest:
-            raise TraceError(f"{where} is earlier than the row before", "sort the rows by time")
-        self._latest = seconds
-        return seconds
-
-
-def _no_number(cells: Sequence[str], names: Sequence[str], line: int) -> TraceError:
-    for text, name in zip(cells, names, strict=True):
-        try:
-            float(text)
-        except ValueError:
-            cure = "write a number like 312.5, or drop the row to leave a gap"
-            what = "is not a number" if text.strip() else "holds nothing"
-            return TraceError(f"line {line}, column {name}: {text!r} {what}", cure)
-    raise AssertionError("a row is refused for one of its cells")
-
-
-def _absurd(place: int, cells: Sequence[str], names: Sequence[str], line: int, intensities: int) -> TraceError:
-    cure = "correct the unit or the value, or drop the row to leave a gap"
-    limits = (
-        f"from 0 to {MOST_G_PER_KWH:.0f} gCO2/kWh"
-        if place < intensities
-        else f"a price within ±{MOST_PER_MWH:.0f} per MWh"
-    )
-    return TraceError(f"line {line}, column {names[place]}: {cells[place]!r} is not {limits}", cure)

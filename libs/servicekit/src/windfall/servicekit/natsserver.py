@@ -57,7 +57,9 @@ def render(plan: ServerPlan) -> str:
         lines.append(f"leafnodes {{ listen: 127.0.0.1:{plan.leaf_port} }}")
     if plan.hub_leaf_port is not None:
         remote = f'url: "nats-leaf://127.0.0.1:{plan.hub_leaf_port}"'
-        denied = f'deny_imports: ["{EVERYTHING}"], deny_exports: ["{EVERYTHING}"]'
+        # An acknowledgement names stream, consumer and place, and no domain: a site would take another's for its own.
+        own = f'["{EVERYTHING}", "$JS.ACK.>"]'
+        denied = f"deny_imports: {own}, deny_exports: {own}"
         lines.append(f"leafnodes {{ reconnect: 1, remotes: [{{ {remote}, {denied} }}] }}")
     return "\n".join(lines) + "\n"
 

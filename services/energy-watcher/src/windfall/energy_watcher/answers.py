@@ -92,14 +92,21 @@ def _parsed(given: object) -> datetime:
 
 def _utc(given: object) -> datetime:
     at = _parsed(given)
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    return _converted(at.replace(tzinfo=UTC) if at.tzinfo is None else at)
 
 
 def _zoned(given: object) -> datetime:
     at = _parsed(given)
     if at.tzinfo is None:
         raise ValueError("an instant without a time zone")
-    return at.astimezone(UTC)
+    return _converted(at)
+
+
+def _converted(at: datetime) -> datetime:
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("an instant before the first year or after the last") from None
 
 
 UtcInstant = Annotated[datetime, BeforeValidator(_utc)]

@@ -193,7 +193,7 @@ class Watcher:
             self._ledger.learn(steps)
         self._memory.keep(steps, heard)
         if self._learned is not None:
-            self._learned.told(steps)
+            self._learned.told(steps, self._terms)
 
     def _tell_forecasts(self, now: datetime) -> None:
         if not self._settings.publish_forecast:

@@ -23,6 +23,8 @@ PATIENCE_S: Final = 2.0
 """Wall seconds that values of one instant are waited for, to be judged together."""
 AFTER_A_MISTAKE: Final = timedelta(minutes=10)
 """How long a provider rests that only a person can mend."""
+LONGEST_REST: Final = timedelta(hours=1)
+"""However long a provider asks to be left alone: a header that says a year must not silence a site for a year."""
 FORECAST_KEPT: Final = timedelta(hours=2)
 """How long a forecast is used when no new one can be had."""
 
@@ -109,7 +111,7 @@ class Asking:
         if answer.forecast is not None:
             self.foresee(name, answer.forecast, now)
         due = None if answer.trouble else self.providers[name].next_at(now)
-        self._due[name] = due or now + max(self.poll_interval, answer.rest)
+        self._due[name] = due or now + max(self.poll_interval, min(answer.rest, LONGEST_REST))
         return answer.news
 
 

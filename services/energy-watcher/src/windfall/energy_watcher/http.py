@@ -6,14 +6,15 @@ Tries, pauses and timeouts are wall time. A redirect is not followed, so that a 
 import asyncio
 import json
 import ssl
+import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Final
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
 
-import httpx
 from pydantic import SecretStr
 
 from windfall.energy.quotes import Unbelievable
@@ -21,7 +22,13 @@ from windfall.energy_watcher.pacing import TokenBucket, backoff_s, retry_after
 from windfall.energy_watcher.section import HttpSection, Means
 from windfall.servicekit.errors import ExitCode, Mistake, Transient
 
+if TYPE_CHECKING:
+    # Loaded by the first client: a site that replays a trace asks nobody, and the library is a fifth of a second.
+    import httpx
+
 _AGAIN: Final = frozenset({408, 425, 429})
+_GZIP: Final = 31
+"""The window size that tells zlib to expect gzip's own header (zlib manual, ``inflateInit2``)."""
 _MOST_SAID: Final = 200
 """Characters of a provider's own words in an error."""
 _SHORTEST_HIDDEN: Final = 4
@@ -78,6 +85,8 @@ class HttpClient:
         buckets: Mapping[str, TokenBucket] | None = None,
     ) -> None:
         """``buckets`` limit the pace by the beginning of the path; the longest beginning counts."""
+        import httpx
+
         self._provider = provider
         self._told = told
         self._means = means
@@ -90,7 +99,11 @@ class HttpClient:
             verify=_trusted(),
             # A proxy of the environment is for the outside only.
             trust_env=not told.loopback,
-            headers={"Accept": "application/json", "User-Agent": "windfall-energy-watcher"},
+            headers={
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip",
+                "User-Agent": "windfall-energy-watcher",
+            },
         )
 
     def hide(self, secret: SecretStr) -> None:
@@ -129,6 +142,8 @@ class HttpClient:
             await self._means.sleep(wait_s)
 
     async def _once(self, request: Request, headers: Mapping[str, str]) -> Answer:
+        import httpx
+
         deadline_s = (self._told.connect_timeout + self._told.read_timeout).total_seconds()
         url = self._told.url.rstrip("/") + request.path
         try:
@@ -144,39 +159,59 @@ class HttpClient:
             if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
                 raise self._untrusted() from None
             raise Transient(f"{self._provider} cannot be asked: {self._clean(_name(error))}") from None
-        except httpx.DecodingError as error:
-            raise Unbelievable("unreadable", f"{self._provider}: {self._clean(str(error))}") from None
         return self._judge(request, response, content)
 
-    async def _content(self, response: httpx.Response) -> bytes:
+    async def _content(self, response: "httpx.Response") -> bytes:
         content = bytearray()
-        async for chunk in response.aiter_bytes():
+        async for chunk in response.aiter_raw():
             content += chunk
             if len(content) > self._told.most_bytes:
-                raise Unbelievable("unreadable", f"{self._provider} answers with over {self._told.most_bytes} bytes")
-        return bytes(content)
+                raise self._too_large()
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding == "identity" or not content:
+            return bytes(content)
+        if encoding != "gzip":
+            said = self._clean(encoding)
+            raise Unbelievable("unreadable", f"{self._provider} answers in {said}, which was not asked for")
+        return self._unpacked(content)
 
-    def _judge(self, request: Request, response: httpx.Response, content: bytes) -> Answer:
+    def _unpacked(self, content: bytearray) -> bytes:
+        """Never more than the bound: a few hundred bytes can hold gigabytes, and httpx unpacks whatever comes."""
+        unpacking = zlib.decompressobj(_GZIP)
+        try:
+            unpacked = unpacking.decompress(content, self._told.most_bytes + 1)
+        except zlib.error as error:
+            raise Unbelievable("unreadable", f"{self._provider}: {self._clean(str(error))}") from None
+        if len(unpacked) > self._told.most_bytes:
+            raise self._too_large()
+        if not unpacking.eof:
+            raise Unbelievable("unreadable", f"{self._provider} answers with half of a gzip file")
+        return unpacked
+
+    def _too_large(self) -> Unbelievable:
+        return Unbelievable("unreadable", f"{self._provider} answers with over {self._told.most_bytes} bytes")
+
+    def _judge(self, request: Request, response: "httpx.Response", content: bytes) -> Answer:
         status, body = response.status_code, _json(content)
-        if status == httpx.codes.NOT_MODIFIED:
-            return Answer(None, response.headers.get("ETag"))
+        if status == HTTPStatus.NOT_MODIFIED:
+            return Answer(None, _etag(response))
         if response.is_success:
             if not isinstance(body, dict):
                 raise Unbelievable("unreadable", f"{self._provider} answers with {_form(content)}, not a JSON object")
-            return Answer(body, response.headers.get("ETag"))
+            return Answer(body, _etag(response))
         said = self._clean(_words(body) if body is not None else _form(content))
         if status in _AGAIN or response.is_server_error:
             wait = retry_after(response.headers.get("Retry-After"), response.headers.get("Date"), datetime.now(UTC))
             raise Transient(f"{self._provider} answers with HTTP {status} ({said})", wait)
         raise self._denied(request, response, body is not None, said)
 
-    def _denied(self, request: Request, response: httpx.Response, is_json: bool, said: str) -> Denied:
+    def _denied(self, request: Request, response: "httpx.Response", is_json: bool, said: str) -> Denied:
         status = response.status_code
         cause, cure, code = f"{self._provider} refuses {request.path} (HTTP {status}: {said})", "", ExitCode.USAGE
         if response.is_redirect:
             cause = f"{self._provider} answers {request.path} with a redirect, which is not followed"
             cure = "Set url to where it is now"
-        elif status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        elif status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             cure, code = self._cures.credential, ExitCode.SERVER
         return Denied(request.path, status, said, is_json, Mistake(cause, cure or self._cures.request, code))
 
@@ -210,6 +245,8 @@ def bearer(token: SecretStr) -> SecretStr:
 @cache
 def _trusted() -> ssl.SSLContext:
     """The certificates that the machine trusts, read once: it takes tens of milliseconds."""
+    import httpx
+
     return httpx.create_ssl_context()
 
 
@@ -221,6 +258,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _name(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _etag(response: "httpx.Response") -> str | None:
+    """The entity tag, if it can be sent back: RFC 9110 lets it hold bytes that are no ASCII, and httpx does not."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag and etag.isascii() and etag.isprintable() else None
 
 
 def _json(content: bytes) -> Any:

@@ -6,8 +6,9 @@ from typing import Final
 
 from windfall.contracts.events import NodeReady, SiteDrained, TrainingStarted
 from windfall.contracts.message import Message
+from windfall.energy.gate import passes_up
 from windfall.energy.lookout import Terms
-from windfall.energy.startup import Startup, drain_time, learn, start_up
+from windfall.energy.startup import Startup, drain_time, learn, start_up, unused
 from windfall.energy.vigil import Steps
 from windfall.servicekit.service import Stand
 
@@ -25,14 +26,17 @@ class Learned:
     def measure(self, event: Message) -> None:
         """What the site's services said; of interest is what the watcher waited for."""
         if isinstance(event, NodeReady | TrainingStarted | SiteDrained):
-            self._keep(learn(self._startup, event, self._stand.clock.now()))
+            # A node that was ready while nobody listened was ready when it says so.
+            self._keep(learn(self._startup, event, min(event.at, self._stand.clock.now())))
 
-    def told(self, steps: Steps) -> None:
-        """The watcher has spoken."""
+    def told(self, steps: Steps, terms: Terms) -> None:
+        """The watcher has decided, and spoken, by these terms."""
         startup, now = self._startup, self._stand.clock.now()
         for _, said in steps:
             for event in said:
                 startup = learn(startup, event, now)
+        if steps and passes_up(steps[-1][0].watch.gate, now, terms.policy):
+            startup = unused(startup, now)
         self._keep(startup)
 
     def _keep(self, startup: Startup) -> None:

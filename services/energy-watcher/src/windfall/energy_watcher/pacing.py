@@ -57,6 +57,6 @@ def retry_after(text: str | None, answered_at: str | None, now: datetime) -> tim
 def _http_date(text: str | None) -> datetime | None:
     try:
         at = parsedate_to_datetime(text or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from windfall.contracts.events import UNITS
 from windfall.energy.forecast import PERFECT
-from windfall.energy.lookout import INTENSITIES, Terms
+from windfall.energy.intensity import INTENSITIES
+from windfall.energy.lookout import Terms
 from windfall.energy.rule import signals
 from windfall.energy_watcher.provider import Provider
 from windfall.energy_watcher.replay import Replay

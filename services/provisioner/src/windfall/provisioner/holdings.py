@@ -69,7 +69,8 @@ class Lease(BaseModel):
     overdue: bool = False
     """The grace ran out and the node is being killed."""
     given_up: bool = False
-    """Its window was long overdue, so the node went; if it opens after all it gets another lease."""
+    """Ahead of its window the node went, because that was long overdue, or could not be had; when it opens after all
+    it gets another lease."""
     why: str = ""
     """Why the lease is going or has ended."""
     traceparent: str | None = None

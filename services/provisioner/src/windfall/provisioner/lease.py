@@ -175,6 +175,8 @@ def _released(holdings: Holdings, lease: Lease, reason: Reason, now: datetime) -
 
 def _failed(holdings: Holdings, lease: Lease, why: str, now: datetime) -> Decision:
     said = NodeFailed(**_said(lease, NodeFailed.topic, now), reason=why)
+    # There may be capacity when its window opens that there was not ahead of it.
+    holdings = put(holdings, lease, now, given_up=lease.opens_at is not None)
     return Decision(_end(holdings, lease, LeaseState.FAILED, why, now), (said,))
 
 

@@ -174,7 +174,7 @@ class Trainer:
 
     async def _closing(self, event: WindowClosing) -> None:
         if event.window_id == self._terms.window_id:
-            self._become(sessions.closing(self.session, event.closes_at))
+            self._become(sessions.closing(self.session, event.closes_at, event.at))
 
     async def _closed(self, event: WindowClosed) -> None:
         if event.window_id == self._terms.window_id:

@@ -74,6 +74,8 @@ class Session:
     """Why the site drains; empty while it does not."""
     closes_at: datetime | None = None
     """When the window ends, as far as we were told."""
+    closing_said_at: datetime | None = None
+    """When that was said."""
     lead: timedelta = timedelta(0)
     """Business time from here to an accepted contribution: a step that may be running, and the push."""
     delivered: bool = True
@@ -254,10 +256,15 @@ def unsound(session: Session) -> Session:
     return replace(_afresh(session), attempt=None, round=None, base_digest="", over=-1, pushing=None, delivered=False)
 
 
-def closing(session: Session, closes_at: datetime) -> Session:
-    """The window ends soon: train until ``stop_at``. An earlier word is not overruled by a later one."""
-    earlier = closes_at if session.closes_at is None else min(session.closes_at, closes_at)
-    return replace(session, closes_at=earlier)
+def closing(session: Session, closes_at: datetime, said_at: datetime) -> Session:
+    """The window ends soon: train until ``stop_at``. What was said last counts, whenever it arrives: a forecast may
+    move the end either way. Of two words of one instant the earlier end does."""
+    if session.closes_at is not None and session.closing_said_at is not None:
+        if said_at < session.closing_said_at:
+            return session
+        if said_at == session.closing_said_at:
+            closes_at = min(session.closes_at, closes_at)
+    return replace(session, closes_at=closes_at, closing_said_at=said_at)
 
 
 def paced(session: Session, lead: timedelta) -> Session:
