@@ -110,7 +110,7 @@ def _figures(summary: Json) -> Iterable[tuple[str, str]]:
         saved = 1 - summary["emissions_kg"] / summary["emissions_always_on_kg"]
         yield f"{saved:.0%}", "less CO2 than always on"
     if summary["clean_energy_share"] is not None:
-        yield f"{summary['clean_energy_share']:.0%}", "of the energy was surplus"
+        yield f"{summary['clean_energy_share']:.1%}", "of the energy was surplus"
     if summary["time_to_first_step_s"] is not None:
         yield f"{summary['time_to_first_step_s']:.1f} s", "from command to first step"
 
