@@ -157,7 +157,7 @@ def test_the_table_has_a_row_for_each_policy_and_with_verbose_for_each_site() ->
     lines = run("--policy", "all", "-v").splitlines()
     for who in ("windfall", "threshold", "always-on", "oracle"):
         assert sum(line.startswith(who) for line in lines) >= 4
-    assert "of 50 site-hours" in run("--work-site-hours", "50")
+    assert "of 50.00 site-hours" in run("--work-site-hours", "50")
     assert "late" in run("--work-site-hours", "20", "--deadline-hours", "3")
 
 
@@ -180,6 +180,8 @@ def test_a_plot_is_a_picture(tmp_path: Path) -> None:
         (("--start", "2026-01-01T10:00Z", "--end", "2026-01-01T10:04Z"), "no two readings"),
         (("--objective", "carbon"), "the objective carbon needs to know the work"),
         (("--objective", "budget", *WORK), "the objective budget needs a budget"),
+        (("--budget-kg", "1"), "the objective fast knows no budget"),
+        (("--plot", "picture.txt"), "--plot is picture.txt"),
         (("--objective", "cost", *WORK, "--price", "site-a=site-b"), "the objective cost needs a price for site-b"),
         (("--price", "site-z=site-b"), "--price 'site-z=site-b' is of no site"),
         (("--price", "site-a=euro"), "there is no column 'euro'"),

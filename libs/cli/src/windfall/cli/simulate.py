@@ -154,6 +154,8 @@ def _aim(asked: Asked, start: datetime, end: datetime, sites: Mapping[str, str],
         raise Mistake(f"the objective {objective.value} needs to know the work", "Give --work-site-hours")
     if objective is Objective.BUDGET and asked.budget_kg is None:
         raise Mistake("the objective budget needs a budget", "Give --budget-kg")
+    if objective is not Objective.BUDGET and asked.budget_kg is not None:
+        raise Mistake(f"the objective {objective.value} knows no budget", "Leave --budget-kg out, or ask for budget")
     missing = [site for site in sites if site not in prices]
     if objective is Objective.COST and missing:
         raise Mistake(f"the objective cost needs a price for {missing[0]}", f"Give --price {missing[0]}=COLUMN")

@@ -23,8 +23,10 @@ def tell(asked: Asked, json_file: Path | None, plot: Path | None, *, verbose: bo
     """Simulate, write the files that were asked for, and print.
 
     Raises:
-        Mistake: whatever cannot be simulated, or a file for which there is no folder.
+        Mistake: whatever cannot be simulated, a picture that is no PNG, or a file for which there is no folder.
     """
+    if plot is not None and plot.suffix != ".png":
+        raise Mistake(f"--plot is {plot}", "Give a name that ends in .png")
     for file in (json_file, plot):
         # Said before the work is done, not after.
         if file is not None and not file.parent.is_dir():
@@ -126,7 +128,7 @@ def remarks(simulation: Simulation, outcomes: Sequence[Outcome]) -> list[str]:
         for outcome in outcomes
         for note in (
             *outcome.notes,
-            *([] if outcome.finished else [f"did {sum(outcome.trained_h.values()):,.2f} of {work:g} site-hours"]),
+            *([] if outcome.finished else [f"did {sum(outcome.trained_h.values()):,.2f} of {work:,.2f} site-hours"]),
         )
     ]
     return [
