@@ -19,6 +19,7 @@ from tests import invariants
 from windfall.contracts.envelope import Letter, unseal
 from windfall.contracts.events import (
     ContributionAccepted,
+    ContributionRefused,
     FederationFinished,
     NodeReleased,
     RoundCompleted,
@@ -127,7 +128,10 @@ def check(out: Path) -> dict[str, Any]:
     assert set(summary) >= FIELDS
     events = events_of(out)
     invariants.check(events)
-    assert not invariants.undelivered(events)
+    # What comes after its round was merged without it is refused, and that is said: a step that a site took while it
+    # was still starting up, when the coordinator's death has made everybody late. Nothing else may be lost.
+    late = {event.site for event in events if isinstance(event, ContributionRefused) and event.reason == "round"}
+    assert {event.site for event in invariants.undelivered(events)} <= late
     rounds = [event for event in events if isinstance(event, RoundCompleted)]
     opened = [event for event in events if isinstance(event, WindowOpened)]
     assert sum(isinstance(event, NodeReleased) for event in events) == len(opened)
