@@ -35,16 +35,6 @@ as means over twelve noisy forecasts of the published study's trace; other seeds
 PATIENCE: Final = 0.2
 """By how much power of the first slot is counted dearer than that of the last. 0 and 0.5 were worse, likewise."""
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-
-RESERVED: Final = 0.3
-"""Of the standard deviation. Of 0, 0.3, 0.6 and 1 it gave the least carbon over twelve noisy forecasts; more buys power
-that then is not needed, and less is caught short."""
-PATIENCE: Final = 0.2
-"""By how much power of the first slot is counted dearer than that of the last. Of 0, 0.2 and 0.5 likewise."""
-
-
 PRICES: Final = 12
 ROUNDS: Final = 4
 """12 prices in 4 rounds find λ to a 14,000th of its range."""
