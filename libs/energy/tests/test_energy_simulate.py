@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windfall.energy import lookahead, ruled
 from windfall.energy.column import Column, spans_below
 from windfall.energy.contest import Contest, Contestant, run
 from windfall.energy.forecast import EXPECTED_ERROR, PERFECT
@@ -70,12 +69,7 @@ def test_looking_only_where_it_matters_changes_nothing(
     end = DAY + len(levels) * timedelta(minutes=5)
     horizon = hours(72) if sees else None
     skipping = by_rule([SimulatedSite("a", column)], DAY, end, policy, horizon)
-    everywhere = lookahead.where_it_matters
-    try:
-        ruled.where_it_matters = lambda column, *_: list(range(len(column.values)))  # type: ignore[attr-defined]
-        assert by_rule([SimulatedSite("a", column)], DAY, end, policy, horizon) == skipping
-    finally:
-        ruled.where_it_matters = everywhere  # type: ignore[attr-defined]
+    assert by_rule([SimulatedSite("a", column)], DAY, end, policy, horizon, everywhere=True) == skipping
 
 
 @pytest.mark.parametrize("who", list(Contestant))

@@ -20,6 +20,7 @@ def by_rule(
     end: datetime,
     policy: Policy,
     horizon: timedelta | None = HORIZON,
+    everywhere: bool = False,
 ) -> list[Life]:
     """Every site opens and shuts its windows by the policy's thresholds.
 
@@ -29,11 +30,14 @@ def by_rule(
         end: trace time.
         policy: of every site; its start-up and drain are those of the nodes.
         horizon: of the forecast; none watches without one.
+        everywhere: look at every reading, also where nothing can change: slower, and the same.
     """
-    return [_ruled(site, start, end, policy, horizon) for site in sites]
+    return [_ruled(site, start, end, policy, horizon, everywhere) for site in sites]
 
 
-def _ruled(site: SimulatedSite, start: datetime, end: datetime, policy: Policy, horizon: timedelta | None) -> Life:
+def _ruled(
+    site: SimulatedSite, start: datetime, end: datetime, policy: Policy, horizon: timedelta | None, everywhere: bool
+) -> Life:
     column = site.column.cut(start.timestamp(), end.timestamp())
     codes = codes_of(column.values, policy)
     if site.forecast is not None and horizon is not None:
@@ -41,7 +45,7 @@ def _ruled(site: SimulatedSite, start: datetime, end: datetime, policy: Policy, 
         looks: Sequence[int] = list(range(len(codes)))
         ahead = foreseen(site.forecast, column, policy, horizon.total_seconds())
     else:
-        looks = where_it_matters(column, codes, policy, horizon is None)
+        looks = list(range(len(codes))) if everywhere else where_it_matters(column, codes, policy, horizon is None)
         ahead = blind if horizon is None else coming(column, codes, horizon.total_seconds())
     gate, life = Gate(), Lived(policy, start)
     instants: list[float] = column.times[looks].tolist()
