@@ -5,7 +5,7 @@ An event is a fact: a noun and a past participle, said once by one service and n
 """
 
 from enum import StrEnum
-from typing import ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from windfall.contracts.message import Digest, Instant, Message, Name
 
 Count = Field(ge=0)
+
+Rows = Annotated[tuple[tuple[int, int], ...], Field(max_length=1024)]
+"""Ranges of a shared corpus, each from its first position up to and without its last, in order and apart. The orders of
+all epochs lie end to end: position *p* is place ``p % rows`` of epoch ``p // rows``."""
 
 
 class SiteEvent(Message):
@@ -328,6 +332,10 @@ class ContributionAccepted(SiteEvent):
     """The site leaves and the round goes on without it."""
     skipped: int = Field(default=0, ge=0)
     """Steps that made no update, because their loss or a gradient was not finite."""
+    cursor: int = Field(default=0, ge=0)
+    """Samples of its own data that the site had drawn: where its data goes on."""
+    rows: Rows = ()
+    """Of a shared corpus: they count as trained from now on."""
 
 
 class ContributionRefused(SiteEvent):
@@ -337,8 +345,12 @@ class ContributionRefused(SiteEvent):
     federation: Name
     round: int = Field(ge=0)
     attempt: int = Field(ge=0)
-    reason: Literal["lease", "round", "base", "codec", "layout", "size", "digest", "not-finite", "tokens", "member"]
+    reason: Literal[
+        "lease", "round", "base", "codec", "layout", "size", "digest", "not-finite", "tokens", "member", "rows"
+    ]
     detail: str
+    rows: Rows = ()
+    """Of a shared corpus: they go back to the pool."""
 
 
 class RoundCompleted(FederationEvent):
@@ -357,6 +369,17 @@ class RoundCompleted(FederationEvent):
     """Token-weighted mean training loss of the contributions."""
     bytes_up: int = Count
     bytes_down: int = Count
+
+
+class EpochCompleted(FederationEvent):
+    """federation-coordinator: every row of a shared corpus has been trained once more."""
+
+    topic: ClassVar[str] = "epoch.completed"
+    epoch: int = Field(ge=0)
+    rows: int = Field(ge=1)
+    rows_by_site: dict[str, int] = Field(default_factory=dict)
+    round: int = Field(ge=0)
+    """The round whose contribution completed it. A slow site may let a later epoch be complete first."""
 
 
 class RoundEvaluated(FederationEvent):
@@ -455,6 +478,7 @@ EVENTS: tuple[type[SiteEvent] | type[FederationEvent], ...] = (
     ContributionAccepted,
     ContributionRefused,
     RoundCompleted,
+    EpochCompleted,
     RoundEvaluated,
     WindowClosing,
     WindowClosed,

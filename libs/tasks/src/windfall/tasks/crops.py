@@ -1,5 +1,6 @@
 """Training images as a site's model sees them: shifted and mirrored, each by its own number."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,3 +75,26 @@ class ImageLoader:
         batch = Batch(self._view.augmented(self._images, picked, draws), self._images.labels[picked], tokens=size)
         self.cursor += size
         return batch
+
+
+class ImageRows:
+    """Some of a folder's images by their number; each is moved and mirrored anew in every epoch.
+
+    Args:
+        indices: of the images in their files, int64 ``[at least 1]``.
+    """
+
+    def __init__(self, images: Images, indices: Tensor, view: View, seed: int) -> None:
+        self._images = images
+        self._indices = indices
+        self._view = view
+        self._seed = seed
+
+    @property
+    def rows(self) -> int:
+        return len(self._indices)
+
+    def batch(self, numbers: Sequence[int], positions: Sequence[int]) -> Batch:
+        picked = self._indices[torch.tensor(numbers)]
+        draws = [word(self._seed, "view", position) for position in positions]
+        return Batch(self._view.augmented(self._images, picked, draws), self._images.labels[picked], len(numbers))

@@ -21,7 +21,7 @@ from windfall.tasks.inner import InnerName, inner_optimizer
 from windfall.tasks.presets import from_preset
 from windfall.tasks.rates import RateLine, parse_rate
 from windfall.tasks.task import Batch, Evaluation
-from windfall.tasks.text import VOCABULARY, Corpus, TextLoader, spread_starts
+from windfall.tasks.text import VOCABULARY, Corpus, TextLoader, TextRows, spread_starts
 from windfall.tasks.tokens import read_corpus
 
 NAME: Final = "gpt-neox"
@@ -230,6 +230,9 @@ class GptNeoxTask:
 
     def loader(self, folder: Path, seed: int, cursor: int = 0) -> TextLoader:
         return TextLoader(self._corpus(folder), seed, cursor)
+
+    def rows(self, folder: Path, seed: int) -> TextRows:
+        return TextRows(self._corpus(folder))
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         # In fp32 where autocast made the logits bf16.

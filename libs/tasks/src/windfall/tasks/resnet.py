@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from windfall.tasks.crops import ImageLoader
+from windfall.tasks.crops import ImageLoader, ImageRows
 from windfall.tasks.images import Images, open_images
 from windfall.tasks.inner import inner_optimizer
 from windfall.tasks.presets import from_preset
 from windfall.tasks.rates import Rate, parse_rate
 from windfall.tasks.resnet_settings import PRESETS, ResNetSettings
+from windfall.tasks.share import FILE as SHARE
 from windfall.tasks.share import chosen, read_share
 from windfall.tasks.task import Batch, DataError, Evaluation
 
@@ -129,17 +130,17 @@ class ResNetTask:
         return ResNet(self.settings, seed)
 
     def loader(self, folder: Path, seed: int, cursor: int = 0) -> ImageLoader:
-        files, share = read_share(folder)
-        images = self._open(files, test=False)
-        indices = torch.arange(len(images.labels))
-        part = self.settings.part if share.part is None else share.part
-        labels = torch.tensor(self.settings.labels if share.labels is None else share.labels, dtype=torch.int64)
-        own = ~chosen(self.settings.holdout, indices)
-        if part:
-            own &= chosen(part, indices)
-        if len(labels):
-            own &= torch.isin(images.labels, labels)
-        return ImageLoader(images, _some(indices[own], folder, "train"), self.settings.view, seed, cursor)
+        images, own = self._training(folder)
+        return ImageLoader(images, own, self.settings.view, seed, cursor)
+
+    def rows(self, folder: Path, seed: int) -> ImageRows:
+        _, share = read_share(folder)
+        if share.part is not None or share.labels is not None:
+            raise DataError(
+                f"{str(folder / SHARE)!r} names a part, but sites share all rows. Name nothing but 'of' there"
+            )
+        images, own = self._training(folder)
+        return ImageRows(images, own, self.settings.view, seed)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         return F.cross_entropy(model(batch.inputs), batch.targets, label_smoothing=self.settings.label_smoothing)
@@ -168,6 +169,20 @@ class ResNetTask:
                 right += int((logits.argmax(dim=1) == labels).sum())
         model.train(was_training)
         return Evaluation(loss / len(held_out), "accuracy", right / len(held_out), len(held_out))
+
+    def _training(self, folder: Path) -> tuple[Images, Tensor]:
+        """A folder's images, and which of them are the site's to train on."""
+        files, share = read_share(folder)
+        images = self._open(files, test=False)
+        indices = torch.arange(len(images.labels))
+        part = self.settings.part if share.part is None else share.part
+        labels = torch.tensor(self.settings.labels if share.labels is None else share.labels, dtype=torch.int64)
+        own = ~chosen(self.settings.holdout, indices)
+        if part:
+            own &= chosen(part, indices)
+        if len(labels):
+            own &= torch.isin(images.labels, labels)
+        return images, _some(indices[own], folder, "train")
 
     def _open(self, folder: Path, test: bool) -> Images:
         settings = self.settings

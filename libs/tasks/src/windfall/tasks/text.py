@@ -134,3 +134,25 @@ class TextLoader:
         begins = [random_start(self._seed, index, starts) for index in range(self.cursor, self.cursor + size)]
         self.cursor += size
         return self._corpus.windows(begins)
+
+
+class TextRows:
+    """A corpus as windows side by side: every token but a stretch's first is predicted once per epoch, up to what is
+    left over at a stretch's end."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
+        lengths = [len(stretch) for stretch in corpus.stretches]
+        self._rows = (0, *accumulate((length - 1) // corpus.context for length in lengths))
+        self._starts = (0, *accumulate(length - corpus.context for length in lengths))
+
+    @property
+    def rows(self) -> int:
+        return self._rows[-1]
+
+    def batch(self, numbers: Sequence[int], positions: Sequence[int]) -> Batch:
+        begins = []
+        for number in numbers:
+            stretch = bisect_right(self._rows, number) - 1
+            begins.append(self._starts[stretch] + (number - self._rows[stretch]) * self._corpus.context)
+        return self._corpus.windows(begins)

@@ -4,6 +4,6 @@ Hears ``node.profiled``, ``command.federation-coordinator.stop``; when it plans 
 ``signal.stale``, ``signal.recovered``, ``window.expected``, ``window.opened``, ``window.closed``, ``node.ready``,
 ``training.started``, ``energy.recorded``. Says ``site.joined``, ``round.started``, ``contribution.accepted``,
 ``contribution.refused``, ``round.completed``, ``round.evaluated``, ``site.left``, ``federation.finished``,
-``command.site-trainer.finish``; when it plans also ``plan.made``, ``command.energy-watcher.follow``. Serves
-``Training`` and ``LinkProbe``.
+``command.site-trainer.finish``; where a corpus is shared also ``epoch.completed``; when it plans also ``plan.made``,
+``command.energy-watcher.follow``. Serves ``Training`` and ``LinkProbe``.
 """

@@ -13,7 +13,9 @@ from windfall.lowcomm.layout import Layout
 from windfall.lowcomm.rule import Rule, Split
 from windfall.lowcomm.wire import HEADER_BYTES, Header, head
 
-Reason = Literal["lease", "round", "base", "codec", "layout", "size", "digest", "not-finite", "tokens", "member"]
+Reason = Literal[
+    "lease", "round", "base", "codec", "layout", "size", "digest", "not-finite", "tokens", "member", "rows"
+]
 
 MAX_TOKENS: Final = 2**40
 """More than a site can train in one round; a larger weight would let it own the model."""

@@ -19,8 +19,10 @@ from windfall.federation_coordinator.app import Coordinator
 from windfall.federation_coordinator.checks import Refusal, described
 from windfall.federation_coordinator.outer_step import Base
 from windfall.federation_coordinator.rounds import Fenced, NotMember
+from windfall.federation_coordinator.row_leases import RowLeases
 from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.rpc import CHUNK_BYTES, serving
+from windfall.tasks.ranges import Ranges
 
 PROTOCOL = 1
 _KEPT_FRAMES: Final = 6
@@ -44,14 +46,22 @@ _CODES = {
     "digest": grpc.StatusCode.INVALID_ARGUMENT,
     "not-finite": grpc.StatusCode.INVALID_ARGUMENT,
     "tokens": grpc.StatusCode.INVALID_ARGUMENT,
+    "rows": grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 
 class TrainingService(rpc.TrainingServicer):
     """See ``proto/windfall/contracts/v1/training.proto``."""
 
-    def __init__(self, coordinator: Coordinator, sites: tuple[str, ...], heartbeat: timedelta = HEARTBEAT) -> None:
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        sites: tuple[str, ...],
+        heartbeat: timedelta = HEARTBEAT,
+        leases: RowLeases | None = None,
+    ) -> None:
         self._heartbeat = heartbeat
+        self._leases = leases or RowLeases()
         self._frames = _Frames()
         self._coordinator = coordinator
         self._sites = frozenset(sites)
@@ -77,6 +87,7 @@ class TrainingService(rpc.TrainingServicer):
                 outer=outer,
                 clip=clip,
                 merge=merge,
+                corpus=self._leases.terms,
             )
 
     async def Heartbeat(  # noqa: N802
@@ -167,6 +178,13 @@ class TrainingService(rpc.TrainingServicer):
             async with self._answering(context):
                 self._coordinator.leave(request.site, request.attempt)
             return pb.LeaveReply()
+
+    async def Rows(self, request: pb.RowsRequest, context: Any) -> pb.RowsReply:  # noqa: N802
+        with serving(context, "Training/Rows", {"windfall.site": request.site}):
+            held: Ranges = ()
+            async with self._answering(context):
+                held = self._leases.lease(request, self._coordinator.state.members)
+            return pb.RowsReply(held=[pb.RowRange(begin=begin, end=end) for begin, end in held])
 
     async def _listen(self, first: pb.Beat, beats: AsyncIterator[pb.Beat]) -> None:
         self._coordinator.beat(first)

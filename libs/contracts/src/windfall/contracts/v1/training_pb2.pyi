@@ -37,7 +37,7 @@ class JoinRequest(_message.Message):
     def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., window_id: _Optional[str] = ..., lease_token: _Optional[int] = ..., protocol: _Optional[int] = ...) -> None: ...
 
 class JoinReply(_message.Message):
-    __slots__ = ("attempt", "task", "task_settings_json", "tensors", "codec", "heartbeat_interval_ms", "outer", "clip", "merge")
+    __slots__ = ("attempt", "task", "task_settings_json", "tensors", "codec", "heartbeat_interval_ms", "outer", "clip", "merge", "corpus")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     TASK_SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,7 @@ class JoinReply(_message.Message):
     OUTER_FIELD_NUMBER: _ClassVar[int]
     CLIP_FIELD_NUMBER: _ClassVar[int]
     MERGE_FIELD_NUMBER: _ClassVar[int]
+    CORPUS_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     task: str
     task_settings_json: str
@@ -56,7 +57,44 @@ class JoinReply(_message.Message):
     outer: str
     clip: bool
     merge: str
-    def __init__(self, attempt: _Optional[int] = ..., task: _Optional[str] = ..., task_settings_json: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., codec: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ..., outer: _Optional[str] = ..., clip: _Optional[bool] = ..., merge: _Optional[str] = ...) -> None: ...
+    corpus: Corpus
+    def __init__(self, attempt: _Optional[int] = ..., task: _Optional[str] = ..., task_settings_json: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., codec: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ..., outer: _Optional[str] = ..., clip: _Optional[bool] = ..., merge: _Optional[str] = ..., corpus: _Optional[_Union[Corpus, _Mapping]] = ...) -> None: ...
+
+class Corpus(_message.Message):
+    __slots__ = ("rows", "seed")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    seed: int
+    def __init__(self, rows: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class RowRange(_message.Message):
+    __slots__ = ("begin", "end")
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    begin: int
+    end: int
+    def __init__(self, begin: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
+
+class RowsRequest(_message.Message):
+    __slots__ = ("federation", "site", "attempt", "lease_token", "hold")
+    FEDERATION_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    HOLD_FIELD_NUMBER: _ClassVar[int]
+    federation: str
+    site: str
+    attempt: int
+    lease_token: int
+    hold: int
+    def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., attempt: _Optional[int] = ..., lease_token: _Optional[int] = ..., hold: _Optional[int] = ...) -> None: ...
+
+class RowsReply(_message.Message):
+    __slots__ = ("held",)
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    held: _containers.RepeatedCompositeFieldContainer[RowRange]
+    def __init__(self, held: _Optional[_Iterable[_Union[RowRange, _Mapping]]] = ...) -> None: ...
 
 class Tensor(_message.Message):
     __slots__ = ("name", "shape", "dtype", "exact", "tied_to")
@@ -195,7 +233,7 @@ class PushFrame(_message.Message):
     def __init__(self, manifest: _Optional[_Union[Manifest, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("key", "lease_token", "base_digest", "codec", "tokens", "steps", "loss", "partial", "total_bytes", "sha256", "tensors", "offset", "skipped")
+    __slots__ = ("key", "lease_token", "base_digest", "codec", "tokens", "steps", "loss", "partial", "total_bytes", "sha256", "tensors", "offset", "skipped", "cursor", "rows")
     KEY_FIELD_NUMBER: _ClassVar[int]
     LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -209,6 +247,8 @@ class Manifest(_message.Message):
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
     key: ContributionKey
     lease_token: int
     base_digest: str
@@ -222,7 +262,9 @@ class Manifest(_message.Message):
     tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
     offset: int
     skipped: int
-    def __init__(self, key: _Optional[_Union[ContributionKey, _Mapping]] = ..., lease_token: _Optional[int] = ..., base_digest: _Optional[str] = ..., codec: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., partial: _Optional[bool] = ..., total_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., offset: _Optional[int] = ..., skipped: _Optional[int] = ...) -> None: ...
+    cursor: int
+    rows: _containers.RepeatedCompositeFieldContainer[RowRange]
+    def __init__(self, key: _Optional[_Union[ContributionKey, _Mapping]] = ..., lease_token: _Optional[int] = ..., base_digest: _Optional[str] = ..., codec: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., partial: _Optional[bool] = ..., total_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., offset: _Optional[int] = ..., skipped: _Optional[int] = ..., cursor: _Optional[int] = ..., rows: _Optional[_Iterable[_Union[RowRange, _Mapping]]] = ...) -> None: ...
 
 class PushReceipt(_message.Message):
     __slots__ = ("duplicate",)

@@ -70,6 +70,11 @@ class TrainingStub:
                 request_serializer=windfall_dot_contracts_dot_v1_dot_training__pb2.LeaveRequest.SerializeToString,
                 response_deserializer=windfall_dot_contracts_dot_v1_dot_training__pb2.LeaveReply.FromString,
                 _registered_method=True)
+        self.Rows = channel.unary_unary(
+                '/windfall.contracts.v1.Training/Rows',
+                request_serializer=windfall_dot_contracts_dot_v1_dot_training__pb2.RowsRequest.SerializeToString,
+                response_deserializer=windfall_dot_contracts_dot_v1_dot_training__pb2.RowsReply.FromString,
+                _registered_method=True)
 
 
 class TrainingServicer:
@@ -125,6 +130,13 @@ class TrainingServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rows(self, request, context):
+        """Rows leases rows of a shared corpus to a member, and says all that it holds. Asking again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrainingServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -157,6 +169,11 @@ def add_TrainingServicer_to_server(servicer, server):
                     servicer.Leave,
                     request_deserializer=windfall_dot_contracts_dot_v1_dot_training__pb2.LeaveRequest.FromString,
                     response_serializer=windfall_dot_contracts_dot_v1_dot_training__pb2.LeaveReply.SerializeToString,
+            ),
+            'Rows': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rows,
+                    request_deserializer=windfall_dot_contracts_dot_v1_dot_training__pb2.RowsRequest.FromString,
+                    response_serializer=windfall_dot_contracts_dot_v1_dot_training__pb2.RowsReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -327,6 +344,33 @@ class Training:
             '/windfall.contracts.v1.Training/Leave',
             windfall_dot_contracts_dot_v1_dot_training__pb2.LeaveRequest.SerializeToString,
             windfall_dot_contracts_dot_v1_dot_training__pb2.LeaveReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/windfall.contracts.v1.Training/Rows',
+            windfall_dot_contracts_dot_v1_dot_training__pb2.RowsRequest.SerializeToString,
+            windfall_dot_contracts_dot_v1_dot_training__pb2.RowsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,8 @@ class TrainingStub:
     """
     Leave: _grpc.UnaryUnaryMultiCallable[_training_pb2.LeaveRequest, _training_pb2.LeaveReply]
     """Leave ends the membership. A site that has left is not waited for."""
+    Rows: _grpc.UnaryUnaryMultiCallable[_training_pb2.RowsRequest, _training_pb2.RowsReply]
+    """Rows leases rows of a shared corpus to a member, and says all that it holds. Asking again changes nothing."""
 
 @_typing.type_check_only
 class TrainingAsyncStub(TrainingStub):
@@ -83,6 +85,8 @@ class TrainingAsyncStub(TrainingStub):
     """
     Leave: _aio.UnaryUnaryMultiCallable[_training_pb2.LeaveRequest, _training_pb2.LeaveReply]  # type: ignore[assignment]
     """Leave ends the membership. A site that has left is not waited for."""
+    Rows: _aio.UnaryUnaryMultiCallable[_training_pb2.RowsRequest, _training_pb2.RowsReply]  # type: ignore[assignment]
+    """Rows leases rows of a shared corpus to a member, and says all that it holds. Asking again changes nothing."""
 
 class TrainingServicer(metaclass=_abc_1.ABCMeta):
     """Training is served by the federation-coordinator. Tensors travel here and nowhere else.
@@ -144,5 +148,13 @@ class TrainingServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_training_pb2.LeaveReply, _abc.Awaitable[_training_pb2.LeaveReply]]:
         """Leave ends the membership. A site that has left is not waited for."""
+
+    @_abc_1.abstractmethod
+    def Rows(
+        self,
+        request: _training_pb2.RowsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_pb2.RowsReply, _abc.Awaitable[_training_pb2.RowsReply]]:
+        """Rows leases rows of a shared corpus to a member, and says all that it holds. Asking again changes nothing."""
 
 def add_TrainingServicer_to_server(servicer: TrainingServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
