@@ -160,7 +160,13 @@ def test_clipping_takes_the_median_norm() -> None:
     [
         (("gzip",), "unknown compressor 'gzip'"),
         (("fp32", "adam"), "unknown outer optimizer 'adam'"),
-        (("fp32", "", False, "median"), "unknown merge 'median'; known are mean, rda"),
+        (
+            ("fp32", "", False, "mode"),
+            "unknown merge 'mode'; known are krum, mean, median, multi-krum, rda, trimmed-mean",
+        ),
+        (("fp32", "", False, "trimmed-mean:share=0.5"), "at least 0 and below 0.5, not 0.5"),
+        (("fp32", "", False, "krum:byzantine=0.5"), "byzantine is a whole number of sites from 0 to 65536, not 0.5"),
+        (("fp32", "", False, "median:share=0.1"), "setting 'share' is unknown"),
         (("topk-ef", "nesterov"), "topk-ef goes with the outer optimizer 'average', not with 'nesterov'"),
         (("topk-ef", "delayed-nesterov"), "not with 'delayed-nesterov': momentum harms it"),
         (("dct-momentum", "", False, "rda"), "dct-momentum goes with the merge 'mean', not with 'rda'"),
@@ -177,17 +183,9 @@ def test_the_outer_optimizer_that_is_left_out_goes_with_the_codec() -> None:
     assert Rule.parse("fp32").outer.name == "nesterov"
 
 
-def test_only_elementwise_rules_may_be_taken_chunk_by_chunk() -> None:
-    assert Rule.parse("bf16").elementwise
-    assert not any(
-        rule.elementwise
-        for rule in (
-            Rule.parse("fp32", clip=True),
-            Rule.parse("fp32", merge="rda"),
-            Rule.parse("fp32", "delayed-nesterov"),
-            Rule.parse("int8-block"),
-        )
-    )
+def test_only_elementwise_rules_may_be_taken_run_by_run() -> None:
+    assert Rule.parse("bf16").elementwise and Rule.parse("fp32", clip=True, merge="krum").elementwise
+    assert not any(rule.elementwise for rule in (Rule.parse("fp32", merge="rda"), Rule.parse("int8-block")))
 
 
 @by_rule

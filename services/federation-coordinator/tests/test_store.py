@@ -19,7 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from windfall.contracts.v1 import training_pb2 as pb
+from windfall.federation_coordinator import gradient
 from windfall.federation_coordinator.checks import Refusal
+from windfall.federation_coordinator.outer_step import Step, take_step
 from windfall.federation_coordinator.rounds import Contribution
 from windfall.federation_coordinator.store import ModelStore
 from windfall.lowcomm.layout import Layout, TensorSpec, digest, restore, unflatten
@@ -46,6 +48,14 @@ RULES = {
     "topk-ef": Rule.parse("topk-ef"),
     "int4-block": Rule.parse("int4-block"),
     "dct-momentum": Rule.parse("dct-momentum"),
+    "median fp32": Rule.parse("fp32", merge="median"),
+    "trimmed bf16, clipped": Rule.parse("bf16", clip=True, merge="trimmed-mean:share=0.3"),
+    "krum bf16": Rule.parse("bf16", merge="krum"),
+    "multi-krum fp32, clipped": Rule.parse("fp32", clip=True, merge="multi-krum"),
+    "delayed fp32": Rule.parse("fp32", "delayed-nesterov:arrivals=2"),
+    "median topk-ef": Rule.parse("topk-ef", merge="median"),
+    "multi-krum topk-ef": Rule.parse("topk-ef", merge="multi-krum"),
+    "trimmed int8-block": Rule.parse("int8-block", merge="trimmed-mean"),
 }
 PLAIN = RULES["fp32"]
 
@@ -147,6 +157,49 @@ def test_the_order_of_arrival_changes_no_bit(rule: Rule, tmp_path: Path) -> None
         store = opened(tmp_path / str(number), rule)
         digests.add(store.merge(0, [receive(store, 0, THREE[index], index + 1) for index in order]))
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("merge", ["mean", "median", "trimmed-mean:share=0.2", "krum", "multi-krum:byzantine=1"])
+@pytest.mark.parametrize("codec", ["fp32", "bf16", "int8-block", "topk-ef"])
+def test_neither_cores_nor_the_length_of_a_run_change_a_bit(
+    codec: str, merge: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = Rule.parse(codec, clip=merge != "mean", merge=merge)
+    layout = Layout((TensorSpec("weights", (300_000,)), TensorSpec("seen", (5,), "int64", exact=True)))
+    store = ModelStore(tmp_path, layout, rule)
+    store.initialise(torch.zeros(layout.elements))
+    said, ones, paths = [], [contribution(site, 10 + seed, codec=codec) for seed, site in enumerate("abcd")], []
+    for seed, one in enumerate(ones):
+        vector = torch.randn(layout.elements, generator=torch.Generator().manual_seed(seed))
+        state = rule.codec.init(layout.split.trained)
+        data = rule.encode(state, vector, layout.split, base=0, tokens=one.tokens, steps=1)[1]
+        paths.append(store.contribution_path(0, *one.order))
+        paths[-1].write_bytes(data)
+        said.append(Said(one.site, one.attempt, one.tokens, rule.decode(data, layout.split)[1]))
+    merged = rule.merge(said, layout.split)
+    expected = digest(rule.step(rule.init(layout.split), torch.zeros(layout.elements), merged, layout.split)[1])
+    for cores, longest in ((1, 1 << 17), (2, 4096), (7, 1 << 16)):
+        monkeypatch.setattr(gradient, "LONGEST_RUN", longest)
+        after = tmp_path / str(cores)
+        after.mkdir()
+        place = Step(
+            store.base(0),
+            store.states(0),
+            after / "base",
+            [after / path.name for path in store.states(1)],
+            b"",
+        )
+        assert take_step(place, rule, layout.split, ones, paths, cores) == expected
+
+
+def test_a_contribution_that_was_cut_short_on_disk_is_a_mistake_and_no_model(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    one = receive(store, 0, contribution("a", 1), 1)
+    path = store.contribution_path(0, *one.order)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(Mistake, match="contribution-000000-a-1' is shorter than the model"):
+        store.merge(0, [one])
+    assert store.digest(1) is None and not list(tmp_path.glob("*.tmp"))
 
 
 @pytest.mark.parametrize("codec", ["bf16", "topk-ef"])

@@ -1,6 +1,6 @@
 """No site may pull harder than the median site does."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import fsum, sqrt
 from statistics import median
@@ -12,24 +12,34 @@ from torch import Tensor
 
 from windfall.lowcomm.sparse import Contribution, Sparse
 
+Floats = npt.NDArray[np.float32]
+
 _BATCH: Final = 1 << 16
 
 
 def norm(contribution: Contribution) -> float:
     """The Euclidean norm, to the same bits on every machine: squares in fp64, added up in pairs of halves."""
-    values: npt.NDArray[np.float32] = (
-        contribution.values if isinstance(contribution, Sparse) else contribution.detach().numpy()
-    )
+    values: Floats = contribution.values if isinstance(contribution, Sparse) else contribution.detach().numpy()
+    return root_of(squares(values))
+
+
+def squares(values: Floats) -> list[float]:
+    """Sums of the squares of runs of 2¹⁶ elements; a stretch that begins at a multiple of it gives its part of them."""
     sums = []
     for begin in range(0, len(values), _BATCH):
-        squares = np.zeros(_BATCH)
+        run = np.zeros(_BATCH)
         part = values[begin : begin + _BATCH]
-        squares[: len(part)] = part
-        squares *= squares
+        run[: len(part)] = part
+        run *= run
         # A library's own sum may add in an order that depends on the width of the processor's vectors.
-        while len(squares) > 1:
-            squares = squares[: len(squares) // 2] + squares[len(squares) // 2 :]
-        sums.append(float(squares[0]))
+        while len(run) > 1:
+            run = run[: len(run) // 2] + run[len(run) // 2 :]
+        sums.append(float(run[0]))
+    return sums
+
+
+def root_of(sums: Iterable[float]) -> float:
+    """The norm that ``squares`` make; in which order they come does not matter."""
     return sqrt(fsum(sums))
 
 

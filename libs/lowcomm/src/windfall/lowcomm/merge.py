@@ -3,8 +3,12 @@
 from collections.abc import Iterable, Sequence
 from math import fsum
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+Floats = npt.NDArray[np.float32]
 
 _CACHED_ELEMENTS = 1 << 16
 
@@ -38,6 +42,12 @@ def weighted_mean(chunks: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         torch.mul(chunk, weight / total, out=scaled)
         mean.add_(scaled)
     return mean
+
+
+def add_share(mean: Floats, chunk: Floats, share: float) -> None:
+    """mean ← mean + share · chunk, to the bits of ``weighted_mean`` when ``share`` is wᵢ / Σw; the chunk is used up."""
+    np.multiply(chunk, np.float32(share), out=chunk)
+    np.add(mean, chunk, out=mean)
 
 
 def streamed_mean(chunks: Iterable[Tensor], weights: Sequence[float]) -> Tensor:

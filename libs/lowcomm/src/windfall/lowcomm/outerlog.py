@@ -107,5 +107,5 @@ def _merge(rule: Rule, elements: Split, entry: Entry, own: Mapping[str, Buffer])
         view = memoryview(message)
         if view.nbytes != one.nbytes or hashlib.sha256(view).hexdigest() != one.sha256:
             raise ValueError(f"{one.site}'s message in round {entry.round} does not have the SHA-256 that the log says")
-        said.append(Said(one.site, one.attempt, one.tokens, Unread(rule, view, elements)))
+        said.append(Said(one.site, one.attempt, one.tokens, Unread(rule, view, elements), rule.codec.name))
     return rule.merge(said, elements)

@@ -5,7 +5,7 @@ arrives at the same bits, so that no model has to travel. Nothing here depends o
 arrived, on threads, or on the device that trained.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, overload
 
@@ -14,41 +14,26 @@ from torch import Tensor
 
 from windfall.lowcomm import compressor as compressors
 from windfall.lowcomm import outer as outers
-from windfall.lowcomm.clip import clip_factors, norm, scale
+from windfall.lowcomm.bands import bands, joined
+from windfall.lowcomm.clip import clip_factors, norm
 from windfall.lowcomm.codec import CODECS, Buffer
+from windfall.lowcomm.columns import merge_columns
 from windfall.lowcomm.compressor import Compressor, parse_compressor
 from windfall.lowcomm.contribution import decode, write
 from windfall.lowcomm.contributors import contributor_mean
+from windfall.lowcomm.distances import inner_products, squared_distances
 from windfall.lowcomm.layout import Split as Split
 from windfall.lowcomm.merge import streamed_mean
-from windfall.lowcomm.outer import Outer, average, parse_outer
+from windfall.lowcomm.merging import Merging, parse_merging
+from windfall.lowcomm.outer import Outer, apply_run_by_run, average, parse_outer
 from windfall.lowcomm.rda import radial_directional_mean
+from windfall.lowcomm.said import SPARSE as SPARSE
+from windfall.lowcomm.said import Said as Said
+from windfall.lowcomm.said import Spoken, Vectors
 from windfall.lowcomm.sparse import Contribution, Sparse, descend
 from windfall.lowcomm.wire import HEADER_BYTES, Header, split
 
-SPARSE: Final = ("topk-ef", "dct-momentum")
-"""Codecs of which most coordinates stay unsaid: they merge per coordinate, and momentum on top of them does harm."""
-
-MERGES: Final = ("mean", "rda")
-"""Weighted by tokens: plainly, or per tensor by length and direction (``windfall.lowcomm.rda``)."""
-
-_RUN: Final = 1 << 16
 _EXACT: Final = compressors.parse_compressor("fp32")
-
-
-@dataclass(frozen=True, eq=False)
-class Said:
-    """A contribution that was accepted: whose, what it weighs, and its parts in the order of ``Split.parts``."""
-
-    site: str
-    attempt: int
-    tokens: float
-    parts: Sequence[Contribution]
-
-    @property
-    def order(self) -> tuple[str, int]:
-        """Contributions merge in this order, whatever the order of their arrival."""
-        return (self.site, self.attempt)
 
 
 class Unread(Sequence[Contribution]):
@@ -79,15 +64,15 @@ class Rule:
     outer: Outer
     clip: bool
     """Scale a contribution down to the median norm when it is longer."""
-    radial: bool
-    """Merge trained tensors by radial-directional averaging."""
+    merging: Merging
+    """How contributions become one."""
     settings: tuple[str, str, bool, str]
 
     @classmethod
     def parse(cls, codec: str, outer: str = "", clip: bool = False, merge: str = "mean") -> "Rule":
         """Read settings like ``topk-ef`` and ``nesterov:momentum=0.6``. An outer optimizer that is left out is the one
         that goes with the codec: none for sparse ones, Nesterov with a momentum for short rounds for dense ones.
-        ``merge`` is one of ``MERGES``.
+        ``merge`` is one of ``windfall.lowcomm.merging``, with its settings.
 
         Raises:
             ValueError: unknown names or values, or an outer momentum or ``rda`` on a sparse codec.
@@ -98,11 +83,10 @@ class Rule:
         optimizer = parse_outer(outer)
         if sparse and optimizer.slots:
             raise ValueError(f"{codec} goes with the outer optimizer 'average', not with {outer!r}: momentum harms it")
-        if merge not in MERGES:
-            raise ValueError(f"unknown merge {merge!r}; known are {', '.join(MERGES)}")
-        if sparse and merge == "rda":
+        merging = parse_merging(merge)
+        if sparse and merging.radial:
             raise ValueError(f"{codec} goes with the merge 'mean', not with 'rda': most coordinates are unsaid")
-        return cls(compressor, optimizer, clip, merge == "rda", (codec, outer, clip, merge))
+        return cls(compressor, optimizer, clip, merging, (codec, outer, clip, merge))
 
     @property
     def sparse(self) -> bool:
@@ -110,8 +94,9 @@ class Rule:
 
     @property
     def elementwise(self) -> bool:
-        """Whether chunks of the vectors may be merged and moved one after the other, with the same bits."""
-        return self.codec.name in CODECS and not (self.clip or self.radial or self.outer.counters)
+        """Whether any run of the vectors may be merged and moved by itself, with the same bits, once it is known which
+        contributions count, and by which factor."""
+        return self.codec.name in CODECS and not self.merging.radial
 
     @property
     def followed(self) -> bool:
@@ -196,30 +181,47 @@ class Rule:
             )
 
     def merge(self, contributions: Sequence[Said], elements: Split) -> tuple[Contribution, ...]:
-        """What all of them say together, part by part: the global pseudo-gradient. Sparse parts are averaged per
-        coordinate over the sites that sent it, the others over all; every one weighs its tokens.
+        """What all of them say together, part by part: the global pseudo-gradient.
+
+        A mean weighs tokens: sparse parts are averaged per coordinate over the sites that sent it, the others over all.
+        The robust merges weigh nothing, and are taken of each part by itself, the exact one too. Memory: what is
+        merged, one decoded contribution, and for merges that look at all of them at once about as much again.
 
         Raises:
             ValueError: no contributions, or they are not of one shape.
         """
         ordered = sorted(contributions, key=lambda one: one.order)
-        weights = [one.tokens for one in ordered]
-        merged: list[Contribution] = []
+        if not ordered:
+            raise ValueError("a merge needs at least one contribution")
+        merged = []
         for index, part in enumerate(elements.parts):
-            lossy = part.stop <= elements.trained
             factors = [1.0] * len(ordered)
+            lossy = part.stop <= elements.trained
             if self.clip and lossy:
                 factors = clip_factors([norm(one.parts[index]) for one in ordered])
-            spoken = _Spoken(ordered, index, factors)
-            # Where the rule has just been changed, what was said under the old one may still be among them.
-            sparse = [one for one in spoken if isinstance(one, Sparse)] if self.sparse and lossy else []
-            if sparse and len(sparse) == len(ordered):
-                merged.append(contributor_mean(sparse, weights))
-            elif self.radial and lossy:
-                merged.append(radial_directional_mean(_Dense(spoken), weights, elements.spans))
-            else:
-                merged.append(streamed_mean(_Dense(spoken), weights))
+            merged.append(self._merge_part(Spoken(ordered, index, factors, lossy), part, elements))
         return tuple(merged)
+
+    def _merge_part(self, spoken: Spoken, part: slice, elements: Split) -> Contribution:
+        size = part.stop - part.start
+        weights = [one.tokens for one in spoken.ordered]
+        if self.merging.choose is not None:
+            products = (run for band in bands(spoken, size) for run in inner_products(band.contributions))
+            spoken = spoken.only(self.merging.choose(squared_distances(products)))
+            weights = [1.0] * len(spoken)
+        if self.merging.pick is not None:
+            pick = self.merging.pick
+            found = ((band.begin, merge_columns(pick, band.contributions)) for band in bands(spoken, size))
+            return joined(found, size)
+        if self.sparse and spoken.sparse:
+            means = (
+                (band.begin, contributor_mean([one for one in band.contributions if isinstance(one, Sparse)], weights))
+                for band in bands(spoken, size)
+            )
+            return joined(means, size)
+        if spoken.lossy and self.merging.radial:
+            return radial_directional_mean(Vectors(spoken), weights, elements.spans)
+        return streamed_mean(Vectors(spoken), weights)
 
     def step(
         self, state: outers.State, base: Tensor, merged: Sequence[Contribution], elements: Split
@@ -232,55 +234,13 @@ class Rule:
             elif isinstance(gradient, Sparse):
                 moved.append(descend(base[part], gradient, self.outer.lr))
             else:
-                state, ahead = _run_by_run(self.outer, state, base[part], gradient)
+                state, ahead = apply_run_by_run(self.outer, state, base[part], gradient)
                 moved.append(ahead)
         return state, moved[0] if len(moved) == 1 else torch.cat(moved) if moved else base.clone()
 
     def most_bytes(self, elements: Split) -> int:
         """More than any contribution has: what a receiver makes room for before it has seen a byte."""
         return sum(HEADER_BYTES + 1024 + 5 * (part.stop - part.start) for part in elements.parts)
-
-
-@dataclass(frozen=True, eq=False)
-class _Spoken(Iterable[Contribution]):
-    """What every site says about one part, scaled, each time anew: decoding again is cheaper than holding on to all."""
-
-    ordered: Sequence[Said]
-    index: int
-    factors: Sequence[float]
-
-    def __iter__(self) -> Iterator[Contribution]:
-        return map(self._scaled, self.ordered, self.factors)
-
-    def _scaled(self, one: Said, factor: float) -> Contribution:
-        return scale(one.parts[self.index], factor)
-
-
-@dataclass(frozen=True, eq=False)
-class _Dense(Iterable[Tensor]):
-    """The same as vectors. No loop's name holds on to the last one while the next is decoded."""
-
-    spoken: _Spoken
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return map(_dense, self.spoken)
-
-
-def _dense(contribution: Contribution) -> Tensor:
-    return contribution.dense() if isinstance(contribution, Sparse) else contribution
-
-
-def _run_by_run(outer: Outer, state: outers.State, base: Tensor, gradient: Tensor) -> tuple[outers.State, Tensor]:
-    """``outer.apply``, to the same bits, in runs that stay in the processor's cache: no vector lies between."""
-    slots, counters = state[: outer.slots], state[outer.slots :]
-    ahead, *moved = (torch.empty_like(vector) for vector in (base, *slots))
-    after = state
-    for begin in range(0, len(base), _RUN):
-        run = slice(begin, begin + _RUN)
-        after, ahead[run] = outer.apply((*(slot[run] for slot in slots), *counters), base[run], gradient[run])
-        for into, chunk in zip(moved, after, strict=False):
-            into[run] = chunk
-    return (*moved, *after[outer.slots :]), ahead
 
 
 def _plain(base: Tensor, gradient: Contribution) -> Tensor:

@@ -1,33 +1,24 @@
-"""The outer step from files to files, in memory that does not grow with the number of sites."""
+"""The outer step from files to files: spread over cores, in memory that does not grow with the number of sites."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from io import SEEK_CUR, FileIO
+from io import FileIO
 from pathlib import Path
-from typing import Final, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from windfall.federation_coordinator.durable import RESTORE, Whole
+from windfall.federation_coordinator.durable import Whole
+from windfall.federation_coordinator.gradient import gradient_of, longest_run
+from windfall.federation_coordinator.on_disk import raw, read_floats
 from windfall.federation_coordinator.rounds import Contribution
-from windfall.lowcomm.codec import CODECS
+from windfall.federation_coordinator.spread import spread
 from windfall.lowcomm.layout import FLOAT32_BYTES
-from windfall.lowcomm.merge import weighted_mean
 from windfall.lowcomm.outer import average
-from windfall.lowcomm.rule import Rule, Said, Split, Unread
-from windfall.lowcomm.sparse import Sparse
-from windfall.lowcomm.wire import HEADER_BYTES
-from windfall.servicekit.errors import ExitCode, Mistake
-
-T = TypeVar("T")
-
-_CHUNK: Final = 128 * 1024
-"""Elements merged at a time: what fits the caches merges three times as fast as what does not."""
+from windfall.lowcomm.rule import Rule, Split
 
 
 @dataclass(frozen=True)
@@ -52,9 +43,20 @@ class Step:
 
 
 def take_step(
-    step: Step, rule: Rule, elements: Split, contributions: Sequence[Contribution], messages: Sequence[Path]
+    step: Step,
+    rule: Rule,
+    elements: Split,
+    contributions: Sequence[Contribution],
+    messages: Sequence[Path],
+    cores: int | None = None,
 ) -> str:
     """Merge contributions, in the order given, and write the next base; gives its digest.
+
+    Runs of the model are merged and moved on all cores; they are hashed and written behind, in order. Neither the
+    number of cores nor the length of a run changes a bit.
+
+    Args:
+        cores: threads; none is as many as this process may run on.
 
     Raises:
         Mistake: a file is shorter than the model.
@@ -65,33 +67,27 @@ def take_step(
         moved_states = [stack.enter_context(Whole(path)) for path in step.next_states]
         old = stack.enter_context(step.base.path.open("rb", buffering=0))
         states = [stack.enter_context(path.open("rb", buffering=0)) for path in step.states]
-        if rule.elementwise and all(one.codec in CODECS for one in contributions):
-            sources = [stack.enter_context(path.open("rb", buffering=0)) for path in messages]
-            gradients = _read_along(elements, contributions, sources)
-        else:
-            gradients = _merged_first(rule, elements, contributions, messages)
-        slots = rule.outer.slots
-        # Counters count rounds, not chunks: every chunk is given them as they were.
-        counters = tuple(_floats(file, 1) for file in states[slots:])
+        gradient = gradient_of(rule, elements, contributions, messages, stack, cores)
+        slots, longest = rule.outer.slots, longest_run(rule, len(contributions))
+        # Counters count rounds, not runs: every run is given them as they were.
+        counters = tuple(_floats(file, 0, 1) for file in states[slots:])
         after = counters
         sha = hashlib.sha256()
         new.write(step.header)
-        old.seek(step.base.data_start)
 
         def moved(part: slice, start: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-            count = min(_CHUNK, part.stop - start)
-            gradient, chunk = gradients(part, start, count), _floats(old, count)
+            count = min(longest, part.stop - start)
+            towards, base = gradient(part, start, count), _floats(old, start, count, step.base.data_start)
             if part.start >= elements.trained:
-                return average().apply((), chunk, gradient)[1], ()
-            kept = tuple(_floats(file, count) for file in states[:slots])
-            state, chunk = rule.outer.apply((*kept, *counters), chunk, gradient)
-            return chunk, state
+                return average().apply((), base, towards)[1], ()
+            kept = tuple(_floats(file, start, count) for file in states[:slots])
+            state, ahead = rule.outer.apply((*kept, *counters), base, towards)
+            return ahead, state
 
-        # One chunk is computed while the one before it is hashed and written.
-        starts = [(part, start) for part in elements.parts for start in range(part.start, part.stop, _CHUNK)]
-        for chunk, state in _ahead(moved, starts):
-            sha.update(raw(chunk))
-            new.write(raw(chunk))
+        starts = ((part, start) for part in elements.parts for start in range(part.start, part.stop, longest))
+        for ahead, state in spread(moved, starts, cores):
+            sha.update(raw(ahead))
+            new.write(raw(ahead))
             for output, vector in zip(moved_states[:slots], state, strict=False):
                 output.write(raw(vector))
             after = state[slots:] or after
@@ -100,78 +96,7 @@ def take_step(
         return sha.hexdigest()
 
 
-Gradients = Callable[[slice, int, int], Tensor]
-"""A run of the global pseudo-gradient: of which part, from which element, how many. Runs are asked for in order."""
-
-
-def _read_along(elements: Split, contributions: Sequence[Contribution], sources: Sequence[FileIO]) -> Gradients:
-    """Of codecs that code every element alone: merged run by run, in memory of a few runs per contribution."""
-    weights = [one.tokens for one in contributions]
-
-    def run(part: slice, start: int, count: int) -> Tensor:
-        said = []
-        for one, source in zip(contributions, sources, strict=True):
-            if start == part.start:
-                source.seek(HEADER_BYTES, SEEK_CUR)
-            codec = CODECS[one.codec if part.start < elements.trained else "fp32"]
-            said.append(codec.decode(_exactly(source, count * codec.bytes_per_element)))
-        return weighted_mean(said, weights)
-
-    return run
-
-
-def _merged_first(
-    rule: Rule, elements: Split, contributions: Sequence[Contribution], messages: Sequence[Path]
-) -> Gradients:
-    """Of all others: merged at once, one decoded contribution beside the mean; sparse ones take only what they say."""
-    said = [
-        Said(one.site, one.attempt, one.tokens, Unread(rule, path.read_bytes(), elements, one.codec))
-        for one, path in zip(contributions, messages, strict=True)
-    ]
-    merged = dict(zip((part.start for part in elements.parts), rule.merge(said, elements), strict=True))
-    whole = {start: one.dense() if isinstance(one, Sparse) and one.dct else one for start, one in merged.items()}
-
-    def run(part: slice, start: int, count: int) -> Tensor:
-        gradient, begin = whole[part.start], start - part.start
-        if isinstance(gradient, Tensor):
-            return gradient[begin : begin + count]
-        first, last = np.searchsorted(gradient.positions, (begin, begin + count))
-        flat = np.zeros(count, np.float32)
-        flat[gradient.positions[first:last] - begin] = gradient.values[first:last]
-        return torch.from_numpy(flat)
-
-    return run
-
-
-def raw(vector: Tensor) -> memoryview:
-    """The little-endian bytes of a fp32 vector."""
-    return vector.numpy().astype("<f4", copy=False).data.cast("B")
-
-
-def _ahead(work: Callable[[slice, int], T], inputs: Iterable[tuple[slice, int]]) -> Iterator[T]:
-    """Results in order, the next one being computed beside whoever uses the last."""
-    with ThreadPoolExecutor(1) as beside:
-        waiting: Future[T] | None = None
-        for one in inputs:
-            waiting, ready = beside.submit(work, *one), waiting
-            if ready is not None:
-                yield ready.result()
-        if waiting is not None:
-            yield waiting.result()
-
-
-def _floats(file: FileIO, count: int) -> Tensor:
-    data = _exactly(file, count * FLOAT32_BYTES)
-    return torch.from_numpy(np.frombuffer(data, "<f4").astype(np.float32, copy=False))
-
-
-def _exactly(file: FileIO, size: int) -> bytearray:
-    buffer = bytearray(size)
-    view = memoryview(buffer)
-    filled = 0
-    while filled < size:
-        read = file.readinto(view[filled:])
-        if not read:
-            raise Mistake(f"{file.name!r} is shorter than the model", RESTORE, ExitCode.RESOURCE)
-        filled += read
-    return buffer
+def _floats(file: FileIO, start: int, count: int, data_start: int = 0) -> Tensor:
+    values = np.empty(count, np.float32)
+    read_floats(file, data_start + start * FLOAT32_BYTES, values)
+    return torch.from_numpy(values)

@@ -54,7 +54,8 @@ class CoordinatorSettings(Settings, TlsSettings):
     clip: bool = False
     """Scale a contribution that is longer than the median one down to it."""
     merge: str = "mean"
-    """``mean``, or ``rda`` for radial-directional averaging of dense contributions."""
+    """How contributions become one: ``mean``; ``rda`` for radial-directional averaging of dense ones; or what liars
+    cannot move at will: ``median``, ``trimmed-mean:share=0.2``, ``krum:byzantine=1``, ``multi-krum:byzantine=1``."""
     round_length: timedelta | None = None
     """Business time after which a round ends. Unset, and without ``round_steps``, rounds follow the links: a site takes
     so many local steps that synchronising costs it at most a twentieth of its training, and 10 minutes at most."""

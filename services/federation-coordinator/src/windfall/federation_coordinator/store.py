@@ -26,7 +26,8 @@ from windfall.federation_coordinator.checks import check_content
 from windfall.federation_coordinator.durable import RESTORE, Whole, explained
 from windfall.federation_coordinator.history import History, is_entry
 from windfall.federation_coordinator.incoming import Incoming
-from windfall.federation_coordinator.outer_step import Base, Step, raw, take_step
+from windfall.federation_coordinator.on_disk import raw
+from windfall.federation_coordinator.outer_step import Base, Step, take_step
 from windfall.federation_coordinator.rounds import Contribution
 from windfall.lowcomm.layout import FLOAT32_BYTES, Layout, restore
 from windfall.lowcomm.rule import Rule
