@@ -24,13 +24,13 @@ from tests.wiring import Wiring
 from windfall.contracts.envelope import TRACEPARENT, Unreadable, unseal
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import HUB, StreamSpec, hub_streams, site_streams
-from windfall.contracts.v1.training_pb2_grpc import add_TrainingServicer_to_server
 from windfall.energy_watcher import app as watcher
 from windfall.energy_watcher.settings import WatcherSettings
 from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.rounds import Federation, Policy
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
+from windfall.federation_coordinator.wire import register
 from windfall.lowcomm.layout import Layout, TensorSpec, digest
 from windfall.lowcomm.rule import Rule
 from windfall.profiler import app as profiler
@@ -161,7 +161,7 @@ class Fleet:
         )
         self.coordinator = coordinator
         service = TrainingService(coordinator, self.sites, self.heartbeat)
-        await self.wiring.serve(partial(add_TrainingServicer_to_server, service))
+        await self.wiring.serve(partial(register, service))
         coordinator.attend()
         life = AsyncExitStack()
         life.push_async_callback(self.wiring.cut_service)

@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.bench import plain_grpc, rounds
 from tests.bench.figures import Figure, percentile, report
+from tests.bench.processes import cpu_s, resident
 from windfall.servicekit.natsserver import NatsServer, ServerPlan, free_port
 
 SERVICES = {
@@ -66,7 +67,7 @@ def overhead(folder: Path) -> list[Figure]:
     seen = {}
     for codec in ("topk-ef", "int4-block", "bf16", "fp32"):
         (folder / codec).mkdir()
-        seen[codec] = asyncio.run(rounds.run(folder / codec, "10m", sites=3, rounds=10, codec=codec))
+        seen[codec] = asyncio.run(rounds.run(folder / codec, "40 MB", sites=3, rounds=10, codec=codec))
     bare = asyncio.run(plain_grpc.run(seen["fp32"].model_bytes, sites=3, times=5))
     sparse = seen.pop("topk-ef")
     return [
@@ -92,7 +93,7 @@ def memory(folder: Path) -> list[Figure]:
     for sites in (3, 30):
         place = folder / str(sites)
         place.mkdir(parents=True)
-        seen = asyncio.run(rounds.run(place, "10m", sites=sites, rounds=2, codec="fp32"))
+        seen = asyncio.run(rounds.run(place, "40 MB", sites=sites, rounds=2, codec="fp32"))
         figures.append(
             Figure(
                 f"coordinator memory x model {sites} sites",
@@ -135,10 +136,10 @@ async def _idle(folder: Path) -> dict[str, tuple[float, float]]:
         )
     # Long enough for every start-up to be over; what is measured is a service that has nothing to do.
     await asyncio.sleep(SETTLE_S)
-    before = {name: _cpu_s(process.pid) for name, process in processes.items()}
+    before = {name: cpu_s(process.pid) for name, process in processes.items()}
     await asyncio.sleep(IDLE_S)
     seen = {
-        name: (rounds.resident(process.pid) / 2**20, (_cpu_s(process.pid) - before[name]) / IDLE_S * 100)
+        name: (resident(process.pid) / 2**20, (cpu_s(process.pid) - before[name]) / IDLE_S * 100)
         for name, process in processes.items()
     }
     for process in processes.values():
@@ -180,11 +181,6 @@ def write_trace(path: Path) -> None:
         values = ",".join("20" if each and at > cycle * site / 3 else "400" for site, each in enumerate(open_now))
         lines.append(f"{(BEGIN + at).isoformat()},{values}")
     path.write_text("\n".join(lines) + "\n")
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

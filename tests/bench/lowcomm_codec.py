@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.bench.figures import Figure
 from tests.bench.lowcomm_data import text_folders
 from tests.bench.lowcomm_run import Workshop
-from tests.bench.rounds import peak_resident, resident
+from tests.bench.processes import peak_resident, resident
 from windfall.lowcomm.compressor import State
 from windfall.lowcomm.layout import Split, layout_of_model
 from windfall.lowcomm.mergedform import merged_form

@@ -1,16 +1,16 @@
 """Rounds without training: what is left is what a round costs. A real coordinator process, sites as bare clients.
 
 Each site takes the base, as the log of what the others said where the codec has one, pushes a contribution that was
-encoded before the clock ran, and waits for the next round.
+encoded before the clock ran, and waits for the next round. Digests are on: every site holds the base that it got
+against the round's, and hashes what it sends within the round.
 """
 
 import asyncio
+import hashlib
+import json
 import os
 import statistics
-import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -18,14 +18,26 @@ from uuid import uuid4
 import torch
 from torch import Tensor
 
+from tests.bench.hub import FEDERATION, Hub
+from tests.bench.processes import cpu_s, peak_resident, resident
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.servicekit.errors import Transient
-from windfall.servicekit.natsserver import NatsServer, ServerPlan, free_port
 from windfall.servicekit.rpc import connect
+from windfall.site_trainer.bulk import BulkStub
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership, tensors_of
 from windfall.site_trainer.replica import Replica, follow, of_snapshot, sha256, snapshot_bytes
 
-FEDERATION = "bench"
+MODELS = {
+    "tiny": {"preset": "tiny"},
+    "40 MB": {"preset": "10m"},
+    "100 MB": {"preset": "10m", "width": 512, "heads": 8, "layers": 8},
+    "500 MB": {"preset": "10m", "width": 1024, "heads": 16, "layers": 10},
+}
+"""Settings of GPT-NeoX by what it has of float32."""
+
+_KEEP_UP_TO: int = 10
+"""Sites of one measurement beyond which they hash what comes down and drop it: the machine has no room for all."""
+_REST_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,10 @@ class Rounds:
     model_bytes: int
     seconds: list[float]
     """Of each round, from the first site's opening to the last site's next opening."""
+    coordinator_cpu_s: float
+    """Per round."""
+    sites_cpu_s: float
+    """Of all of them, per round."""
     resident_before: int
     resident_peak: int
     bytes_up: float
@@ -47,44 +63,19 @@ class Rounds:
 
     @property
     def memory_x_model(self) -> float:
+        """Beyond what it holds when it is idle."""
         return (self.resident_peak - self.resident_before) / self.model_bytes
-
-
-@asynccontextmanager
-async def coordinator(folder: Path, preset: str, codec: str) -> AsyncIterator[tuple[int, int]]:
-    """A coordinator of its own; gives its pid and port."""
-    server = NatsServer(ServerPlan("hub", free_port(), folder / "store"), folder)
-    await server.start()
-    port = free_port()
-    environment = {
-        **os.environ,
-        "WINDFALL_NATS_URL": server.url,
-        "WINDFALL_STATE_DIR": str(folder / "coordinator"),
-        "WINDFALL_FEDERATION": FEDERATION,
-        "WINDFALL_LISTEN": f"127.0.0.1:{port}",
-        "WINDFALL_TASK_SETTINGS": f'{{"preset": "{preset}"}}',
-        "WINDFALL_ROUND_LENGTH": "3600",
-        "WINDFALL_ROUND_STEPS": "1",
-        "WINDFALL_CODEC": codec,
-        "WINDFALL_LOG_LEVEL": "WARNING",
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "windfall.federation_coordinator", env=environment
-    )
-    try:
-        yield process.pid, port
-    finally:
-        process.terminate()
-        await process.wait()
-        await server.stop()
 
 
 class Site:
     """A member that does not train."""
 
-    def __init__(self, name: str, port: int) -> None:
+    def __init__(self, name: str, address: str, keeps: bool = True) -> None:
         self.name = name
-        self.link = CoordinatorLink(connect(f"127.0.0.1:{port}"), FEDERATION, name)
+        channel = connect(address)
+        self.link = CoordinatorLink(channel, FEDERATION, name)
+        self._bulk = BulkStub(channel)
+        self._keeps = keeps
         self.opened: asyncio.Queue[pb.RoundOpened] = asyncio.Queue()
         self.replica: Replica | None = None
         self.own: dict[str, bytes] = {}
@@ -98,17 +89,25 @@ class Site:
                 break
             except Transient:
                 # The coordinator is still importing.
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(_REST_S)
         self.listening = asyncio.create_task(self._listen())
         return self.membership
+
+    async def close(self) -> None:
+        self.listening.cancel()
+        await self.link.close()
 
     async def _listen(self) -> None:
         def beat() -> pb.Beat:
             return pb.Beat(federation=FEDERATION, site=self.name, attempt=self.membership.attempt)
 
-        async for directive in self.link.directives(beat, 1.0):
-            if directive.WhichOneof("kind") == "round_opened":
-                self.opened.put_nowait(directive.round_opened)
+        while True:
+            try:
+                async for directive in self.link.directives(beat, self.membership.heartbeat_s):
+                    if directive.WhichOneof("kind") == "round_opened":
+                        self.opened.put_nowait(directive.round_opened)
+            except Transient:
+                await asyncio.sleep(_REST_S)
 
     def speak(self, number: int, gradient: Tensor) -> bytes:
         """A contribution to a round: the same gradient as ever, without error feedback."""
@@ -118,8 +117,13 @@ class Site:
 
     async def round(self, word: pb.RoundOpened, data: bytes) -> None:
         """Take the base and push."""
-        await self._base(word)
-        manifest = pb.Manifest(
+        await (self._base(word) if self._keeps else self._skim(word))
+        await self.link.push(await self.manifest(word, data), memoryview(data))
+        if self._keeps:
+            self.own = {sha256(data): data} if self.membership.rule.followed else {}
+
+    async def manifest(self, word: pb.RoundOpened, data: bytes) -> pb.Manifest:
+        return pb.Manifest(
             key=pb.ContributionKey(
                 federation=FEDERATION, site=self.name, round=word.round, attempt=self.membership.attempt
             ),
@@ -130,11 +134,9 @@ class Site:
             steps=1,
             loss=1.0,
             total_bytes=len(data),
-            sha256=sha256(data),
+            sha256=await asyncio.to_thread(sha256, data),
             tensors=tensors_of(self.membership.layout),
         )
-        await self.link.push(manifest, memoryview(data))
-        self.own = {manifest.sha256: data}
 
     async def _base(self, word: pb.RoundOpened) -> None:
         rule, elements = self.membership.rule, self.membership.layout.split
@@ -155,51 +157,69 @@ class Site:
         else:
             self.replica = of_snapshot(download.data, word.base_digest, rule, elements)
 
+    async def _skim(self, word: pb.RoundOpened) -> None:
+        sha = hashlib.sha256()
+        request = pb.PullRequest(
+            federation=FEDERATION, site=self.name, attempt=self.membership.attempt, base_digest=word.base_digest
+        )
+        async for data in self._bulk.pull(request):
+            if isinstance(data, memoryview):
+                self.bytes_down += len(data)
+                sha.update(data)
+        if sha.hexdigest() != word.base_digest:
+            raise RuntimeError("the base does not have its digest")
 
-async def run(folder: Path, preset: str, sites: int, rounds: int, codec: str = "fp32") -> Rounds:
-    """Measure rounds of ``sites`` members after one warm-up round."""
+
+async def run(folder: Path, model: str, sites: int, rounds: int, codec: str = "fp32") -> Rounds:
+    """Measure rounds of ``sites`` members after one warm-up round.
+
+    Args:
+        model: one of ``MODELS``.
+    """
     torch.set_num_threads(1)
-    async with coordinator(folder, preset, codec) as (pid, port):
-        members = [Site(f"site-{number}", port) for number in range(sites)]
+    told = {
+        "WINDFALL_TASK_SETTINGS": json.dumps(MODELS[model]),
+        "WINDFALL_ROUND_LENGTH": "3600",
+        "WINDFALL_ROUND_STEPS": "1",
+        "WINDFALL_CODEC": codec,
+        # All sites are one process here, which encodes for seconds while their hearts cannot beat.
+        "WINDFALL_SILENCE": "60",
+    }
+    async with Hub(folder, told) as hub:
+        keeps = sites <= _KEEP_UP_TO
+        members = [Site(f"site-{number:03d}", hub.address, keeps) for number in range(sites)]
         first = await members[0].join()
         await asyncio.gather(*(member.join() for member in members[1:]))
         elements = first.layout.elements
-        gradients = [torch.randn(elements).mul_(1e-3) for _ in members]
-        before = resident(pid)
-        seconds, up, down = [], 0, 0
+        gradients = [torch.randn(elements).mul_(1e-3) for _ in (members if keeps else members[:1])]
+        before = resident(hub.pid)
+        seconds, up, down, cpu, own_cpu = [], 0, 0, 0.0, 0.0
         words = await asyncio.gather(*(member.opened.get() for member in members))
-        data: list[bytes] = []
         for number in range(rounds + 1):
             # Encoding is training's neighbour, not the round's: where sites overlap it, nobody waits for it.
-            told = zip(members, words, gradients, strict=True)
-            data = [member.speak(word.round, gradient) for member, word, gradient in told]
+            spoken = [
+                member.speak(words[0].round, gradient) for member, gradient in zip(members, gradients, strict=False)
+            ]
+            data = spoken if keeps else spoken * sites
             already = sum(member.bytes_down for member in members)
-            started = time.perf_counter()
+            started, used, own_used = time.perf_counter(), cpu_s(hub.pid), cpu_s(os.getpid())
             await asyncio.gather(
                 *(member.round(word, own) for member, word, own in zip(members, words, data, strict=True))
             )
             words = await asyncio.gather(*(member.opened.get() for member in members))
             if number:
                 seconds.append(time.perf_counter() - started)
+                cpu, own_cpu = cpu + cpu_s(hub.pid) - used, own_cpu + cpu_s(os.getpid()) - own_used
                 up, down = sum(map(len, data)), sum(member.bytes_down for member in members) - already
         for member in members:
-            member.listening.cancel()
-            await member.link.close()
-        return Rounds(elements * 4, seconds, before, peak_resident(pid), up / sites, down / sites)
-
-
-def resident(pid: int) -> int:
-    """Bytes that a process holds in memory now."""
-    return _status(pid, "VmRSS")
-
-
-def peak_resident(pid: int) -> int:
-    """The most that it ever held."""
-    return _status(pid, "VmHWM")
-
-
-def _status(pid: int, key: str) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) * 1024
-    raise LookupError(key)
+            await member.close()
+        return Rounds(
+            elements * 4,
+            seconds,
+            cpu / rounds,
+            own_cpu / rounds,
+            before,
+            peak_resident(hub.pid),
+            up / sites,
+            down / sites,
+        )

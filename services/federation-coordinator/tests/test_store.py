@@ -94,7 +94,7 @@ def receive(store: ModelStore, number: int, one: Contribution, seed: int) -> Con
     """Take in what a site says under the store's rule, and give it as it was accepted."""
     data = message(store.rule, seed, number, one.tokens)
     incoming = store.incoming(number, *one.order, len(data))
-    incoming.write(data)
+    incoming.write([data])
     incoming.seal(hashlib.sha256(data).hexdigest(), store.contribution_path(number, *one.order))
     return one.model_copy(update={"bytes_up": len(data), "codec": store.rule.codec.name})
 
@@ -276,14 +276,14 @@ def test_cut_and_resumed_equals_uninterrupted(
     store, data = opened(tmp_path_factory.mktemp("resumed"), RULES[name]), message(RULES[name], 3)
     incoming = store.incoming(0, "a", 1, len(data))
     for end, cut in sorted(cuts):
-        incoming.write(data[incoming.received : end])
+        incoming.write([data[incoming.received : end]])
         if cut:
             incoming.pause()
             # A crash may tear an element, or a header: every byte that is there is gone on from.
             assert store.received(0, "a", 1) == incoming.received
             incoming = store.incoming(0, "a", 1, len(data))
             assert incoming.received == min(end, len(data))
-    incoming.write(data[incoming.received :])
+    incoming.write([data[incoming.received :]])
     incoming.seal(hashlib.sha256(data).hexdigest(), store.contribution_path(0, "a", 1))
     assert store.contribution_path(0, "a", 1).read_bytes() == data
 
@@ -314,7 +314,7 @@ def test_refused_and_forgotten(data: bytes, reason: str, detail: str, tmp_path: 
     incoming = store.incoming(0, "a", 1, len(DATA))
     with pytest.raises(Refusal, match=detail) as refused:
         for start in range(0, len(data), 1000):
-            incoming.write(data[start : start + 1000])
+            incoming.write([data[start : start + 1000]])
         incoming.seal(SHA, store.contribution_path(0, "a", 1))
     assert refused.value.reason == reason
     incoming.discard()
@@ -350,7 +350,7 @@ def test_sealed_it_is_read_to_its_end(rule: Rule, tmp_path: Path) -> None:
 def test_a_part_that_is_longer_than_declared_is_begun_anew(tmp_path: Path) -> None:
     store = opened(tmp_path)
     incoming = store.incoming(0, "a", 1, len(DATA))
-    incoming.write(DATA)
+    incoming.write([DATA])
     incoming.pause()
     # What the site says now is shorter: the operator changed the codec, and the site learnt it.
     store = ModelStore(tmp_path, LAYOUT, RULES["topk-ef"])

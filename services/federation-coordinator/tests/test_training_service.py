@@ -35,11 +35,12 @@ from windfall.contracts.events import (
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import EVENTS_STREAM, HUB, ORDERS_STREAM, hub_streams
 from windfall.contracts.v1 import training_pb2 as pb
-from windfall.contracts.v1.training_pb2_grpc import TrainingStub, add_TrainingServicer_to_server
+from windfall.contracts.v1.training_pb2_grpc import TrainingStub
 from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.rounds import Federation, Phase, Policy
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
+from windfall.federation_coordinator.wire import register
 from windfall.lowcomm.layout import Layout, TensorSpec, digest
 from windfall.lowcomm.outer import parse_outer
 from windfall.lowcomm.outerlog import read, replay
@@ -107,7 +108,7 @@ class Disk:
     async def __call__(self, work: Callable[..., T], /, *arguments: object) -> T:
         result = await asyncio.to_thread(self._through, work, *arguments)
         if getattr(work, "__name__", "") == "write":
-            self.written += len(cast(bytes, arguments[0]))
+            self.written += sum(map(len, cast(Sequence[bytes], arguments[0])))
             self.moved.set()
         return result
 
@@ -182,14 +183,14 @@ class Place:
             self.evaluate,
         )
         self.service = Watched(self.coordinator)
-        register = partial(add_TrainingServicer_to_server, self.service)
+        training = partial(register, self.service)
         if self.kind == "memory":
             self.server.down = False
-            register(cast(Any, self.server))
+            training(self.server)
             self.channel = memory_channel(self.server)
             self.life.push_async_callback(self.server.kill)
         else:
-            server = await serve("127.0.0.1:0", [register])
+            server = await serve("127.0.0.1:0", [training])
             self.channel = connect(f"127.0.0.1:{server.port}")
             self.life.push_async_callback(server.stop, timedelta(0))
         self.life.push_async_callback(self.channel.close)

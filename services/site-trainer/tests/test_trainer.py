@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -37,11 +37,11 @@ from windfall.contracts.events import (
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import EVENTS_STREAM, HUB, hub_streams, site_streams
 from windfall.contracts.v1 import training_pb2 as pb
-from windfall.contracts.v1.training_pb2_grpc import add_TrainingServicer_to_server
 from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.rounds import Federation, Phase, Policy
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
+from windfall.federation_coordinator.wire import register
 from windfall.lowcomm.layout import Layout, TensorSpec, digest, flatten, layout_of_model
 from windfall.lowcomm.rule import Rule
 from windfall.lowcomm.wire import HEADER_BYTES
@@ -133,7 +133,7 @@ class Link(MemoryChannel):
 
     def _counted(self, read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
         def counted(data: bytes) -> Any:
-            frame = read(data)
+            frame = pb.PullFrame.FromString(data)
             self.bytes_down += len(frame.data)
             if frame.data and self.bytes_down in self.cut_at:
                 self.cut()
@@ -141,7 +141,7 @@ class Link(MemoryChannel):
             if frame.WhichOneof("kind") == "head":
                 self.logs += frame.head.log
                 self.models += not frame.head.log
-            return frame
+            return read(data)
 
         return counted
 
@@ -242,7 +242,7 @@ class Field:
         self.coordinator = Coordinator(self.hub, "demo", model, self.policy, store, digest, SILENCE, self.disk)
         self.server.down = False
         service = self.service(self.coordinator, SITES, HEARTBEAT)
-        add_TrainingServicer_to_server(service, cast(Any, self.server))
+        register(service, self.server)
         self.coordinator.attend()
         await self.hub.rise()
 
@@ -255,7 +255,7 @@ class Field:
     async def disk(self, work: Callable[..., T], /, *arguments: object) -> T:
         result = work(*arguments)
         name = getattr(work, "__name__", "")
-        self.written += len(cast(bytes, arguments[0])) if name == "write" else 0
+        self.written += sum(map(len, cast(Sequence[bytes], arguments[0]))) if name == "write" else 0
         self.on_disk(name)
         return result
 
@@ -457,7 +457,7 @@ def test_the_coordinator_starts_again_in_mid_round_and_the_round_goes_on(tmp_pat
 
 
 def test_a_push_that_is_cut_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("windfall.site_trainer.coordinator.CHUNK_BYTES", 64)  # of the toy's 256
+    monkeypatch.setattr("windfall.site_trainer.bulk.CHUNK_BYTES", 64)  # of the toy's 256
 
     async def story(field: Field) -> None:
         node = await field.start()

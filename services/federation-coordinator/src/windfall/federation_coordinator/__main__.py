@@ -10,7 +10,6 @@ import torch
 
 from windfall.contracts.subjects import StreamSpec, hub_streams
 from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_server
-from windfall.contracts.v1.training_pb2_grpc import add_TrainingServicer_to_server
 from windfall.federation_coordinator.allocator import share_one_arena
 from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.evaluation import held_out_loss
@@ -19,6 +18,7 @@ from windfall.federation_coordinator.rounds import Federation
 from windfall.federation_coordinator.settings import CoordinatorSettings
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
+from windfall.federation_coordinator.wire import register
 from windfall.lowcomm.layout import flatten, layout_of_model
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.link_probe import LinkProbeServicer
@@ -68,7 +68,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         server = await serve(
             settings.listen,
             [
-                partial(add_TrainingServicer_to_server, TrainingService(coordinator, settings.sites)),
+                partial(register, TrainingService(coordinator, settings.sites)),
                 partial(add_LinkProbeServicer_to_server, LinkProbeServicer()),
             ],
             settings.tls,

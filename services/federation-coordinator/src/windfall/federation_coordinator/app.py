@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal, TypeVar
@@ -16,14 +16,14 @@ from windfall.contracts.message import Message, derived_id
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator import rounds
 from windfall.federation_coordinator.checks import Refusal, check_manifest
-from windfall.federation_coordinator.incoming import Incoming
+from windfall.federation_coordinator.incoming import Chunk, Incoming, fill
 from windfall.federation_coordinator.pace import paced
 from windfall.federation_coordinator.planning import Planning
 from windfall.federation_coordinator.rounds import Contribution, Decision, Federation, NotMember, Phase, Policy, Word
 from windfall.federation_coordinator.store import ModelStore
 from windfall.lowcomm.layout import Layout
 from windfall.servicekit.errors import Mistake, Transient
-from windfall.servicekit.offload import Offload
+from windfall.servicekit.offload import Offload, finished
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import outgoing_trace, span
 from windfall.tasks.task import Evaluation
@@ -174,7 +174,7 @@ class Coordinator:
         """The member is going; what it pushed counts."""
         self._end_membership(site, attempt, "drained")
 
-    async def receive(self, manifest: pb.Manifest, chunks: AsyncIterator[bytes]) -> bool:
+    async def receive(self, manifest: pb.Manifest, chunks: AsyncIterator[Chunk]) -> bool:
         """Take a contribution in; true when it had been accepted already.
 
         Raises:
@@ -204,14 +204,13 @@ class Coordinator:
         """Whether this contribution counts, in this round or an earlier one."""
         return key.federation == self.state.name and rounds.accepted(self.state, key.round, key.site, key.attempt)
 
-    async def _store(self, manifest: pb.Manifest, chunks: AsyncIterator[bytes]) -> None:
+    async def _store(self, manifest: pb.Manifest, chunks: AsyncIterator[Chunk]) -> None:
         key = manifest.key
         async with self._incoming(key, manifest.total_bytes) as incoming:
             if manifest.offset != incoming.received:
                 raise Transient(f"bytes from {manifest.offset} are offered, {incoming.received} are wanted")
             try:
-                async for chunk in chunks:
-                    await self._finish(incoming.write, chunk)
+                await fill(incoming, chunks, self.offload)
                 if incoming.received < manifest.total_bytes:
                     # A broken stream may look like one that has ended.
                     raise Transient(f"{incoming.received} of {manifest.total_bytes} bytes arrived")
@@ -267,13 +266,13 @@ class Coordinator:
     async def _incoming(self, key: pb.ContributionKey, nbytes: int) -> AsyncIterator[Incoming]:
         opening = asyncio.ensure_future(self.offload(self.store.incoming, key.round, key.site, key.attempt, nbytes))
         try:
-            yield await _finished(opening)
+            yield await finished(opening)
         finally:
             if not opening.cancelled() and opening.exception() is None:
                 opening.result().pause()
 
     async def _finish(self, work: Callable[..., T], *arguments: object) -> T:
-        return await _finished(asyncio.ensure_future(self.offload(work, *arguments)))
+        return await finished(asyncio.ensure_future(self.offload(work, *arguments)))
 
     # --- loops --------------------------------------------------------------------------------------------------------
 
@@ -426,17 +425,6 @@ class Coordinator:
         for timer in self._silent.values():
             timer.cancel()
         self._silent.clear()
-
-
-async def _finished(doing: asyncio.Future[T]) -> T:
-    """Disk work is never left half-way: a caller who goes away meanwhile, even twice, waits for its end."""
-    try:
-        return await asyncio.shield(doing)
-    except asyncio.CancelledError:
-        while not doing.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([doing])
-        raise
 
 
 def _over(state: Federation) -> bool:

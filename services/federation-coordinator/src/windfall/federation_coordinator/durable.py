@@ -8,6 +8,7 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import Final
 
+from windfall.federation_coordinator.streamed import Streamed
 from windfall.servicekit.errors import ExitCode, Mistake
 
 RESTORE: Final = "Restore the coordinator's folder from a backup, or move it away to start the federation afresh"
@@ -21,8 +22,8 @@ class Whole:
         self._path = path
         self._temporary = path.with_name(path.name + ".tmp")
 
-    def __enter__(self) -> BufferedWriter:
-        self._file = self._temporary.open("wb")
+    def __enter__(self) -> "BufferedWriter[Streamed]":
+        self._file = BufferedWriter(Streamed(self._temporary, "wb"))
         return self._file
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:

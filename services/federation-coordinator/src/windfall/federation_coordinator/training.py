@@ -1,12 +1,10 @@
 """The ``Training`` service: gRPC in, coordinator out. It translates and refuses; it decides nothing."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 from uuid import UUID
 
 import grpc
@@ -17,15 +15,16 @@ from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1 import training_pb2_grpc as rpc
 from windfall.federation_coordinator.app import Coordinator
 from windfall.federation_coordinator.checks import Refusal, described
+from windfall.federation_coordinator.incoming import Chunk
 from windfall.federation_coordinator.outer_step import Base
 from windfall.federation_coordinator.rounds import Fenced, NotMember
 from windfall.federation_coordinator.row_leases import RowLeases
+from windfall.federation_coordinator.wire import Frames, PushFrame, pull_frame
 from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.rpc import CHUNK_BYTES, serving
 from windfall.tasks.ranges import Ranges
 
 PROTOCOL = 1
-_KEPT_FRAMES: Final = 6
 HEARTBEAT = timedelta(seconds=1)
 """How often a member says that it lives, in wall time."""
 
@@ -62,7 +61,7 @@ class TrainingService(rpc.TrainingServicer):
     ) -> None:
         self._heartbeat = heartbeat
         self._leases = leases or RowLeases()
-        self._frames = _Frames()
+        self._frames = Frames()
         self._coordinator = coordinator
         self._sites = frozenset(sites)
 
@@ -107,7 +106,7 @@ class TrainingService(rpc.TrainingServicer):
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
 
-    async def Pull(self, request: pb.PullRequest, context: Any) -> AsyncIterator[pb.PullFrame]:  # noqa: N802
+    async def Pull(self, request: pb.PullRequest, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         with serving(context, "Training/Pull", {"windfall.site": request.site}):
             log = await self._log(request, context)
             # Only now: a round may have been merged while the log was put together.
@@ -117,7 +116,7 @@ class TrainingService(rpc.TrainingServicer):
                 self._coordinator.pulled(len(log))
                 yield pb.PullFrame(head=pb.PullHead(total_bytes=len(log), log=True))
                 for start in range(0, len(log), CHUNK_BYTES):
-                    yield pb.PullFrame(data=log[start : start + CHUNK_BYTES])
+                    yield pull_frame(log[start : start + CHUNK_BYTES])
                 return
             stretches = self._stretches(request)
             total = sum(stretch.nbytes for stretch in stretches)
@@ -161,12 +160,12 @@ class TrainingService(rpc.TrainingServicer):
         received = coordinator.store.received(request.round, request.site, request.attempt) if known else 0
         return pb.PushProgress(received_bytes=received, accepted=accepted)
 
-    async def Push(self, frames: AsyncIterator[pb.PushFrame], context: Any) -> pb.PushReceipt:  # noqa: N802
+    async def Push(self, frames: AsyncIterator[PushFrame], context: Any) -> pb.PushReceipt:  # noqa: N802
         source = aiter(frames)
         first = await anext(source, None)
-        if first is None or first.WhichOneof("kind") != "manifest":
+        if not isinstance(first, pb.PushFrame) or first.WhichOneof("kind") != "manifest":
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a contribution begins with its manifest")
-        assert first is not None
+        assert isinstance(first, pb.PushFrame)
         key = first.manifest.key
         with serving(context, "Training/Push", {"windfall.site": key.site, "windfall.round": key.round}):
             async with self._answering(context):
@@ -238,27 +237,11 @@ def _is_name(text: str) -> bool:
     return True
 
 
-class _Frames:
-    """The last chunks that went down. Sites pull a new base at once and nearly in step: it is read once for them."""
-
-    def __init__(self) -> None:
-        self._last: OrderedDict[tuple[Path, int, int], pb.PullFrame] = OrderedDict()
-
-    def read(self, file: BinaryIO, stretch: Base, start: int, count: int) -> pb.PullFrame:
-        key = (stretch.path, start, count)
-        frame = self._last.get(key)
-        if frame is None:
-            file.seek(stretch.data_start + start)
-            frame = self._last[key] = pb.PullFrame(data=file.read(count))
-            if len(self._last) > _KEPT_FRAMES:
-                self._last.popitem(last=False)
-        return frame
-
-
-async def _data(frames: AsyncIterator[pb.PushFrame]) -> AsyncIterator[bytes]:
+async def _data(frames: AsyncIterator[PushFrame]) -> AsyncIterator[Chunk]:
     async for frame in frames:
-        if frame.WhichOneof("kind") != "data":
+        if isinstance(frame, memoryview):
+            yield frame
+        elif frame.WhichOneof("kind") == "data":
+            yield frame.data
+        else:
             raise Refusal("size", "a second manifest in one stream")
-        data = frame.data
-        del frame  # one copy of the bytes is enough while they are written
-        yield data

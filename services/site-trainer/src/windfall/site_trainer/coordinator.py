@@ -1,8 +1,7 @@
 """The federation-coordinator as a trainer sees it, over gRPC."""
 
 import asyncio
-import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -16,14 +15,13 @@ from windfall.contracts.v1.training_pb2_grpc import TrainingStub
 from windfall.lowcomm.layout import Layout, TensorSpec
 from windfall.lowcomm.rule import Rule
 from windfall.servicekit.errors import Transient
-from windfall.servicekit.rpc import CHUNK_BYTES, DEADLINE, Refused, metadata, translated
+from windfall.servicekit.rpc import DEADLINE, Refused, metadata, translated
+from windfall.site_trainer.bulk import BulkStub, HashBehind
 
 PROTOCOL = 1
 
 _PAUSE: Final = timedelta(seconds=1)
 """Wall time before a download that went wrong is tried again."""
-_STRETCH: Final = 4 * 1024 * 1024
-"""Bytes that are worth the way to a thread."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,7 @@ class CoordinatorLink:
     def __init__(self, channel: grpc.aio.Channel, federation: str, site: str) -> None:
         self._channel = channel
         self._stub = TrainingStub(channel)
+        self._bulk = BulkStub(channel)
         self._federation = federation
         self._site = site
 
@@ -134,24 +133,23 @@ class CoordinatorLink:
             follow=total_bytes > model_bytes,
         )
         buffer = memoryview(bytearray(0 if held else total_bytes))
-        sha = _HashBehind(buffer[:model_bytes])
+        sha = HashBehind(buffer[:model_bytes])
         filled = 0
         while not held or not filled:
             request.offset, before = filled, filled
             try:
                 with translated("pull"):
-                    async for frame in self._stub.Pull(request, metadata=metadata()):
-                        if frame.WhichOneof("kind") == "head":
-                            held, size = held if frame.head.log else "", frame.head.total_bytes
+                    async for data in self._bulk.pull(request):
+                        if isinstance(data, pb.PullHead):
+                            held, size = held if data.log else "", data.total_bytes
                             if size > total_bytes or not (held or size == total_bytes):
                                 raise Refused(
                                     grpc.StatusCode.FAILED_PRECONDITION,
                                     f"{size} bytes are announced, under the rule that we know it were {total_bytes}",
                                 )
                             buffer = memoryview(bytearray(size)) if len(buffer) != size else buffer
-                            sha = _HashBehind(buffer[:model_bytes])
+                            sha = HashBehind(buffer[:model_bytes])
                             continue
-                        data = frame.data
                         if filled + len(data) > len(buffer):
                             raise Transient("more bytes came than were announced; pulling again", _PAUSE)
                         buffer[filled : filled + len(data)] = data
@@ -183,7 +181,7 @@ class CoordinatorLink:
             if progress.accepted:
                 return True
             manifest.offset = min(progress.received_bytes, manifest.total_bytes)
-            receipt = await self._stub.Push(_frames(manifest, data), metadata=metadata())
+            receipt = await self._bulk.push(manifest, data)
         return receipt.duplicate
 
     async def accepted(self, round_number: int, attempt: int) -> bool:
@@ -200,38 +198,6 @@ class CoordinatorLink:
 
     async def close(self) -> None:
         await self._channel.close()
-
-
-class _HashBehind:
-    """The SHA-256 of a buffer that is being filled, some MiB behind whoever fills it, and beside the event loop."""
-
-    def __init__(self, buffer: memoryview) -> None:
-        self._buffer = buffer
-        self._sha = hashlib.sha256()
-        self._hashed = 0
-        self._running: asyncio.Future[None] | None = None
-
-    async def follow(self, filled: int) -> None:
-        """So many bytes are there now. Waits only for a hash that has fallen a whole stretch behind."""
-        if filled - self._hashed < _STRETCH:
-            return
-        if self._running is not None:
-            await self._running
-        piece, self._hashed = self._buffer[self._hashed : filled], filled
-        self._running = asyncio.get_running_loop().run_in_executor(None, self._sha.update, piece)
-
-    async def hexdigest(self, filled: int) -> str:
-        """Of everything up to here."""
-        if self._running is not None:
-            await self._running
-        self._sha.update(self._buffer[self._hashed : filled])
-        return self._sha.hexdigest()
-
-
-async def _frames(manifest: pb.Manifest, data: memoryview) -> AsyncIterator[pb.PushFrame]:
-    yield pb.PushFrame(manifest=manifest)
-    for start in range(manifest.offset, len(data), CHUNK_BYTES):
-        yield pb.PushFrame(data=bytes(data[start : start + CHUNK_BYTES]))
 
 
 def tensors_of(layout: Layout) -> list[pb.Tensor]:

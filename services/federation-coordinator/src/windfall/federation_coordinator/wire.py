@@ -1,0 +1,64 @@
+"""How ``Training`` is put on a server: bulk frames pass protobuf by (``windfall.servicekit.frames``)."""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import grpc
+
+from windfall.contracts.v1 import training_pb2 as pb
+from windfall.contracts.v1 import training_pb2_grpc as rpc
+from windfall.federation_coordinator.outer_step import Base
+from windfall.servicekit.frames import framed, unframed
+
+_SERVICE: Final = pb.DESCRIPTOR.services_by_name["Training"].full_name
+_PULLED: Final = pb.PullFrame.DATA_FIELD_NUMBER
+_PUSHED: Final = pb.PushFrame.DATA_FIELD_NUMBER
+_KEPT_FRAMES: Final = 6
+
+PullFrame = pb.PullFrame | bytes
+"""A frame, or the wire form of one."""
+PushFrame = pb.PushFrame | memoryview
+"""A frame, or the bytes of one that holds nothing else."""
+
+
+def register(servicer: rpc.TrainingServicer, server: Any) -> None:
+    """In place of the generated function. ``Pull`` may yield any ``PullFrame``; ``Push`` is given ``PushFrame``."""
+    rpc.add_TrainingServicer_to_server(servicer, server)
+    bulk = {
+        "Pull": grpc.unary_stream_rpc_method_handler(servicer.Pull, pb.PullRequest.FromString, _written),
+        "Push": grpc.stream_unary_rpc_method_handler(servicer.Push, _read, pb.PushReceipt.SerializeToString),
+    }
+    # What is registered last counts.
+    server.add_registered_method_handlers(_SERVICE, bulk)
+
+
+def pull_frame(data: bytes | memoryview) -> bytes:
+    """A frame of a download, as it travels."""
+    return framed(_PULLED, data)
+
+
+class Frames:
+    """The last chunks that went down. Sites pull a new base at once and nearly in step: it is read once for them."""
+
+    def __init__(self) -> None:
+        self._last: OrderedDict[tuple[Path, int, int], bytes] = OrderedDict()
+
+    def read(self, file: BinaryIO, stretch: Base, start: int, count: int) -> bytes:
+        key = (stretch.path, start, count)
+        frame = self._last.get(key)
+        if frame is None:
+            file.seek(stretch.data_start + start)
+            frame = self._last[key] = pull_frame(file.read(count))
+            if len(self._last) > _KEPT_FRAMES:
+                self._last.popitem(last=False)
+        return frame
+
+
+def _written(frame: PullFrame) -> bytes:
+    return frame if isinstance(frame, bytes) else frame.SerializeToString()
+
+
+def _read(message: bytes) -> PushFrame:
+    data = unframed(_PUSHED, message)
+    return pb.PushFrame.FromString(message) if data is None else data
