@@ -156,14 +156,14 @@ def test_a_checkpoint_on_another_base_is_no_progress(bench: Bench, path: Path) -
     assert other.progress == Progress()
 
 
-def test_saving_again_replaces_the_file_and_leaves_nothing_beside_it(bench: Bench, tmp_path: Path) -> None:
+def test_saving_again_keeps_the_file_before_and_nothing_else(bench: Bench, tmp_path: Path) -> None:
     folder = tmp_path / "own"
     folder.mkdir()
     engine = bench.loaded()
     for _ in range(2):
         run(engine, 1)
         engine.save(folder / "checkpoint")
-    assert [file.name for file in folder.iterdir()] == ["checkpoint"]
+    assert sorted(file.name for file in folder.iterdir()) == ["checkpoint", "checkpoint.previous"]
     restored = bench.loaded()
     assert restored.restore(folder / "checkpoint", digest(bench.base))
     assert restored.progress.steps == 2

@@ -55,7 +55,7 @@ from windfall.servicekit.testing.memory_rpc import MemoryChannel, MemoryServer
 from windfall.servicekit.testing.virtual import run_virtual
 from windfall.site_trainer.app import Terms, Trainer
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership
-from windfall.site_trainer.engine import Engine, StepReport
+from windfall.site_trainer.engine import Engine, Skip, StepReport
 from windfall.site_trainer.torch_engine import TorchEngine
 from windfall.site_trainer.toy import ToyEngine, toy_layout
 from windfall.tasks.registry import load_task
@@ -1282,7 +1282,7 @@ class Broken(ToyEngine):
 
 class Diverging(ToyEngine):
     def step(self, micro_batch: int) -> StepReport:
-        return StepReport(0, nan, skipped=True)
+        return StepReport(0, nan, Skip.NOT_FINITE)
 
 
 def no_engine(membership: Membership) -> Engine:

@@ -69,6 +69,9 @@ class ImageLoader:
         self._seed = seed
         self._order = Order(seed, len(indices))
 
+    def skip(self, size: int) -> None:
+        self.cursor += size
+
     def batch(self, size: int, model: nn.Module) -> Batch:
         picked = self._indices[self._order.draw(self.cursor, size)]
         draws = [word(self._seed, "view", index) for index in range(self.cursor, self.cursor + size)]

@@ -82,6 +82,9 @@ class GraphLoader:
         self._seed = seed
         self._order = Order(seed, len(graph.train))
 
+    def skip(self, size: int) -> None:
+        self.cursor += size
+
     def batch(self, size: int, model: nn.Module) -> GraphBatch:
         graph, start = self._graph, self.cursor
         nodes = graph.train[self._order.draw(start, size)]

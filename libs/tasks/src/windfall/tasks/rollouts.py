@@ -164,6 +164,9 @@ class RolloutLoader:
         self._number = -1
         self._rollout: Rollout | None = None
 
+    def skip(self, size: int) -> None:
+        self.cursor += size
+
     def batch(self, size: int, model: nn.Module) -> Batch:
         observations, targets, missing = [], [], size
         while missing:

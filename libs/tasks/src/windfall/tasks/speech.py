@@ -246,6 +246,9 @@ class ClipLoader:
         self._seed = seed
         self._order = Order(seed, len(clips))
 
+    def skip(self, size: int) -> None:
+        self.cursor += size
+
     def batch(self, size: int, model: nn.Module) -> Batch:
         indices = range(self.cursor, self.cursor + size)
         clips = [self._clips[place] for place in self._order.draw(self.cursor, size).tolist()]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,15 @@ class Loader(Protocol):
         ``model`` is what is being trained. Only an environment looks at it, because it asks it what to do next; it
         must leave it as it was.
         """
+
+
+@runtime_checkable
+class Skipping(Protocol):
+    """A loader that can pass over samples without reading them. It need not: where several processes of a site train
+    together, each then reads what the others take, for nothing."""
+
+    def skip(self, size: int) -> None:
+        """Go on ``size`` samples later."""
 
 
 class Task(Protocol):

@@ -129,6 +129,9 @@ class TextLoader:
         self._corpus = corpus
         self._seed = seed
 
+    def skip(self, size: int) -> None:
+        self.cursor += size
+
     def batch(self, size: int, model: nn.Module) -> Batch:
         starts = self._corpus.starts
         begins = [random_start(self._seed, index, starts) for index in range(self.cursor, self.cursor + size)]

@@ -14,9 +14,10 @@ from windfall.servicekit.service import Stand, run
 from windfall.servicekit.telemetry import span
 from windfall.site_trainer.app import Terms, Trainer
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership
+from windfall.site_trainer.device import warm_up
 from windfall.site_trainer.engine import Engine
 from windfall.site_trainer.settings import TrainerSettings
-from windfall.site_trainer.torch_engine import TorchEngine, warm_up
+from windfall.site_trainer.torch_engine import TorchEngine
 from windfall.tasks.registry import load_task
 
 
@@ -43,6 +44,7 @@ async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]
                 settings.device,
                 settings.precision,
                 settings.accumulation,
+                settings.compile,
             )
         except ValueError as error:
             raise Mistake(f"cannot train: {error}", "Mend the site's data, or run the coordinator's version") from error

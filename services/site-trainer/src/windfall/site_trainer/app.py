@@ -46,6 +46,7 @@ from windfall.site_trainer.coordinator import CoordinatorLink, Membership, tenso
 from windfall.site_trainer.engine import Engine
 from windfall.site_trainer.foresight import fits, foreseen, remember
 from windfall.site_trainer.replica import Replica, follow, keep, kept, of_snapshot, sha256, snapshot_bytes
+from windfall.site_trainer.saving import Saving
 from windfall.site_trainer.session import Action, Session, Work, next_action
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ class Trainer:
         self._own: dict[str, bytes] = {}
         self._unsent: compressors.State | None = None
         self._changed = asyncio.Event()
-        self._saved_at = _now()
+        self._saving = Saving(terms.checkpoint, terms.checkpoint_every, offload, stand.spawn)
         self._drain_time = terms.drain_time
         self._speed = 1 / stand.clock.wall(timedelta(seconds=1)).total_seconds()
         self._restoring = terms.checkpoint is not None
@@ -413,8 +414,7 @@ class Trainer:
         self._pace(timedelta(seconds=_now() - began))
         if work.steps and not self._started:
             self._say_started(session.round or 0)
-        if _now() - self._saved_at > self._terms.checkpoint_every.total_seconds():
-            await self._save(engine)
+        await self._saving.when_due(engine)
 
     async def _push(self) -> None:
         engine, membership, session = self._standing()
@@ -525,7 +525,7 @@ class Trainer:
         await self._say_goodbye(session.stopping or "the window closes")
         if self._engine is not None and self._holds_base:
             # Optimizer state and the data's cursor outlive the lease.
-            await self._save(self._engine)
+            await self._saving.now(self._engine)
             await self._keep_base()
         drained = SiteDrained(
             id=derived_id(f"{terms.window_id}/{terms.lease_token}", SiteDrained.topic, terms.site),
@@ -552,20 +552,10 @@ class Trainer:
             return await self._offload(work, *arguments)
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise Mistake(
-                "the node has not enough memory to train",
-                "Lower WINDFALL_MICRO_BATCH, here or at the coordinator, or train on a larger node",
+                f"the node has not enough memory to train, one sample at a time: {str(error).partition(chr(10))[0]}",
+                "Train a smaller model, or on a larger node",
                 ExitCode.RESOURCE,
             ) from error
-
-    async def _save(self, engine: Engine) -> None:
-        """Write a checkpoint. It spares work after a crash; without one, what is trained still arrives."""
-        self._saved_at = _now()
-        if self._terms.checkpoint is None:
-            return
-        try:
-            await self._offload(engine.save, self._terms.checkpoint)
-        except OSError as error:
-            log.error("no checkpoint: %s. Free space, or make WINDFALL_STATE_DIR writable; training goes on", error)
 
     async def _keep_base(self) -> None:
         """So that the site's next trainer may follow the outer log from here, instead of downloading a model."""

@@ -7,7 +7,7 @@ ever unpickled.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,26 +32,20 @@ class Checkpoint:
     scalars: Mapping[str, object]
     """Optimizer state that is not tensors, by the same names."""
     tensors: Mapping[str, Tensor]
+    learnt: Mapping[str, Any] = field(default_factory=dict)
+    """What the engine has learnt of how to train here, by name, as JSON: what fits into memory, the scale of fp16, how
+    large losses are. None of it changes what the model is."""
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Atomic: the file is the old one or the new one at any instant, and on disk when this returns.
+    """Atomic: a file by this name is the old one or the new one at any instant, and on disk when this returns. The old
+    one stays beside it, as ``<name>.previous``.
 
     Raises:
         OSError: it could not be written; the old file is as it was.
     """
-    about = json.dumps(
-        {
-            "format": FORMAT,
-            "owner": checkpoint.owner,
-            "base_digest": checkpoint.base_digest,
-            "cursor": checkpoint.cursor,
-            "progress": asdict(checkpoint.progress),
-            "scalars": checkpoint.scalars,
-        }
-    )
-    tensors = dict(checkpoint.tensors)
-    write_whole(path, tensors, {"about": about, "sha256": _seal(about, tensors)})
+    about, tensors = _about(checkpoint), dict(checkpoint.tensors)
+    write_whole(path, tensors, {"about": about, "sha256": _seal(about, tensors)}, two=True)
 
 
 def read(path: Path, owner: Mapping[str, str]) -> Checkpoint:
@@ -78,6 +72,21 @@ def read(path: Path, owner: Mapping[str, str]) -> Checkpoint:
         progress=Progress(**fields["progress"]),
         scalars=fields["scalars"],
         tensors=tensors,
+        learnt=fields.get("learnt", {}),
+    )
+
+
+def _about(checkpoint: Checkpoint) -> str:
+    return json.dumps(
+        {
+            "format": FORMAT,
+            "owner": checkpoint.owner,
+            "base_digest": checkpoint.base_digest,
+            "cursor": checkpoint.cursor,
+            "progress": asdict(checkpoint.progress),
+            "scalars": checkpoint.scalars,
+            "learnt": checkpoint.learnt,
+        }
     )
 
 

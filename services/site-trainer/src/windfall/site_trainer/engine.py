@@ -1,13 +1,26 @@
 """The port to what trains: one model, one optimizer, one stream of data, a step at a time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Protocol
 
 from torch import Tensor
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Skip(StrEnum):
+    """Why a step made no update. Its batch is not tried again."""
+
+    NOT_FINITE = "not finite"
+    """Its loss or its gradient."""
+    SPIKE = "spike"
+    """Its loss and its gradient are far beyond those of the steps before: see ``spikes``."""
+    OVERFLOW = "overflow"
+    """Its scaled gradient left the range of fp16, whose scale is lowered."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +31,12 @@ class StepReport:
     """Tokens trained on; 0 when the step was skipped."""
     loss_nats: float
     """Mean loss per token before the update. Not finite, perhaps, when the step was skipped."""
-    skipped: bool
-    """The loss or a gradient was not finite and no update was made; the batch is not tried again."""
+    skipped: Skip | None = None
+    """Why no update was made; none when one was."""
+    passes: int = 1
+    """Into which the step's samples were cut."""
+    refused: int = 0
+    """Times that memory refused a pass, so that the step was begun anew in smaller ones."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +50,25 @@ class Progress:
     """Token-weighted mean loss over the steps; 0 before the first."""
     skipped: int = 0
     """Steps without an update, because their loss or a gradient was not finite."""
+    spikes: int = 0
+    """Steps without an update, because they were far beyond those before."""
+    overflows: int = 0
+    """Steps without an update, because the scale of fp16 was too large."""
+    refused: int = 0
+    """Times that memory refused a pass; nothing is lost by it."""
 
     def after(self, report: StepReport) -> "Progress":
-        if report.skipped:
-            return replace(self, skipped=self.skipped + 1)
+        before = replace(self, refused=self.refused + report.refused)
+        match report.skipped:
+            case Skip.NOT_FINITE:
+                return replace(before, skipped=self.skipped + 1)
+            case Skip.SPIKE:
+                return replace(before, spikes=self.spikes + 1)
+            case Skip.OVERFLOW:
+                return replace(before, overflows=self.overflows + 1)
         tokens = self.tokens + report.tokens
         mean = self.loss_nats + (report.loss_nats - self.loss_nats) * report.tokens / tokens
-        return Progress(self.steps + 1, tokens, mean, self.skipped)
+        return replace(before, steps=self.steps + 1, tokens=tokens, loss_nats=mean)
 
 
 class Engine(Protocol):
@@ -66,7 +95,14 @@ class Engine(Protocol):
         """
 
     def step(self, micro_batch: int) -> StepReport:
-        """One inner step on the next ``micro_batch`` samples."""
+        """One inner step on the next samples: ``micro_batch`` for each process that trains.
+
+        It is made in passes that fit into memory: what is learnt of that is kept for the rest of the run, and in
+        checkpoints.
+
+        Raises:
+            MemoryError, torch.OutOfMemoryError: not even one sample fits.
+        """
 
     def pseudo_gradient(self) -> Tensor:
         """base − local: a new flat fp32 vector."""
@@ -74,19 +110,26 @@ class Engine(Protocol):
     def model_digest(self) -> str:
         """SHA-256 of the local parameters as they are now, as :func:`windfall.lowcomm.layout.digest` takes it."""
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint: local parameters, the base's digest, optimizer state, cursor and progress.
+    def snapshot(self) -> Callable[[Path], None]:
+        """What a checkpoint holds, as it is now, and the way to write it, which any thread may go while training goes
+        on: local parameters, the base's digest, optimizer state, cursor and progress. The cursor is all that there is
+        of chance: the order of the data and a model's own draws follow from it and the seed.
 
-        Atomic: the file is the old one or the new one at any instant, and on disk when this returns.
+        What was written before is kept beside it, as ``<name>.previous``. Each file is whole or not there at any
+        instant, and on disk when the writer returns. One snapshot is written at a time.
 
-        Raises:
-            OSError: it could not be written; the old file is as it was.
+        The writer raises:
+            OSError: it could not be written; what was there is as it was.
         """
+
+    def save(self, path: Path) -> None:
+        """A snapshot, written at once; raises what its writer does."""
 
     def restore(self, path: Path, base_digest: str) -> bool:
         """Go on from a checkpoint, after loading the base that has ``base_digest``.
 
-        True when local parameters, optimizer state, cursor and progress came back. False when there is nothing to go on
-        from: no file, a corrupt or foreign one (the log says why), or one that stands on another base. In the last case
-        the optimizer state and the cursor do come back, as they outlive a round.
+        The newest whole file counts: when it is corrupt, the one before. True when local parameters, optimizer state,
+        cursor and progress came back. False when there is nothing to go on from: no file, a corrupt or foreign one (the
+        log says why), or one that stands on another base. In the last case the optimizer state and the cursor do come
+        back, as they outlive a round.
         """

@@ -5,6 +5,8 @@ digest are single passes over memory, without gathering. Tensors of another dtyp
 copied when the vector is written or read.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -19,16 +21,7 @@ class FlatModel:
     """
 
     def __init__(self, model: nn.Module, layout: Layout, device: torch.device) -> None:
-        own = layout_of_model(model)
-        if own != layout:
-            ours, theirs = (
-                [f"{spec.name}{list(spec.shape)}" for spec in each.tensors] + [f"tied {name}" for name, _ in each.tied]
-                for each in (own, layout)
-            )
-            here = next((f"{a} here, {b} there" for a, b in zip(ours, theirs, strict=False) if a != b), "their number")
-            raise ValueError(
-                f"the task's model differs from the federation's layout: {here}. Run the same version of it"
-            )
+        check_same(model, layout)
         whole = flatten(model.state_dict(), layout)
         self.module = model.to(device)
         self.vector = whole.to(device)
@@ -60,17 +53,18 @@ class FlatModel:
         self._call_guests()
         return self.vector.cpu()
 
-    def exact(self) -> Tensor:
-        """A copy of what no gradient moves: running statistics, counters."""
-        if self._exact.numel():
-            self._call_guests()
-        return self._exact.clone()
+    def aside(self) -> Callable[[], None]:
+        """Remember what no gradient moves (running statistics, counters); the way to undo what happens to it."""
+        if not self._exact.numel():
+            return lambda: None
+        self._call_guests()
+        before = self._exact.clone()
 
-    def put_exact(self, exact: Tensor) -> None:
-        """Undo what happened to it since."""
-        if exact.numel():
-            self._exact.copy_(exact)
+        def put_back() -> None:
+            self._exact.copy_(before)
             self._seat_guests()
+
+        return put_back
 
     def _call_guests(self) -> None:
         if self._seats:
@@ -85,3 +79,19 @@ class FlatModel:
             values = torch.cat([seat.reshape(-1).cpu() for seat in self._seats.values()])
             for name, tensor in restore(values, self._guests).items():
                 state[name].copy_(tensor)
+
+
+def check_same(model: nn.Module, layout: Layout) -> None:
+    """Refuse a model of another layout.
+
+    Raises:
+        ValueError: naming the first difference.
+    """
+    own = layout_of_model(model)
+    if own != layout:
+        ours, theirs = (
+            [f"{spec.name}{list(spec.shape)}" for spec in each.tensors] + [f"tied {name}" for name, _ in each.tied]
+            for each in (own, layout)
+        )
+        here = next((f"{a} here, {b} there" for a, b in zip(ours, theirs, strict=False) if a != b), "their number")
+        raise ValueError(f"the task's model differs from the federation's layout: {here}. Run the same version of it")

@@ -30,15 +30,20 @@ class TrainerSettings(SiteSettings, TlsSettings):
     device: Device = "auto"
     """Where to train: ``cpu``, ``cuda`` (AMD's as well), or ``auto`` for whichever is there."""
     precision: Precision = "fp32"
-    """Of forward and backward pass; weights, optimizer state and what travels are fp32."""
+    """Of forward and backward pass, ``fp16`` with a gradient scale; weights, optimizer state and what travels are
+    fp32."""
+    compile: bool = False
+    """Compile the model with ``torch.compile``: minutes at the start, faster steps. Without a compiler on the node, the
+    log says so and training goes on."""
     accumulation: int = Field(default=1, ge=1)
-    """Parts into which a step's samples are cut, so that a batch fits which would not fit whole."""
+    """Parts into which a step's samples are cut at least; what does not fit into memory is cut smaller without being
+    told."""
     micro_batch: int = Field(default=8, ge=1)
     """Samples per step when the coordinator does not say."""
     drain_time: timedelta = timedelta(seconds=1)
     """Wall time reserved before a window's end for the last push; a slower one that was measured counts instead."""
     checkpoint_every: timedelta = timedelta(seconds=60)
-    """Wall time between checkpoints of work that has not been pushed."""
+    """Wall time between checkpoints of work that has not been pushed; they are written while training goes on."""
     ready_file: Path | None = None
     """Written when the trainer is up, whether or not its window is open."""
     ready_fd: int | None = None

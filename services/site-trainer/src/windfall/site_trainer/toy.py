@@ -5,7 +5,7 @@ training lowers the local loss, and merging sites moves the model towards the ce
 """
 
 import json
-import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from windfall.lowcomm.layout import Layout, TensorSpec, check_flat, digest
-from windfall.site_trainer.engine import Progress, StepReport
-
-log = logging.getLogger(__name__)
+from windfall.site_trainer.engine import Progress, Skip, StepReport
+from windfall.site_trainer.tensor_file import Unusable, keep_previous, newest_whole
 
 FORMAT: Final = "windfall-toy/1"
 CENTRE: Final = 1.0
@@ -63,10 +62,10 @@ class ToyEngine:
         away = self._local - self._target
         loss = away.square().mean().item()
         if not isfinite(loss):
-            report = StepReport(0, loss, skipped=True)
+            report = StepReport(0, loss, Skip.NOT_FINITE)
         else:
             self._local -= away.mul_(self._lr)
-            report = StepReport(micro_batch * self._tokens_per_sample, loss, skipped=False)
+            report = StepReport(micro_batch * self._tokens_per_sample, loss)
         self._progress = self._progress.after(report)
         return report
 
@@ -76,8 +75,23 @@ class ToyEngine:
     def model_digest(self) -> str:
         return digest(self._local)
 
+    def snapshot(self) -> Callable[[Path], None]:
+        document = json.dumps(self._document())
+
+        def write(path: Path) -> None:
+            # No fsync: a double outlives no power cut, and fleets save often.
+            draft = path.with_name(f"{path.name}.new")
+            draft.write_text(document)
+            keep_previous(path)
+            draft.replace(path)
+
+        return write
+
     def save(self, path: Path) -> None:
-        document = {
+        self.snapshot()(path)
+
+    def _document(self) -> dict[str, object]:
+        return {
             "format": FORMAT,
             "seed": self._seed,
             "base_digest": digest(self._loaded()),
@@ -85,30 +99,26 @@ class ToyEngine:
             "progress": asdict(self._progress),
             "local": self._local.tolist(),
         }
-        # No fsync: a double outlives no power cut, and fleets save often.
-        draft = path.with_name(f"{path.name}.new")
-        draft.write_text(json.dumps(document))
-        draft.replace(path)
 
     def restore(self, path: Path, base_digest: str) -> bool:
         if digest(self._loaded()) != base_digest:
             raise RuntimeError("load the base before restoring work that stands on it")
+        found = newest_whole(path, self._read)
+        if found is None or found[0] != base_digest:
+            return False
+        _, self._local, self._progress = found
+        return True
+
+    def _read(self, path: Path) -> tuple[str, Tensor, Progress]:
         try:
             found = json.loads(path.read_text())
             local = torch.tensor(found["local"])
             if (found["format"], found["seed"], digest(local)) != (FORMAT, self._seed, found["model_digest"]):
                 raise ValueError("it was written by another engine or has changed since")
             check_flat(local, self._local.numel())
-            progress = Progress(**found["progress"])
-        except FileNotFoundError:
-            return False
-        except (ValueError, TypeError, KeyError, OSError) as error:
-            log.warning("checkpoint %s left aside: %s", path, error)
-            return False
-        if found["base_digest"] != base_digest:
-            return False
-        self._local, self._progress = local, progress
-        return True
+            return str(found["base_digest"]), local, Progress(**found["progress"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise Unusable(str(error)) from error
 
     def _loaded(self) -> Tensor:
         if self._base is None:

@@ -172,7 +172,7 @@ class Member:
             self._stop.look()
             report = self._engine.step(self._settings.micro_batch)
             self._tried += 1
-            self._skipped += report.skipped
+            self._skipped += report.skipped is not None
         if self._tried > first:
             self._speed = (self._tried - first) / (monotonic() - began)
 
