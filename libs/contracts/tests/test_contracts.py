@@ -33,6 +33,7 @@ from windfall.contracts.commands import (
 from windfall.contracts.envelope import MESSAGE_ID, STRUCTURED, Letter, Unreadable, parse, seal, unseal
 from windfall.contracts.events import (
     EVENTS,
+    CheckpointDamaged,
     ContributionAccepted,
     ContributionRefused,
     EnergyRecorded,
@@ -224,6 +225,16 @@ SAID = (
     ),
     said(EpochCompleted, epoch=0, rows=60_000, rows_by_site={"site-a": 41_000, "site-b": 19_000}, round=3),
     said(RoundEvaluated, round=3, model_digest=MODEL, loss_nats=2.25, metric="nats per byte", value=2.25),
+    said(
+        CheckpointDamaged,
+        round=3,
+        part="contribution",
+        remedy="left-out",
+        contributor="site-a",
+        base_digest=BASE,
+        tokens_lost=81_920,
+        detail="the contribution of site-a to round 3 was damaged on disk after it was accepted",
+    ),
     said(WindowClosing, window_id=WINDOW, closes_at=AT + timedelta(minutes=10)),
     said(WindowClosed, window_id=WINDOW, reason="dirty", crossed_at=AT - timedelta(minutes=10)),
     said(SiteDrained, federation=FEDERATION, window_id=WINDOW, lease_token=7, delivered=True),
@@ -480,7 +491,7 @@ def test_whatever_stands_in_a_body_is_believed_whole_or_not_at_all(fields: dict[
 
 @pytest.mark.parametrize("topic", ["", "window", "window.exploded", "windfall.v1.window.opened"])
 def test_an_unknown_topic_is_refused(topic: str) -> None:
-    with pytest.raises(Unreadable, match=r"known are contribution\.accepted"):
+    with pytest.raises(Unreadable, match=r"known are checkpoint\.damaged"):
         parse(topic, b"{}")
 
 

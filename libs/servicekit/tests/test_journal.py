@@ -358,3 +358,52 @@ def test_a_letter_comes_out_of_the_outbox_as_it_went_in(journal: Journal) -> Non
     (waiting,) = journal.unsaid()
     assert isinstance(waiting.letter, Letter)
     assert waiting.letter.body == window.model_dump_json().encode()
+
+
+# --- fencing ----------------------------------------------------------------------------------------------------------
+
+
+def test_who_slept_through_its_lease_cannot_commit(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    old, new = Journal(path, "/test", shared=True), Journal(path, "/test", shared=True)
+    try:
+        assert old.fenced_at == 0
+        old.fence(3)
+        old.commit(heard=uuid4())
+        new.fence(4)
+        late = uuid4()
+        for attempt in (lambda: old.commit(heard=late), lambda: old.mark_said([1]), old.unsay_all):
+            with pytest.raises(Mistake, match="has taken over"):
+                attempt()
+        assert not new.heard(late)
+        new.commit(heard=late)
+        assert new.heard(late)
+    finally:
+        old.close()
+        new.close()
+
+
+@pytest.mark.parametrize("token", [2, 3])
+def test_a_token_that_is_not_higher_is_refused(token: int, tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    one, two = Journal(path, "/test", shared=True), Journal(path, "/test", shared=True)
+    try:
+        one.fence(3)
+        with pytest.raises(Mistake, match="has taken over"):
+            two.fence(token)
+        one.commit(heard=uuid4())
+    finally:
+        one.close()
+        two.close()
+
+
+def test_a_shared_journal_needs_no_shared_memory_and_goes_on_from_one_that_was_not(tmp_path: Path) -> None:
+    path, message = tmp_path / "journal.sqlite", uuid4()
+    for shared in (False, True, False):
+        journal = Journal(path, "/test", shared=shared)
+        assert journal.heard(message) is (shared or journal.fenced_at > 0)
+        journal.commit(heard=message)
+        if shared:
+            journal.fence(journal.fenced_at + 1)
+            assert {one.name for one in tmp_path.iterdir()} == {"journal.sqlite"}
+        journal.close()

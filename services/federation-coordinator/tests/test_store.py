@@ -21,6 +21,7 @@ from torch import Tensor
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator import gradient
 from windfall.federation_coordinator.checks import Refusal
+from windfall.federation_coordinator.durable import DRAFT
 from windfall.federation_coordinator.outer_step import Step, take_step
 from windfall.federation_coordinator.rounds import Contribution
 from windfall.federation_coordinator.store import ModelStore
@@ -371,7 +372,7 @@ def test_prune_keeps_what_a_crash_can_need(tmp_path: Path) -> None:
     store.export(3, store.final)
     store.incoming(3, "now", 1, 7).pause()
     receive(store, 3, THREE[0], 9)
-    store.prune(3)
+    store.prune(3, THREE[:1])
     kept = {path.name for path in tmp_path.iterdir()}
     assert kept == {
         "base-000002.safetensors",
@@ -379,6 +380,7 @@ def test_prune_keeps_what_a_crash_can_need(tmp_path: Path) -> None:
         "outer-000002-0.f32",
         "outer-000003-0.f32",
         "incoming-000003-now-1",
+        "contribution-000002-a-1",
         "contribution-000003-a-1",
         "model.safetensors",
     }
@@ -445,7 +447,7 @@ def test_a_merge_without_what_it_stands_on_is_a_mistake(missing: str, tmp_path: 
 def test_a_full_disk_is_a_mistake_that_names_it(tmp_path: Path) -> None:
     store = opened(tmp_path)
     receive(store, 0, THREE[0], 1)
-    (tmp_path / "base-000001.safetensors.tmp").symlink_to("/dev/full")
+    (tmp_path / f"base-000001.safetensors{DRAFT}").symlink_to("/dev/full")
     with pytest.raises(Mistake, match="is full; nothing that was accepted is lost") as mistake:
         store.merge(0, THREE[:1])
     assert mistake.value.exit_code is ExitCode.DISK_FULL

@@ -37,6 +37,7 @@ from windfall.contracts.subjects import EVENTS_STREAM, HUB, ORDERS_STREAM, hub_s
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1.training_pb2_grpc import TrainingStub
 from windfall.federation_coordinator.app import Coordinator, Model
+from windfall.federation_coordinator.durable import DRAFT
 from windfall.federation_coordinator.rounds import Federation, Phase, Policy
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
@@ -1036,7 +1037,7 @@ async def test_a_disk_that_is_full_while_merging_ends_the_coordinator_and_loses_
     place = Place(kind, tmp_path, LONG)
     async with standing(place):
         site = await place.join("site-a")
-        (tmp_path / "models" / "base-000001.safetensors.tmp").symlink_to("/dev/full")
+        (tmp_path / "models" / f"base-000001.safetensors{DRAFT}").symlink_to("/dev/full")
         await site.push(1)
         async with asyncio.timeout(SECONDS):
             await place.stand.stopping.wait()

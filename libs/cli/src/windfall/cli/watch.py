@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from windfall.contracts.events import (
+    CheckpointDamaged,
     ContributionAccepted,
     ContributionRefused,
     FederationFinished,
@@ -194,6 +195,8 @@ def tell(message: Message) -> str | None:
             return f"{message.site}: contribution to round {message.round} refused ({message.reason}: {message.detail})"
         case RoundEvaluated() if message.round & (message.round - 1) == 0:
             return f"{message.round} rounds committed, held-out loss {message.loss_nats:.3f}"
+        case CheckpointDamaged():
+            return message.detail
         case FederationFinished():
             return f"federation finished after {message.rounds} rounds, {message.tokens_total:,} tokens"
         case _:

@@ -396,6 +396,27 @@ class RoundEvaluated(FederationEvent):
     """The metric; an accuracy is a share of 1."""
 
 
+class CheckpointDamaged(FederationEvent):
+    """federation-coordinator: something on its disk was not what had been written, and this was done about it."""
+
+    topic: ClassVar[str] = "checkpoint.damaged"
+    round: int = Field(ge=0)
+    """Round that the damaged part belongs to."""
+    part: Literal["base", "outer-state", "contribution"]
+    remedy: Literal["rebuilt", "fell-back", "left-out"]
+    """``rebuilt``: made again to the same digest, nothing is lost; ``fell-back``: the next round starts from the model
+    before; ``left-out``: an accepted contribution is not merged."""
+    contributor: Name | None = None
+    """The site whose contribution it was."""
+    base_digest: Digest
+    """Model from which the federation goes on."""
+    rounds_lost: int = Field(default=0, ge=0)
+    """Completed rounds that the model does not know any more."""
+    tokens_lost: int = Field(default=0, ge=0)
+    """Tokens that were trained, acknowledged, and are in the model no more."""
+    detail: str
+
+
 class WindowClosing(SiteEvent):
     """energy-watcher: the forecast says that the window ends soon; there is time to finish."""
 
@@ -480,6 +501,7 @@ EVENTS: tuple[type[SiteEvent] | type[FederationEvent], ...] = (
     RoundCompleted,
     EpochCompleted,
     RoundEvaluated,
+    CheckpointDamaged,
     WindowClosing,
     WindowClosed,
     SiteDrained,

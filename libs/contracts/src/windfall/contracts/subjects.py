@@ -68,6 +68,8 @@ EVENTS_STREAM: Final = "EVENTS"
 COMMANDS_STREAM: Final = "COMMANDS"
 ORDERS_STREAM: Final = "ORDERS"
 DEAD_STREAM: Final = "DEAD"
+LEASES_BUCKET: Final = "WINDFALL_LEASES"
+"""Key-value bucket of the hub: who leads, where several processes of a service could."""
 
 _MIB = 1024 * 1024
 _EVENTS_SUBJECT = f"{PREFIX}.*.*.*"

@@ -51,3 +51,12 @@ class Mistake(Exception):
         self.cause = cause
         self.cure = cure
         self.exit_code = exit_code
+
+
+def deposed() -> Mistake:
+    """What ends a leader that is none any more."""
+    return Mistake(
+        "another process has taken over and this one may not go on; nothing that was acknowledged is lost",
+        "Start it again: it stands by",
+        ExitCode.FAILED,
+    )

@@ -1,8 +1,12 @@
-"""Liveness and readiness over HTTP on loopback, answered by a thread: a stuck event loop cannot say so itself."""
+"""Liveness and readiness over HTTP on loopback, answered by a thread: a stuck event loop cannot say so itself.
+
+A process that stands by is live and not ready, and says ``standby``.
+"""
 
 import asyncio
 import errno
 import json
+import logging
 import os
 import threading
 import time
@@ -11,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from windfall.servicekit.errors import ExitCode, Mistake
+
+log = logging.getLogger(__name__)
 
 _BEAT_S = 1.0
 _STUCK_AFTER_S = 10.0
@@ -25,13 +31,16 @@ class Health:
         port: loopback port; 0 takes a free one.
         folder: where ``health.json`` says which port and process it is.
         ready: asked at every ``/readyz``.
+        name: of that file, where several processes share the folder.
 
     Raises:
         Mistake: the port is in use, or the folder cannot be written.
     """
 
-    def __init__(self, port: int, folder: Path, ready: Callable[[], bool]) -> None:
-        self._ready = ready
+    def __init__(self, port: int, folder: Path, ready: Callable[[], bool], name: str = "health.json") -> None:
+        self.ready = ready
+        self.standing_by = False
+        """Ready to take over, and not to be asked for anything."""
         self._last_beat = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
         health = self
@@ -40,7 +49,7 @@ class Health:
             def do_GET(self) -> None:
                 fine = {"/livez": health.live, "/readyz": health.live_and_ready}.get(self.path)
                 status = 404 if fine is None else 200 if fine() else 503
-                body = b"ok\n" if status == 200 else b"not ok\n"
+                body = b"ok\n" if status == 200 else b"standby\n" if health.standing_by else b"not ok\n"
                 self.send_response(status)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
@@ -58,7 +67,7 @@ class Health:
                 ExitCode.RESOURCE,
             ) from error
         self.port: int = self._server.server_address[1]
-        self._file = folder / "health.json"
+        self._file = folder / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file.write_text(json.dumps({"port": self.port, "pid": os.getpid()}))
@@ -77,8 +86,13 @@ class Health:
         """Whether the event loop has turned lately."""
         return time.monotonic() - self._last_beat < _STUCK_AFTER_S
 
+    def stand_by(self, holder: str) -> None:
+        """Another process works; this one waits for it."""
+        self.standing_by = True
+        log.info("stands by for %s", holder)
+
     def live_and_ready(self) -> bool:
-        return self.live() and self._ready()
+        return self.live() and not self.standing_by and self.ready()
 
     def beat(self) -> None:
         """Begin to beat on the running loop."""

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ValidationError
 
 from windfall.contracts.envelope import Letter, seal
 from windfall.contracts.message import Message
-from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.servicekit.crashpoint import reach
+from windfall.servicekit.errors import ExitCode, Mistake, deposed
 from windfall.servicekit.telemetry import outgoing_trace
 
 V = TypeVar("V", bound=BaseModel)
@@ -38,6 +39,7 @@ CREATE TABLE IF NOT EXISTS outbox (
     said INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS unsaid ON outbox (position) WHERE said = 0;
+CREATE TABLE IF NOT EXISTS fence (one INTEGER PRIMARY KEY CHECK (one = 1), token INTEGER NOT NULL);
 """
 
 
@@ -55,13 +57,17 @@ class Journal:
     Args:
         path: the file; its folder is created. ``None`` keeps the journal in memory (a double for virtual-time fleets).
         source: CloudEvents source of what is said from here, like ``/windfall/energy-watcher/site-a``.
+        shared: other processes may open the file too, on this machine or another. It then has a rollback journal
+            (``journal_mode=DELETE``), because a write-ahead log needs memory that all of them share.
 
     Raises:
         Mistake: the folder cannot be written, the file is not a journal, or the disk is full.
     """
 
-    def __init__(self, path: Path | None, source: str) -> None:
+    def __init__(self, path: Path | None, source: str, *, shared: bool = False) -> None:
         self._source = source
+        self._shared = shared
+        self._token: int | None = None
         self._path = path
         self._name = str(path) if path else "memory"
         try:
@@ -128,6 +134,8 @@ class Journal:
             )
             if heard is not None:
                 self._db.execute("INSERT OR IGNORE INTO inbox VALUES (?)", (str(heard),))
+            reach("journal.written")
+        reach("journal.committed")
 
     def heard(self, message_id: UUID) -> bool:
         """Whether a message was already the cause of a commit."""
@@ -150,6 +158,24 @@ class Journal:
         with self._transaction():
             self._db.execute("UPDATE outbox SET said = 0")
 
+    @property
+    def fenced_at(self) -> int:
+        """The highest token that any process has worked under; 0 when none ever had one."""
+        rows = self._read("SELECT token FROM fence")
+        return int(rows[0][0]) if rows else 0
+
+    def fence(self, token: int) -> None:
+        """Work under this token from now on, and let nobody commit who works under a lower one.
+
+        Raises:
+            Mistake: another process works under this token or a higher one.
+        """
+        with self._transaction():
+            if token <= self.fenced_at:
+                raise deposed()
+            self._db.execute("INSERT OR REPLACE INTO fence VALUES (1, ?)", (token,))
+        self._token = token
+
     def close(self) -> None:
         """Release the file. Uncommitted work does not exist, so nothing is lost."""
         self._db.close()
@@ -157,8 +183,9 @@ class Journal:
     def _prepare(self, path: Path | None) -> None:
         try:
             if path is not None:
-                self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
+                self._db.execute(f"PRAGMA journal_mode={'DELETE' if self._shared else 'WAL'}")
+            # Without a write-ahead log, full durability takes the folder's fsync as well.
+            self._db.execute(f"PRAGMA synchronous={'EXTRA' if self._shared else 'FULL'}")
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from error
@@ -177,6 +204,9 @@ class Journal:
     def _transaction(self) -> Iterator[None]:
         try:
             self._db.execute("BEGIN IMMEDIATE")
+            # Within the transaction: whoever slept through its lease finds out before anything is kept.
+            if self._token is not None and self.fenced_at != self._token:
+                raise deposed()
             yield
             self._db.execute("COMMIT")
         except sqlite3.DatabaseError as error:

@@ -8,6 +8,7 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict
 
 from windfall.contracts.envelope import Letter
+from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import Poison, Transient
 from windfall.servicekit.journal import Journal
 
@@ -102,10 +103,13 @@ class Outbox:
     async def _say_all(self) -> None:
         while unsaid := self._journal.unsaid():
             for waiting in unsaid:
+                reach("outbox.unsaid")
                 try:
                     await self._voice.publish(waiting.letter)
                 except Poison as error:
                     # It can never be said, and must not stop what stands behind it.
                     log.error("cannot say %s: %s", waiting.letter.subject, error)
+                reach("outbox.published")
                 self._journal.mark_said([waiting.position])
+                reach("outbox.marked")
         self._empty.set()

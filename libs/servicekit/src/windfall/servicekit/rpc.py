@@ -16,6 +16,7 @@ from opentelemetry.trace import Span, SpanKind
 
 from windfall.contracts.envelope import TRACEPARENT
 from windfall.servicekit.errors import ExitCode, Mistake, Transient
+from windfall.servicekit.rotation import RotatingChannel
 from windfall.servicekit.telemetry import Attribute, outgoing_trace, span
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,14 @@ _MAX_MESSAGE = 4 * 1024 * 1024
 _OPTIONS: Final = (
     ("grpc.max_send_message_length", _MAX_MESSAGE),
     ("grpc.max_receive_message_length", _MAX_MESSAGE),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    # A peer that is stopped, or behind a link that is cut, is left after these two; so is one that takes our
+    # connection and says nothing.
+    ("grpc.keepalive_time_ms", 3_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.min_reconnect_backoff_ms", 3_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.so_reuseport", 0),
@@ -130,16 +134,24 @@ def _bound(server: grpc.aio.Server, address: str, tls: Tls | None, insecure: boo
 
 
 def connect(target: str, tls: Tls | None = None) -> grpc.aio.Channel:
-    """A channel to ``host:port``. It connects when first used and again whenever it is cut.
+    """A channel to ``host:port``, or to whichever of several, separated by commas, answers. It connects when first used
+    and again whenever it is cut.
 
     Raises:
         Mistake: the TLS files cannot be used.
     """
-    if tls is None:
-        return grpc.aio.insecure_channel(target, options=_OPTIONS)
-    certificate, key, authority = _read(tls)
-    credentials = grpc.ssl_channel_credentials(authority, key, certificate)
-    return grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+    credentials = None
+    if tls is not None:
+        certificate, key, authority = _read(tls)
+        credentials = grpc.ssl_channel_credentials(authority, key, certificate)
+
+    def to(address: str) -> grpc.aio.Channel:
+        if credentials is None:
+            return grpc.aio.insecure_channel(address, options=_OPTIONS)
+        return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
+
+    addresses = [part.strip() for part in target.split(",") if part.strip()]
+    return to(addresses[0]) if len(addresses) == 1 else RotatingChannel([to(address) for address in addresses])
 
 
 def _read(tls: Tls) -> tuple[bytes, bytes, bytes]:

@@ -9,21 +9,23 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeVar
 
 from windfall.contracts.subjects import StreamSpec
-from windfall.servicekit import metrics, telemetry
+from windfall.servicekit import crashpoint, metrics, telemetry
 from windfall.servicekit.bus import Bus
 from windfall.servicekit.clock import Clock, parse_clock
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.health import Health
 from windfall.servicekit.journal import Journal
+from windfall.servicekit.leadership import Leadership
 from windfall.servicekit.nats import NatsBus
 from windfall.servicekit.outbox import Outbox
 from windfall.servicekit.settings import Settings, load
+from windfall.servicekit.standby import StandbySettings, turn
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,8 @@ class Stand:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the service should come to an end."""
     mistake: Mistake | None = None
+    term: int = 0
+    """Fencing token under which this process leads; 0 where there is nothing to lead."""
     _tasks: dict[asyncio.Task[None], None] = field(default_factory=dict)
     # A dictionary and not a set: what is cut is cut in the order in which it began, the same way every time.
 
@@ -99,6 +103,7 @@ def run(
     whom: Callable[[S], str],
     streams: Callable[[S], Sequence[StreamSpec]],
     attend: Attend[S],
+    crash_points: Mapping[str, str] | None = None,
 ) -> NoReturn:
     """Run a service until SIGTERM or SIGINT; the whole of a composition root.
 
@@ -108,9 +113,11 @@ def run(
         whom: the site or federation that it serves.
         streams: what its domain must have.
         attend: puts handlers and loops on the stand.
+        crash_points: where a rehearsal may let it die (see :mod:`windfall.servicekit.crashpoint`).
     """
     code = ExitCode.OK
     try:
+        crashpoint.arm(os.environ.get(crashpoint.VARIABLE, ""), crash_points or {})
         _log_to_stderr(service, os.environ.get("WINDFALL_LOG_LEVEL") or "INFO")
         settings = load(kind, _without_process_variables(kind, os.environ))
         telemetry.set_up(service, whom(settings), settings.traces_file)
@@ -153,7 +160,53 @@ def _without_process_variables(kind: type[Settings], environ: "os._Environ[str]"
 
 
 async def _stand(service: str, settings: S, whom: str, streams: Sequence[StreamSpec], attend: Attend[S]) -> None:
-    journal = Journal(settings.state_dir / f"{service}.sqlite", f"/windfall/{service}/{whom}")
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    alone = not isinstance(settings, StandbySettings) or not settings.standby
+    name = "health.json" if alone else f"health-{os.getpid()}.json"
+    health = Health(settings.health_port, settings.state_dir, _never, name)
+    health.beat()
+    try:
+        async with AsyncExitStack() as stack:
+            leadership = None
+            if isinstance(settings, StandbySettings):
+                waiting = turn(settings, settings.nats_url, settings.state_dir, f"{service}.{whom}", health.stand_by)
+                leading = loop.create_task(stack.enter_async_context(waiting))
+                if not await _before(leading, stopping):
+                    return
+                leadership = leading.result()
+                health.standing_by = False
+            await _work(service, settings, whom, streams, attend, stopping, health, leadership)
+    finally:
+        health.close()
+
+
+async def _before(awaited: asyncio.Task[Any], stopping: asyncio.Event) -> bool:
+    """Wait for a task, but not past the end of the service; whether it is done."""
+    stopped = asyncio.get_running_loop().create_task(stopping.wait())
+    await asyncio.wait([awaited, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not awaited.done():
+        awaited.cancel()
+        await asyncio.wait([awaited])
+        return False
+    return True
+
+
+async def _work(
+    service: str,
+    settings: S,
+    whom: str,
+    streams: Sequence[StreamSpec],
+    attend: Attend[S],
+    stopping: asyncio.Event,
+    health: Health,
+    leadership: Leadership | None,
+) -> None:
+    path, source = settings.state_dir / f"{service}.sqlite", f"/windfall/{service}/{whom}"
+    journal = Journal(path, source, shared=leadership is not None)
     stand: Stand
 
     def fail(mistake: Mistake) -> None:
@@ -163,16 +216,18 @@ async def _stand(service: str, settings: S, whom: str, streams: Sequence[StreamS
         stand.outbox.recheck()
 
     bus = NatsBus(settings.nats_url, service, streams, fail, store_lost)
-    stand = Stand(service, whom, parse_clock(settings.clock), journal, bus, Outbox(journal, bus))
-    health = Health(settings.health_port, settings.state_dir, lambda: bus.ready)
-    health.beat()
+    outbox = Outbox(journal, bus)
+    stand = Stand(service, whom, parse_clock(settings.clock), journal, bus, outbox, stopping)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stand.stopping.set)
     try:
+        if leadership is not None:
+            stand.term = await leadership.outbid(journal.fenced_at)
+            journal.fence(stand.term)
+            stand.spawn(leadership.keep(), "lease")
+        health.ready = lambda: bus.ready
         async with attend(settings, stand):
             rising = loop.create_task(stand.rise())
-            stopped = loop.create_task(stand.stopping.wait())
+            stopped = loop.create_task(stopping.wait())
             await asyncio.wait([rising, stopped], return_when=asyncio.FIRST_COMPLETED)
             if rising.done():
                 rising.result()
@@ -180,10 +235,14 @@ async def _stand(service: str, settings: S, whom: str, streams: Sequence[StreamS
                 await stopped
         await _last_words(stand, rising)
     finally:
-        health.close()
+        health.ready = _never
         await stand.lie_down()
     if stand.mistake is not None:
         raise stand.mistake
+
+
+def _never() -> bool:
+    return False
 
 
 async def _last_words(stand: Stand, rising: asyncio.Task[None]) -> None:

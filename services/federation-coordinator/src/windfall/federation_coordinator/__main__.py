@@ -12,8 +12,10 @@ from windfall.contracts.subjects import StreamSpec, hub_streams
 from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_server
 from windfall.federation_coordinator.allocator import share_one_arena
 from windfall.federation_coordinator.app import Coordinator, Model
+from windfall.federation_coordinator.crashpoints import POINTS
 from windfall.federation_coordinator.evaluation import held_out_loss
 from windfall.federation_coordinator.planning import Planning
+from windfall.federation_coordinator.recovery import recover
 from windfall.federation_coordinator.rounds import Federation
 from windfall.federation_coordinator.settings import CoordinatorSettings
 from windfall.federation_coordinator.store import ModelStore
@@ -34,16 +36,19 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         task = load_task(settings.task, settings.task_settings)
     except ValueError as error:
         raise Mistake(f"the task is wrong: {error}", "Mend WINDFALL_TASK or WINDFALL_TASK_SETTINGS") from error
-    first = task.model(settings.seed)
+    # Beside the event loop, on which a lease is renewed: both may take long with a large model.
+    first = await asyncio.to_thread(task.model, settings.seed)
     layout = layout_of_model(first)
-    store = ModelStore(settings.state_dir / "models", layout, settings.rule)
-    journaled = stand.journal.load("federation", Federation)
-    if journaled is None:
-        digest = store.initialise(flatten(first.state_dict(), layout))
-    else:
-        digest = journaled.base_digest
-        _check_name(settings, journaled)
-        store.check(journaled.round, digest)
+    store = ModelStore(settings.state_dir / "models", layout, settings.rule, stand.term)
+    _check_name(settings, stand.journal.load("federation", Federation))
+    digest = await asyncio.to_thread(
+        recover,
+        store,
+        stand.journal,
+        lambda: flatten(first.state_dict(), layout),
+        stand.clock.now(),
+        settings.policy,
+    )
     evaluate = None
     if settings.held_out_dir is not None:
         evaluate = held_out_loss(task, layout, store, settings.held_out_dir)
@@ -82,8 +87,8 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         coordinator.rest()
 
 
-def _check_name(settings: CoordinatorSettings, journaled: Federation) -> None:
-    if journaled.name != settings.federation:
+def _check_name(settings: CoordinatorSettings, journaled: Federation | None) -> None:
+    if journaled is not None and journaled.name != settings.federation:
         raise Mistake(
             f"{settings.state_dir} holds the federation {journaled.name!r}, not {settings.federation!r}",
             "Set WINDFALL_FEDERATION to what it was, or WINDFALL_STATE_DIR to another folder",
@@ -96,7 +101,7 @@ def streams(settings: CoordinatorSettings) -> Sequence[StreamSpec]:
 
 def main() -> NoReturn:
     share_one_arena()
-    run("federation-coordinator", CoordinatorSettings, lambda settings: settings.federation, streams, attend)
+    run("federation-coordinator", CoordinatorSettings, lambda settings: settings.federation, streams, attend, POINTS)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from windfall.contracts.events import ContributionRefused, NodeProfiled, RoundEv
 from windfall.contracts.message import Message, derived_id
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator import rounds
+from windfall.federation_coordinator.checkpoints import KEY as CHECKPOINTS
+from windfall.federation_coordinator.checkpoints import Checkpoint, Kept, led_to, left_out, stepped
 from windfall.federation_coordinator.checks import Refusal, check_manifest
 from windfall.federation_coordinator.incoming import Chunk, Incoming, fill
 from windfall.federation_coordinator.pace import paced
@@ -22,6 +24,7 @@ from windfall.federation_coordinator.planning import Planning
 from windfall.federation_coordinator.rounds import Contribution, Decision, Federation, NotMember, Phase, Policy, Word
 from windfall.federation_coordinator.store import ModelStore
 from windfall.lowcomm.layout import Layout
+from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.offload import Offload, finished
 from windfall.servicekit.service import Stand
@@ -92,7 +95,7 @@ class Coordinator:
         state, decision = rounds.ruled(self.state, rule, self.stand.clock.now(), self._policy)
         for member in state.members.values():
             self._watch_silence(member.site, member.attempt)
-        self.store.prune(state.round)
+        self.store.prune(state.round, led_to(self.stand.journal.load(CHECKPOINTS, Kept), state.round))
         self.stand.spawn(self._keep_time(), "rounds")
         self.stand.spawn(self._keep_score(), "evaluation")
         self._commit(state, decision + Decision(merge=state.phase is Phase.MERGING))
@@ -120,6 +123,7 @@ class Coordinator:
         now = self.stand.clock.now()
         state, decision = rounds.join(self.state, site, window_id, lease_token, now, self._paced(site))
         self._commit(state, decision)
+        reach("join.admitted")
         attempt = state.attempts[site]
         self._watch_silence(site, attempt)
         return attempt
@@ -173,6 +177,7 @@ class Coordinator:
     def leave(self, site: str, attempt: int) -> None:
         """The member is going; what it pushed counts."""
         self._end_membership(site, attempt, "drained")
+        reach("leave.journaled")
 
     async def receive(self, manifest: pb.Manifest, chunks: AsyncIterator[Chunk]) -> bool:
         """Take a contribution in; true when it had been accepted already.
@@ -191,6 +196,7 @@ class Coordinator:
                 # A cut link is noticed at the site first: the stream that it broke is about to end here as well.
                 raise Transient("this contribution is on its way already")
             self._pushing.add(way)
+            reach("push.begun")
             try:
                 await self._store(manifest, chunks)
             finally:
@@ -239,7 +245,9 @@ class Coordinator:
             trace=outgoing_trace(),
         )
         state, decision = rounds.accept(self.state, contribution, self.stand.clock.now(), self._policy)
+        reach("accept.checked")
         self._commit(state, decision)
+        reach("accept.journaled")
 
     def _refused(self, manifest: pb.Manifest, refusal: Refusal) -> None:
         key = manifest.key
@@ -291,6 +299,7 @@ class Coordinator:
             state, decision = rounds.tick(self.state, self.stand.clock.now(), self._policy)
             if state is not self.state:
                 self._commit(state, decision)
+                reach("finish.journaled")
 
     async def _merge(self) -> None:
         contributions = sorted(self.state.contributions, key=lambda one: one.order)
@@ -302,7 +311,15 @@ class Coordinator:
             attributes={"windfall.federation": self.state.name, "windfall.round": number},
         ):
             around = outgoing_trace()
+            damaged = await self.offload(self.store.unmergeable, number, contributions)
+            if damaged:
+                self._commit(*left_out(self.state, damaged, self.stand.clock.now(), self._policy))
+                return
+            reach("merge.begun")
             digest = await self.offload(self.store.merge, number, contributions)
+            after = Checkpoint(round=number + 1, digest=digest, sums=await self.offload(self.store.sums, number + 1))
+            kept = stepped(self.stand.journal.load(CHECKPOINTS, Kept), after, contributions)
+            reach("merge.done")
             for one in contributions:
                 # Closes the window's own trace: from the wind to the weights.
                 with span("merge", parent=one.trace, links=[around], attributes={"windfall.round": number}):
@@ -310,9 +327,10 @@ class Coordinator:
             down, self._bytes_down = self._bytes_down, 0
             now = self.stand.clock.now()
             state, decision = rounds.merged(self.state, digest, down, now, self._policy)
-            self._commit(state, decision)
+            self._commit(state, decision, kept=kept)
+            reach("merge.journaled")
         log.info("round %d completed by %s", number, ", ".join(one.site for one in contributions))
-        await self.offload(self.store.prune, state.round)
+        await self.offload(self.store.prune, state.round, led_to(kept, state.round))
 
     async def _keep_score(self) -> None:
         """Evaluate the newest model whenever there is one, and lay the last one down where a person finds it.
@@ -325,6 +343,7 @@ class Coordinator:
             say = await self._evaluated(state)
             if _over(state):
                 await self.offload(self.store.export, state.round, self.store.final)
+                reach("export.written")
                 say = (*say, rounds.finished(state, self.stand.clock.now()))
             if say:
                 self._commit(self.state, Decision(say=say))
@@ -334,6 +353,7 @@ class Coordinator:
         found = None if self._evaluate is None else await self.offload(self._evaluate, state.round)
         if found is None:
             return ()
+        reach("evaluation.done")
         evaluated = RoundEvaluated(
             id=derived_id(f"{state.name}/{state.round}", RoundEvaluated.topic, state.name),
             at=self.stand.clock.now(),
@@ -348,9 +368,12 @@ class Coordinator:
 
     # --- after a decision ---------------------------------------------------------------------------------------------
 
-    def _commit(self, state: Federation, decision: Decision, heard: UUID | None = None) -> None:
+    def _commit(
+        self, state: Federation, decision: Decision, heard: UUID | None = None, kept: Kept | None = None
+    ) -> None:
         planning = {} if self._planning is None else self._planning.overhear(decision.say)
-        self.stand.journal.commit(state={_STATE: state, **planning}, say=decision.say, heard=heard)
+        checkpoints = {} if kept is None else {CHECKPOINTS: kept}
+        self.stand.journal.commit(state={_STATE: state, **planning, **checkpoints}, say=decision.say, heard=heard)
         before, self.state = self.state, state
         self.stand.outbox.wake()
         self._tell(decision.tell)

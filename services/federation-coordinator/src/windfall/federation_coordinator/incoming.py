@@ -10,6 +10,7 @@ from typing import Final
 from windfall.federation_coordinator.checks import Refusal
 from windfall.federation_coordinator.durable import explained, sync_folder
 from windfall.federation_coordinator.streamed import Streamed
+from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.offload import Offload, finished
 
 _BLOCK: Final = 512 * 1024
@@ -52,6 +53,7 @@ class Incoming:
             raise Refusal("size", f"more than the declared {self._expected} bytes")
         with explained(self._path):
             self._file.append(chunks)
+        reach("push.first-byte")
         for chunk in chunks:
             self._hash.update(chunk)
         self.received += size
@@ -67,12 +69,14 @@ class Incoming:
             raise Refusal("size", f"{self.received} bytes arrived, not the declared {self._expected}")
         if self._hash.hexdigest() != sha256:
             raise Refusal("digest", "the bytes do not have the declared SHA-256")
+        reach("push.received")
         with explained(self._path):
             os.fsync(self._file.fileno())
             self._file.close()
             self._path.replace(final)
             self._path = final
             sync_folder(final.parent)
+        reach("push.sealed")
 
     def pause(self) -> None:
         """Keep what has arrived: the site may go on from here."""

@@ -13,6 +13,7 @@ from windfall.energy.goal import Goal
 from windfall.federation_coordinator.rounds import Policy
 from windfall.lowcomm.rule import Rule
 from windfall.servicekit.settings import Settings, TlsSettings
+from windfall.servicekit.standby import StandbySettings
 
 
 def _split(text: object) -> object:
@@ -31,7 +32,7 @@ def _object(given: object) -> object:
 _LONGEST_ROUND = timedelta(minutes=10)
 
 
-class CoordinatorSettings(Settings, TlsSettings):
+class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     """One federation."""
 
     federation: Name = "demo"

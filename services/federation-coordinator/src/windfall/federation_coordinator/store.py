@@ -23,7 +23,8 @@ from torch import Tensor
 
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator.checks import check_content
-from windfall.federation_coordinator.durable import RESTORE, Whole, explained
+from windfall.federation_coordinator.damage import checksum, damaged_of
+from windfall.federation_coordinator.durable import RESTORE, Whole, clear_drafts, explained, sync_folder
 from windfall.federation_coordinator.history import History, is_entry
 from windfall.federation_coordinator.incoming import Incoming
 from windfall.federation_coordinator.on_disk import raw
@@ -31,6 +32,7 @@ from windfall.federation_coordinator.outer_step import Base, Step, take_step
 from windfall.federation_coordinator.rounds import Contribution
 from windfall.lowcomm.layout import FLOAT32_BYTES, Layout, restore
 from windfall.lowcomm.rule import Rule
+from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import ExitCode, Mistake
 
 _BLOCK: Final = 512 * 1024
@@ -43,21 +45,26 @@ class ModelStore:
         folder: this coordinator's own.
         layout: of the model.
         rule: how contributions are written and merged.
+        term: fencing token of whoever leads; what arrives is written under it, so that a leader that slept through its
+            lease cannot write into what the next one takes in.
 
     Raises:
         Mistake: the folder cannot be made. Whatever writes raises it when the disk is full.
     """
 
-    def __init__(self, folder: Path, layout: Layout, rule: Rule) -> None:
+    def __init__(self, folder: Path, layout: Layout, rule: Rule, term: int = 0) -> None:
         self._folder = folder
+        self._term = term
         self._layout = layout
         self.rule = rule
         self._header = _header(layout)
         self._sizes = rule.outer.sizes(layout.split.trained)
         # Decoding takes memory: one contribution is looked at at a time.
         self._looking = Lock()
+        self._looked_at: set[Path] = set()
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(folder.parent)
             self._log = History(folder, layout.split, self._nbytes_followed) if rule.followed else None
 
     @property
@@ -101,6 +108,42 @@ class ModelStore:
                     ExitCode.RESOURCE,
                 )
 
+    def sums(self, round_number: int) -> tuple[str, ...]:
+        """Checksums of the outer state beside a base; an empty one for a file that is missing."""
+        return tuple(checksum(path) for path in self.states(round_number))
+
+    def damaged(self, round_number: int, contributions: Sequence[Contribution]) -> tuple[Contribution, ...]:
+        """Those that are not on disk as they were accepted."""
+        return damaged_of({self.contribution_path(round_number, *one.order): one for one in contributions})
+
+    def unmergeable(self, round_number: int, contributions: Sequence[Contribution]) -> tuple[Contribution, ...]:
+        """Those that are not on disk as they were accepted, as far as it pays to look before a merge.
+
+        Short ones are always hashed. Those of dense codecs, which would cost more to hash than to merge, were hashed
+        when this process took them in: of them the length is looked at, and the hash when another process did.
+        """
+        paths = {one.order: self.contribution_path(round_number, *one.order) for one in contributions}
+        hashed = {
+            one.order
+            for one in contributions
+            if self.rule.elementwise
+            and paths[one.order] in self._looked_at
+            and _length(paths[one.order]) == one.bytes_up
+        }
+        return self.damaged(round_number, [one for one in contributions if one.order not in hashed])
+
+    def copy(self, round_number: int, to: int) -> None:
+        """Lay a checkpoint down once more, as that of a later round."""
+        sources = [*self.states(round_number), self._base_path(round_number)]
+        for source, target in zip(sources, [*self.states(to), self._base_path(to)], strict=True):
+            with explained(target), Whole(target) as file, source.open("rb") as old:
+                copyfileobj(old, file, _BLOCK)
+
+    def clear(self) -> None:
+        """Forget what a crash left half-written."""
+        with explained(self._folder):
+            clear_drafts(self._folder)
+
     def digest(self, round_number: int) -> str | None:
         """SHA-256 of a base's tensors as they lie on disk; none when there is no such file."""
         sha = hashlib.sha256()
@@ -131,6 +174,9 @@ class ModelStore:
             if sealed.exists():
                 # A crash came between its last byte and its acceptance.
                 sealed.replace(part)
+            elif not part.exists() and (earlier := self._arrived_earlier(part)) is not None:
+                with Whole(part) as file, earlier.open("rb") as source:
+                    copyfileobj(source, file, _BLOCK)
         return Incoming(part, expected_bytes)
 
     def look(self, round_number: int, site: str, attempt: int, manifest: pb.Manifest) -> None:
@@ -142,12 +188,14 @@ class ModelStore:
         path = self.contribution_path(round_number, site, attempt)
         with self._looking, explained(path):
             check_content(path, self.rule, self._layout.split, manifest)
+            self._looked_at.add(path)
 
     def received(self, round_number: int, site: str, attempt: int) -> int:
         """Bytes that have arrived of a contribution that is not accepted: where its site goes on."""
         sealed = self.contribution_path(round_number, site, attempt)
-        path = sealed if sealed.exists() else self._part_path(round_number, site, attempt)
-        return path.stat().st_size if path.exists() else 0
+        part = self._part_path(round_number, site, attempt)
+        path = next((path for path in (sealed, part) if path.exists()), None) or self._arrived_earlier(part)
+        return 0 if path is None else path.stat().st_size
 
     def contribution_path(self, round_number: int, site: str, attempt: int) -> Path:
         """Where an accepted contribution lies."""
@@ -172,6 +220,7 @@ class ModelStore:
                 self._header,
             )
             digest = take_step(place, self.rule, self._layout.split, ordered, messages)
+            reach("merge.stepped")
             if self._log is not None:
                 base = self.digest(round_number) or ""
                 self._log.add(round_number, base, digest, ordered, messages)
@@ -186,15 +235,19 @@ class ModelStore:
             found = self._log.between(held, wanted, own)
         return found if found is not None and len(found) < self._nbytes_followed else None
 
-    def prune(self, round_number: int) -> None:
-        """Forget what no crash can need any more: everything before this round but the previous base, and the outer
-        log as far back as it is shorter than the model."""
+    def prune(self, round_number: int, led: Sequence[Contribution] = ()) -> None:
+        """Forget what no crash can need any more: everything before this round but the previous checkpoint with the
+        contributions that led from there to here, and the outer log as far back as it is shorter than the model."""
+        before = round_number - 1
+        needed = {self._base_path(before), *self.states(before)}
+        needed |= {self.contribution_path(before, *one.order) for one in led}
         for path in self._folder.iterdir():
             number = _round_of(path.name)
-            kept = (self._base_path(round_number - 1).name, *(each.name for each in self.states(round_number - 1)))
             logged = self._log is not None and is_entry(path)
-            if number is not None and number < round_number and path.name not in kept and not logged:
+            if number is not None and number < round_number and path not in needed and not logged:
                 path.unlink(missing_ok=True)
+                self._looked_at.discard(path)
+                reach("prune.removed")
         if self._log is not None:
             self._log.prune()
 
@@ -221,7 +274,18 @@ class ModelStore:
         return self._folder / f"base-{round_number:06d}.safetensors"
 
     def _part_path(self, round_number: int, site: str, attempt: int) -> Path:
-        return self._folder / f"incoming-{round_number:06d}-{site}-{attempt}"
+        under = f".{self._term}" if self._term else ""
+        return self._folder / f"incoming-{round_number:06d}-{site}-{attempt}{under}"
+
+    def _arrived_earlier(self, part: Path) -> Path | None:
+        """What another leader took in of a contribution; none when nobody did."""
+        stem = part.name.removesuffix(f".{self._term}")
+        found = [self._folder / stem, *self._folder.glob(f"{stem}.*")]
+        return max(
+            (path for path in found if path.exists() and path.suffix != ".tmp" and path != part),
+            key=lambda path: path.stat().st_size,
+            default=None,
+        )
 
 
 def _header(layout: Layout) -> bytes:
@@ -237,6 +301,10 @@ def _header(layout: Layout) -> bytes:
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.exists() else -1
 
 
 def _round_of(name: str) -> int | None:

@@ -16,7 +16,7 @@ class TrainerSettings(SiteSettings, TlsSettings):
 
     federation: Name = "demo"
     coordinator: str
-    """``host:port`` of the federation-coordinator."""
+    """``host:port`` of the federation-coordinator; several, separated by commas, where others stand by for it."""
     data_dir: Path
     """The site's own data. Neither it nor its name leaves the site."""
     window_id: UUID

@@ -1,0 +1,178 @@
+"""What the coordinator's disk must hold, and what follows when it does not.
+
+A checkpoint is a base with the outer optimizer's state beside it. The newest two are kept, with the contributions that
+lead from one to the other: whatever happens to the newest, the outer step can be taken again, to the same digest. Only
+when that is impossible does the federation go on from the one before, under the next round's number, and says what
+was lost.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from windfall.contracts.events import CheckpointDamaged
+from windfall.contracts.message import Digest, derived_id
+from windfall.federation_coordinator import rounds
+from windfall.federation_coordinator.rounds import Contribution, Decision, Federation, Frozen, Phase, Policy
+
+KEY: Final = "checkpoints"
+"""Of the journal's state."""
+
+
+class Checkpoint(Frozen):
+    """A base and the outer optimizer's state beside it, as they were laid down."""
+
+    round: int
+    digest: Digest
+    sums: tuple[str, ...] = ()
+    """Checksums of the outer optimizer's state, a file each; of the base there is the digest."""
+
+
+class Kept(Frozen):
+    """The newest checkpoint, and what makes it again."""
+
+    current: Checkpoint
+    previous: Checkpoint | None = None
+    contributions: tuple[Contribution, ...] = ()
+    """What leads from the previous one to the current one."""
+
+    @property
+    def tokens(self) -> int:
+        """What the current one has trained beyond the previous one."""
+        return sum(one.tokens for one in self.contributions)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies on disk, held against what the journal says."""
+
+    base: bool
+    """The newest base is what it was."""
+    states: bool
+    """So is the outer state beside it."""
+    again: bool = False
+    """It can be made again: from the seed, or from the previous checkpoint and every contribution that led to it."""
+    previous: bool = False
+    """The previous checkpoint is what it was."""
+
+
+Remedy = Literal["none", "rebuild", "fall-back", "person"]
+
+
+def remedy(found: Found, state: Federation) -> Remedy:
+    """The mildest that helps. A federation that is finished falls back to nothing: its model was handed out."""
+    if found.base and found.states:
+        return "none"
+    if found.again:
+        return "rebuild"
+    return "fall-back" if found.previous and state.phase is not Phase.FINISHED else "person"
+
+
+def stepped(kept: Kept | None, after: Checkpoint, contributions: Sequence[Contribution]) -> Kept:
+    """An outer step is taken."""
+    if kept is None or kept.current.round != after.round - 1:
+        return Kept(current=after)
+    return Kept(current=after, previous=kept.current, contributions=tuple(contributions))
+
+
+def led_to(kept: Kept | None, round_number: int) -> tuple[Contribution, ...]:
+    """What must stay so that the base of a round can be made again."""
+    return kept.contributions if kept is not None and kept.current.round == round_number else ()
+
+
+def rebuilding(state: Federation, found: Found, now: datetime) -> CheckpointDamaged:
+    """The newest checkpoint is about to be made again; nothing is lost."""
+    part: Literal["base", "outer-state"] = "outer-state" if found.base else "base"
+    return CheckpointDamaged(
+        id=derived_id(f"{state.name}/{state.round}/{part}/rebuilt", CheckpointDamaged.topic, state.name),
+        at=now,
+        federation=state.name,
+        round=state.round,
+        part=part,
+        remedy="rebuilt",
+        base_digest=state.base_digest,
+        detail=f"the {part} of round {state.round} was damaged on disk and is made again; nothing is lost",
+    )
+
+
+def fallen_back(state: Federation, kept: Kept, now: datetime, policy: Policy) -> tuple[Federation, Kept, Decision]:
+    """The newest checkpoint is lost for good: go on from the previous one, which lies under the next round's number.
+
+    Every membership ends: what sites have trained since stands on a base that is gone, and who joins again trains from
+    the one that is there. What was accepted since is lost with it.
+    """
+    assert kept.previous is not None
+    tokens = kept.tokens + sum(one.tokens for one in state.contributions)
+    number, back = state.round + 1, kept.previous
+    event = CheckpointDamaged(
+        id=derived_id(f"{state.name}/{state.round}/fell-back", CheckpointDamaged.topic, state.name),
+        at=now,
+        federation=state.name,
+        round=state.round,
+        part="base",
+        remedy="fell-back",
+        base_digest=back.digest,
+        rounds_lost=state.round - back.round,
+        tokens_lost=tokens,
+        detail=f"the model of round {state.round} was damaged on disk beyond repair: round {number} starts from that of"
+        f" round {back.round}, and {tokens} tokens are lost",
+    )
+    state = state.model_copy(
+        update={
+            "round": number,
+            "base_digest": back.digest,
+            "phase": Phase.DARK,
+            "contributions": (),
+            "ends_at": None,
+            "deadline": None,
+            "tokens_total": state.tokens_total - kept.tokens,
+        }
+    )
+    decision = Decision(say=(event,))
+    for member in state.members.values():
+        state, left = rounds._without(state, member, "replaced", now)
+        decision += left
+    state, opened = rounds._open(state, now, policy)
+    return state, Kept(current=back.model_copy(update={"round": number})), decision + opened
+
+
+def left_out(
+    state: Federation, damaged: Sequence[Contribution], now: datetime, policy: Policy
+) -> tuple[Federation, Decision]:
+    """Contributions that were accepted are not on disk as they were: the round is merged without them.
+
+    Their receipts are taken back, so that a site that sends one again is heard. When none is left the round opens again
+    under its own number, and the sites join anew to train for it.
+    """
+    orders = {one.order for one in damaged}
+    decision = Decision(say=tuple(_left_out(state, one, now) for one in damaged))
+    receipts = {site: receipt for site, receipt in state.receipts.items() if (site, receipt.attempt) not in orders}
+    remaining = tuple(one for one in state.contributions if one.order not in orders)
+    state = state.model_copy(update={"contributions": remaining, "receipts": receipts})
+    if remaining:
+        return state, decision + Decision(merge=True)
+    for site, attempt in sorted(orders):
+        member = state.members.get(site)
+        if member is not None and member.attempt == attempt:
+            state, left = rounds._without(state, member, "replaced", now)
+            decision += left
+    state, opened = rounds._open(state.model_copy(update={"phase": Phase.DARK}), now, policy)
+    return state, decision + opened
+
+
+def _left_out(state: Federation, one: Contribution, now: datetime) -> CheckpointDamaged:
+    cause = f"{state.name}/{state.round}/{one.attempt}/{one.sha256}/left-out"
+    return CheckpointDamaged(
+        id=derived_id(cause, CheckpointDamaged.topic, one.site),
+        at=now,
+        federation=state.name,
+        round=state.round,
+        part="contribution",
+        remedy="left-out",
+        contributor=one.site,
+        base_digest=state.base_digest,
+        tokens_lost=one.tokens,
+        detail=f"the contribution of {one.site} to round {state.round} was damaged on disk after it was accepted: the"
+        f" round goes on without it, and {one.tokens} tokens are lost",
+    )
