@@ -161,6 +161,15 @@ def rows_of(task: Task, folder: Path, seed: int) -> Rows:
     Raises:
         DataError: the task's data cannot be shared, or the folder holds nothing to train on.
     """
+    return sharing(task).rows(folder, seed)
+
+
+def sharing(task: Task) -> SharesRows:
+    """The same task, as one whose data sites can share.
+
+    Raises:
+        DataError: they cannot.
+    """
     if not isinstance(task, SharesRows):
         raise DataError(f"task {task.name!r} has no rows that sites could share. Let each site train its own data")
-    return task.rows(folder, seed)
+    return task

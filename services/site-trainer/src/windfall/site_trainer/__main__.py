@@ -19,6 +19,7 @@ from windfall.site_trainer.engine import Engine
 from windfall.site_trainer.settings import TrainerSettings
 from windfall.site_trainer.torch_engine import TorchEngine
 from windfall.tasks.registry import load_task
+from windfall.tasks.rows import row_loader
 
 
 @asynccontextmanager
@@ -35,6 +36,8 @@ async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]
     def engine(membership: Membership) -> Engine:
         try:
             task = load_task(membership.task, membership.task_settings)
+            shared = membership.corpus
+            rows = None if shared is None else row_loader(task, settings.data_dir, shared.rows, shared.seed)
             return TorchEngine(
                 task,
                 membership.layout,
@@ -45,6 +48,7 @@ async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]
                 settings.precision,
                 settings.accumulation,
                 settings.compile,
+                rows=rows,
             )
         except ValueError as error:
             raise Mistake(f"cannot train: {error}", "Mend the site's data, or run the coordinator's version") from error

@@ -17,11 +17,21 @@ from windfall.lowcomm.rule import Rule
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.rpc import DEADLINE, Refused, metadata, translated
 from windfall.site_trainer.bulk import BulkStub, HashBehind
+from windfall.tasks.ranges import Ranges
 
 PROTOCOL = 1
 
 _PAUSE: Final = timedelta(seconds=1)
 """Wall time before a download that went wrong is tried again."""
+
+
+@dataclass(frozen=True)
+class SharedCorpus:
+    """A corpus that every site holds a copy of."""
+
+    rows: int
+    seed: int
+    """Decides the order of every epoch."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,8 @@ class Membership:
     heartbeat_s: float
     reply_json: str = ""
     """The reply itself, in protobuf's JSON."""
+    corpus: SharedCorpus | None = None
+    """What all sites train on; none where each trains its own data."""
 
 
 def membership_of(reply: pb.JoinReply) -> Membership:
@@ -52,6 +64,7 @@ def membership_of(reply: pb.JoinReply) -> Membership:
         Rule.parse(reply.codec, reply.outer, reply.clip, reply.merge),
         max(0.1, reply.heartbeat_interval_ms / 1000),
         MessageToJson(reply, indent=None),
+        SharedCorpus(reply.corpus.rows, reply.corpus.seed) if reply.HasField("corpus") else None,
     )
 
 
@@ -190,6 +203,15 @@ class CoordinatorLink:
         with translated("progress"):
             progress = await self._stub.Progress(key, timeout=DEADLINE.total_seconds(), metadata=metadata())
         return progress.accepted
+
+    async def rows(self, attempt: int, lease_token: int, hold: int) -> Ranges:
+        """All rows of the shared corpus that we hold, after more were leased so that they are ``hold``."""
+        request = pb.RowsRequest(
+            federation=self._federation, site=self._site, attempt=attempt, lease_token=lease_token, hold=hold
+        )
+        with translated("rows"):
+            reply = await self._stub.Rows(request, timeout=DEADLINE.total_seconds(), metadata=metadata())
+        return tuple((one.begin, one.end) for one in reply.held)
 
     async def leave(self, attempt: int, reason: str) -> None:
         request = pb.LeaveRequest(federation=self._federation, site=self._site, attempt=attempt, reason=reason)

@@ -1,12 +1,15 @@
 """The port to what trains: one model, one optimizer, one stream of data, a step at a time."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
+
+from windfall.servicekit.errors import Mistake
+from windfall.tasks.ranges import Ranges
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -56,6 +59,15 @@ class Progress:
     """Steps without an update, because the scale of fp16 was too large."""
     refused: int = 0
     """Times that memory refused a pass; nothing is lost by it."""
+    cursor: int = field(default=0, compare=False)
+    """Samples of the site's own data that were drawn by the last step, since the site began to train: where its data
+    goes on, and nothing of what was trained."""
+    rows: Ranges = ()
+    """Of a shared corpus that were trained, those of skipped steps included."""
+
+    def __post_init__(self) -> None:
+        # JSON knows no tuples.
+        object.__setattr__(self, "rows", tuple((begin, end) for begin, end in self.rows))
 
     def after(self, report: StepReport) -> "Progress":
         before = replace(self, refused=self.refused + report.refused)
@@ -133,3 +145,26 @@ class Engine(Protocol):
         log says why), or one that stands on another base. In the last case the optimizer state and the cursor do come
         back, as they outlive a round.
         """
+
+
+@runtime_checkable
+class TrainsRows(Protocol):
+    """What an engine offers beside when it can train on given rows of a shared corpus."""
+
+    def step_on(self, rows: Ranges) -> StepReport:
+        """One inner step on these rows: on all of them, however many they are. Progress names them afterwards, even
+        when the step was skipped."""
+
+
+def on_rows(engine: Engine) -> TrainsRows:
+    """The same engine, as one that trains given rows.
+
+    Raises:
+        Mistake: it cannot.
+    """
+    if not isinstance(engine, TrainsRows):
+        raise Mistake(
+            f"a {type(engine).__name__} cannot train on rows of a shared corpus",
+            "Set WINDFALL_CORPUS=sovereign at the coordinator",
+        )
+    return engine

@@ -47,4 +47,4 @@ def fits(expected: Membership, membership: Membership) -> bool:
 
 
 def _trained(membership: Membership) -> tuple[object, ...]:
-    return membership.task, membership.task_settings, membership.layout, membership.rule.settings
+    return membership.task, membership.task_settings, membership.layout, membership.rule.settings, membership.corpus

@@ -209,6 +209,16 @@ def worked(session: Session, digest: str, work: Work) -> Session:
     return replace(session, work=work) if digest == session.loaded else session
 
 
+def disowned(session: Session) -> Session:
+    """What was trained stands on rows that are another site's now, and cannot count: begin the round anew."""
+    return replace(_afresh(session), delivered=session.delivered and not session.work.steps)
+
+
+def sated(session: Session) -> Session:
+    """No more rows are to be had before those that were trained are contributed."""
+    return replace(session, local_steps=max(1, session.work.steps))
+
+
 def finish(session: Session, number: int) -> Session:
     """The round is over, said on the stream or on the bus: the first word counts, the second is a duplicate.
 

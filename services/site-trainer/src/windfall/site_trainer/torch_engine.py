@@ -6,7 +6,7 @@ What leaves the engine is fp32 on the CPU, whatever the device and the precision
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
@@ -23,9 +23,12 @@ from windfall.site_trainer.flat_model import FlatModel
 from windfall.site_trainer.passes import Passed, Passes
 from windfall.site_trainer.peers import ALONE, Peers, whole
 from windfall.site_trainer.room import Room
+from windfall.site_trainer.samples import Samples
 from windfall.site_trainer.sharded_model import ShardedModel
 from windfall.site_trainer.spikes import Average, Recent
 from windfall.site_trainer.tensor_file import newest_whole
+from windfall.tasks.ranges import Ranges, size, union
+from windfall.tasks.rows import RowLoader
 from windfall.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -49,6 +52,7 @@ class TorchEngine:
         compiled: by ``torch.compile``, where a compiler is at hand. What is saved and what leaves is the same.
         peers: the processes that train together. A step of n of them on m samples each has the gradient of one on
             n·m, up to rounding, with the same exception.
+        rows: the site's copy of a shared corpus; none trains the samples of ``data_dir`` as the site's own.
 
     Raises:
         ValueError: the model has another layout, the device is not there, or (``DataError``) the data cannot be trained
@@ -67,6 +71,7 @@ class TorchEngine:
         accumulation: int = 1,
         compiled: bool = False,
         peers: Peers = ALONE,
+        rows: RowLoader | None = None,
     ) -> None:
         torch.set_num_threads(threads)
         where = chosen(device)
@@ -79,8 +84,7 @@ class TorchEngine:
         self._passes = Passes(task, self._model.module, where, seed, precision, accumulation, compiled, peers)
         self._optimizer = task.optimizer(self._model.module)
         self._highest = [group["lr"] for group in self._optimizer.param_groups]
-        self._data_dir, self._seed = data_dir, seed
-        self._open(0)
+        self._samples = Samples(task, data_dir, seed, rows)
         self._base: Tensor | None = None
         self._base_digest = ""
         self._tokens, self._sites = 0, 1
@@ -136,7 +140,13 @@ class TorchEngine:
             scaler.update()
         self._optimizer.zero_grad()
         report = StepReport(0 if skip else passed.tokens, passed.loss_nats, skip, passed.passes, refused)
-        self._progress = self._progress.after(report)
+        self._progress = replace(self._progress.after(report), cursor=self._samples.drawn)
+        return report
+
+    def step_on(self, rows: Ranges) -> StepReport:
+        self._samples.give(rows)
+        report = self.step(size(rows))
+        self._progress = replace(self._progress, rows=union(self._progress.rows, rows))
         return report
 
     def pseudo_gradient(self) -> Tensor:
@@ -172,7 +182,7 @@ class TorchEngine:
         return Checkpoint(
             owner=self._owner,
             base_digest=base_digest,
-            cursor=self._loader.cursor,
+            cursor=self._samples.loader.cursor,
             progress=self._progress,
             scalars=scalars,
             tensors=tensors,
@@ -191,7 +201,7 @@ class TorchEngine:
             return False
         state = {name: tensor for name, tensor in found.tensors.items() if name != LOCAL}
         optimizer_state.take(self._optimizer, self._model.module, {**state, **found.scalars})
-        self._open(found.cursor)
+        self._samples.open(found.cursor)
         self._take_learnt(found.learnt)
         if found.base_digest != base_digest:
             log.info("checkpoint %s stands on another base; optimizer state and cursor go on", path)
@@ -199,9 +209,6 @@ class TorchEngine:
         self._model.put(found.tensors[LOCAL])
         self._progress = found.progress
         return True
-
-    def _open(self, cursor: int) -> None:
-        self._loader = self._task.loader(self._data_dir, self._seed, cursor)
 
     def _take_learnt(self, learnt: Mapping[str, Any]) -> None:
         if recent := learnt.get("recent"):
@@ -213,10 +220,10 @@ class TorchEngine:
 
     def _passed(self, micro_batch: int, put_back: Callable[[], None]) -> tuple[Passed, int]:
         """The step's passes, and how often memory refused them."""
-        began, refused = self._loader.cursor, 0
+        began, refused = self._samples.loader.cursor, 0
         while True:
             try:
-                return self._passes.over(self._loader, micro_batch), refused
+                return self._passes.over(self._samples.loader, micro_batch), refused
             except (RuntimeError, MemoryError) as error:
                 before = self.room
                 if not self._passes.give_way(error, micro_batch):
@@ -225,7 +232,7 @@ class TorchEngine:
             # Behind the handler: the error held what had been allocated.
             self._optimizer.zero_grad()
             put_back()
-            self._open(began)
+            self._samples.open(began)
 
     def _verdict(self, loss: float, norm: float) -> Skip | None:
         if not (isfinite(loss) and isfinite(norm)):

@@ -6,7 +6,7 @@ training lowers the local loss, and merging sites moves the model towards the ce
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import isfinite
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from torch import Tensor
 from windfall.lowcomm.layout import Layout, TensorSpec, check_flat, digest
 from windfall.site_trainer.engine import Progress, Skip, StepReport
 from windfall.site_trainer.tensor_file import Unusable, keep_previous, newest_whole
+from windfall.tasks.ranges import Ranges, size, union
 
 FORMAT: Final = "windfall-toy/1"
 CENTRE: Final = 1.0
@@ -45,6 +46,7 @@ class ToyEngine:
         self._lr, self._tokens_per_sample, self._seed = lr, tokens_per_sample, seed
         self._local = torch.zeros(elements)
         self._base: Tensor | None = None
+        self._cursor = 0
         self._progress = Progress()
 
     @property
@@ -66,7 +68,13 @@ class ToyEngine:
         else:
             self._local -= away.mul_(self._lr)
             report = StepReport(micro_batch * self._tokens_per_sample, loss)
-        self._progress = self._progress.after(report)
+        self._cursor += micro_batch
+        self._progress = replace(self._progress.after(report), cursor=self._cursor)
+        return report
+
+    def step_on(self, rows: Ranges) -> StepReport:
+        report = self.step(size(rows))
+        self._progress = replace(self._progress, rows=union(self._progress.rows, rows))
         return report
 
     def pseudo_gradient(self) -> Tensor:
@@ -107,6 +115,7 @@ class ToyEngine:
         if found is None or found[0] != base_digest:
             return False
         _, self._local, self._progress = found
+        self._cursor = self._progress.cursor
         return True
 
     def _read(self, path: Path) -> tuple[str, Tensor, Progress]:
