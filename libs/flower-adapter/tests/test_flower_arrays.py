@@ -90,15 +90,14 @@ def test_a_model_comes_back() -> None:
 
 
 @pytest.mark.parametrize("dtype", BY_NUMPY + BY_US, ids=str)
-def test_stock_code_reads_every_dtype_that_numpy_knows(dtype: torch.dtype) -> None:
+def test_stock_code_reads_every_dtype(dtype: torch.dtype) -> None:
     (array,) = to_record({"w": torch.tensor([[0, 1]]).to(dtype)}).values()
     if dtype in BY_NUMPY:
         assert array.stype == NUMPY
         assert array.numpy().tolist() == [[0, 1]]
     else:
         assert array.stype == LITTLE_ENDIAN
-        with pytest.raises(TypeError, match=LITTLE_ENDIAN):
-            array.numpy()
+        assert (array.numpy().dtype, array.numpy().tolist()) == (np.float32, [[0, 1]])
 
 
 def test_our_own_encoding_is_the_bytes_alone() -> None:

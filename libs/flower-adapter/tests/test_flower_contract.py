@@ -68,10 +68,10 @@ def test_fedavg_turns_counters_into_float64_and_they_do_not_travel() -> None:
         to_flat(merged, layout_of_record(to_record({"w": state["w"]})))
 
 
-def test_fedavg_cannot_average_bfloat16() -> None:
-    record = to_record({"w": torch.ones(2, dtype=torch.bfloat16)})
-    with pytest.raises(TypeError, match=r"windfall\.little-endian"):
-        averaged([record, record], [1, 1])
+def test_fedavg_averages_bfloat16_as_float32() -> None:
+    records = [to_record({"w": torch.tensor([value, 2.0], dtype=torch.bfloat16)}) for value in (1.0, 1.0078125)]
+    merged = from_record(averaged(records, [1, 1]))["w"]
+    assert merged.dtype == torch.float32 and merged.tolist() == [1.00390625, 2.0]
 
 
 def test_flower_itself_refuses_bfloat16() -> None:

@@ -25,7 +25,7 @@ STAND_IN = (sys.executable, "-I", "-S", str(Path(__file__).with_name("stand_in.p
 ROOT = f"""
 from pathlib import Path
 from windfall.provisioner import backend, process
-backend.BACKENDS["process"] = lambda folder: process.ProcessBackend(folder, {STAND_IN!r})
+backend.BACKENDS["process"] = lambda folder, command: process.ProcessBackend(folder, {STAND_IN!r})
 import runpy
 runpy.run_module("windfall.provisioner", run_name="__main__")
 """

@@ -16,6 +16,7 @@ def test_defaults() -> None:
     settings = load(ProvisionerSettings, GIVEN)
     assert (settings.grace, settings.attempts, settings.backend) == (timedelta(minutes=10), 3, "process")
     assert settings.on_stop == "leave"
+    assert settings.node_module == "windfall.site_trainer"
 
 
 def test_every_mistake_is_named_at_once() -> None:
@@ -25,6 +26,7 @@ def test_every_mistake_is_named_at_once() -> None:
         "WINDFALL_GRACE": "-PT1M",
         "WINDFALL_ATTEMPTS": "0",
         "WINDFALL_ON_STOP": "panic",
+        "WINDFALL_NODE_MODULE": "rm -rf",
     }
     with pytest.raises(Mistake) as raised:
         load(ProvisionerSettings, wrong)

@@ -7,7 +7,7 @@ Every dtype has one encoding, named by the array's ``stype``:
 ``windfall.little-endian``
     Ours, for bfloat16 and float8, which NumPy does not know: ``data`` is the elements alone, row-major and
     little-endian, ``dtype`` is torch's name. Stock strategies read arrays with ``Array.numpy()``, which refuses any
-    ``stype`` but Flower's, so they cannot average these: cast them to float32 first.
+    ``stype`` but Flower's; a :class:`NarrowArray` answers it in float32, exactly, so that they average these as well.
 
 What is read was written by somebody else. Nothing of it is evaluated or unpickled: an npy header must be the one that
 belongs to the dtype and shape which Flower's ``Array`` states, and the bytes must be as many as those say.
@@ -32,6 +32,27 @@ _CARRIERS = {"bfloat16": torch.int16, "float8_e4m3fn": torch.int8, "float8_e5m2"
 
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 _MOST_DIMENSIONS = 64
+_STRETCH = 1 << 20
+"""Elements that are looked at together."""
+
+
+class NarrowArray(Array):
+    """Floats of 16 or 8 bits that NumPy does not know, in our own encoding; strategies read them as float32.
+
+    Every bfloat16 and float8 is a float32, so reading loses nothing. What a strategy makes of them is float32, and is
+    rounded to their own type again before it travels (see ``windfall.flower_adapter.types_kept``).
+    """
+
+    def numpy(self) -> np.ndarray:
+        """The elements in float32, in memory of their own.
+
+        Raises:
+            ValueError: as ``from_record``.
+        """
+        return _decode("", self).to(torch.float32).numpy()
+
+
+NarrowArray.__qualname__ = Array.__qualname__  # by which Flower names an object that it takes apart
 
 
 def to_record(state: Mapping[str, Tensor]) -> ArrayRecord:
@@ -40,7 +61,15 @@ def to_record(state: Mapping[str, Tensor]) -> ArrayRecord:
     Raises:
         ValueError: a tensor has a dtype without an encoding (a quantized one, say).
     """
-    return ArrayRecord({name: _encode(name, tensor) for name, tensor in state.items()})
+    return recorded({name: _encode(name, tensor) for name, tensor in state.items()})
+
+
+def recorded(arrays: Mapping[str, Array]) -> ArrayRecord:
+    """A record of these very arrays: Flower's own constructor makes plain ones of them."""
+    record = ArrayRecord()
+    for name, array in arrays.items():
+        record[name] = array
+    return record
 
 
 def from_record(record: ArrayRecord) -> dict[str, Tensor]:
@@ -61,11 +90,41 @@ def _encode(name: str, tensor: Tensor) -> Array:
     if dtype in _CARRIERS:
         bits = tensor.view(_CARRIERS[dtype]).numpy(force=True)
         data = bits.astype(bits.dtype.newbyteorder("<"), copy=False).tobytes()
-        return Array(dtype=dtype, shape=tuple(tensor.shape), stype=LITTLE_ENDIAN, data=data)
+        return NarrowArray(dtype=dtype, shape=tuple(tensor.shape), stype=LITTLE_ENDIAN, data=data)
     raise ValueError(f"tensor {name!r} is {dtype}, which has no encoding in a record")
 
 
+def check(name: str, array: Array) -> None:
+    """Look whether an array is what it says, without copying it; an ``stype`` of somebody else's own is not looked at.
+
+    Raises:
+        ValueError: as ``from_record``.
+    """
+    if array.stype in (NUMPY, LITTLE_ENDIAN):
+        _read(name, array)
+
+
+def finite(array: Array) -> bool:
+    """Whether no element is infinite or not a number; true of what holds no floats, or that we cannot read."""
+    if array.stype == LITTLE_ENDIAN:
+        tensor = _decode("", array)
+        return bool(torch.isfinite(tensor.float()).all())
+    if array.stype != NUMPY or not array.dtype.startswith(("float", "complex")):
+        return True
+    elements = _read("", array)[0].reshape(-1)
+    stretches = range(0, elements.size, _STRETCH)
+    return all(bool(np.isfinite(elements[start : start + _STRETCH]).all()) for start in stretches)
+
+
 def _decode(name: str, array: Array) -> Tensor:
+    elements, target = _read(name, array)
+    tensor = torch.empty(array.shape, dtype=target, device="cpu")
+    np.copyto(tensor.view(_CARRIERS.get(array.dtype, target)).numpy(), elements, casting="unsafe")
+    return tensor
+
+
+def _read(name: str, array: Array) -> tuple[np.ndarray, torch.dtype]:
+    """The elements where they lie, as NumPy or a carrier has them, and the type that they are of."""
     known = {NUMPY: _KNOWN_TO_NUMPY, LITTLE_ENDIAN: _CARRIERS.keys()}.get(array.stype)
     if known is None:
         raise ValueError(f"array {name!r} is encoded as {array.stype!r}; only {NUMPY} and {LITTLE_ENDIAN} are read")
@@ -82,10 +141,7 @@ def _decode(name: str, array: Array) -> Tensor:
 
     if target == torch.bool:
         stored = np.dtype(np.uint8)  # a byte other than 0 and 1 becomes true, as NumPy has it, not an undefined bool
-    elements = np.frombuffer(body, stored).reshape(array.shape, order="F" if fortran else "C")
-    tensor = torch.empty(array.shape, dtype=target, device="cpu")
-    np.copyto(tensor.view(_CARRIERS.get(array.dtype, target)).numpy(), elements, casting="unsafe")
-    return tensor
+    return np.frombuffer(body, stored).reshape(array.shape, order="F" if fortran else "C"), target
 
 
 def _check_shape(name: str, shape: tuple[int, ...], itemsize: int) -> None:

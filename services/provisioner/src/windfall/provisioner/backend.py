@@ -58,7 +58,7 @@ class Backend(Protocol):
         """Let go of every node without touching it."""
 
 
-BACKENDS: Final[dict[str, Callable[[Path], Backend]]] = {
+BACKENDS: Final[dict[str, Callable[[Path, Sequence[str]], Backend]]] = {
     "process": ProcessBackend,
 }
-"""How each known backend is made, given the folder that it may keep its records in."""
+"""How each known backend is made, given the folder that it may keep its records in and the command of its nodes."""

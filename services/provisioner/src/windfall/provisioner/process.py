@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from windfall.provisioner.holdings import Lease, Node
 from windfall.servicekit.errors import ExitCode, Mistake, Transient
 
-TRAINER: Final = (sys.executable, "-m", "windfall.site_trainer")
+TRAINER: Final = "windfall.site_trainer"
 LOGS_KEPT: Final = 100
 """Folders of ended nodes that stay for a person to read, the youngest."""
 
@@ -37,6 +37,11 @@ _READY_FD: Final = 3
 _PROC: Final = Path("/proc")
 _LASTING: Final = frozenset({E2BIG, EACCES, ENOENT, ENOEXEC, ENOTDIR, EPERM, EROFS})
 """Errors that another attempt would meet again."""
+
+
+def running(module: str) -> tuple[str, ...]:
+    """The command that runs a module in this interpreter."""
+    return sys.executable, "-m", module
 
 
 class Record(BaseModel):
@@ -75,12 +80,12 @@ class ProcessBackend:
 
     Args:
         state_dir: where ``nodes/`` is kept.
-        command: what a node runs.
+        command: what a node runs; a site-trainer, when nothing is said.
     """
 
     name = "process"
 
-    def __init__(self, state_dir: Path, command: Sequence[str] = TRAINER) -> None:
+    def __init__(self, state_dir: Path, command: Sequence[str] = running(TRAINER)) -> None:
         self._nodes_dir = state_dir.resolve() / "nodes"
         self._command = tuple(command)
         self._held: dict[UUID, _Held] = {}

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 
 from windfall.provisioner.backend import BACKENDS
 from windfall.provisioner.holdings import Policy
+from windfall.provisioner.process import TRAINER
 from windfall.servicekit.settings import PREFIX, SiteSettings
 
 TRAINER_PREFIX: Final = "WINDFALL_TRAINER_"
@@ -27,6 +28,9 @@ class ProvisionerSettings(SiteSettings):
 
     backend: Annotated[str, AfterValidator(_known)] = "process"
     """What nodes are made of."""
+    node_module: str = Field(default=TRAINER, pattern=r"^[a-zA-Z_][\w.]*$")
+    """The Python module that a node of the process backend runs: a site-trainer, or
+    ``windfall.flower_adapter.site``."""
     grace: timedelta = Field(default=timedelta(minutes=10), gt=timedelta(0))
     """From being asked to go until being killed, in business time."""
     attempts: int = Field(default=3, ge=1, le=100)
