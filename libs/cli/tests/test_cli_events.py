@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -15,7 +16,7 @@ from windfall.cli.server import connection, declared, last_sequence, letters, st
 from windfall.contracts.commands import StopFederation
 from windfall.contracts.envelope import MESSAGE_ID, Letter, seal
 from windfall.contracts.events import WindowOpened
-from windfall.contracts.subjects import COMMANDS_STREAM, EVENTS_STREAM, dead_subject
+from windfall.contracts.subjects import COMMANDS_STREAM, EVENTS_STREAM, HUB, dead_subject
 from windfall.servicekit.bus import DEAD_REASON
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.natsserver import NatsServer
@@ -32,6 +33,13 @@ OPENED = {
 async def url(nats_server: NatsServer) -> AsyncIterator[str]:
     """A site's server with its streams."""
     await declared([nats_server.plan])
+    yield nats_server.url
+
+
+@pytest.fixture
+async def hub_url(nats_server: NatsServer) -> AsyncIterator[str]:
+    """A server that also takes what federations say."""
+    await declared([replace(nats_server.plan, domain=HUB)])
     yield nats_server.url
 
 
@@ -72,12 +80,12 @@ async def test_tail_outlives_the_server(nats_server: NatsServer, url: str) -> No
     assert len({said.message.id for said in shown}) == 2
 
 
-async def test_a_recording_is_said_again_once(url: str, recorded: Sequence[Said], tmp_path: Path) -> None:
+async def test_a_recording_is_said_again_once(hub_url: str, recorded: Sequence[Said], tmp_path: Path) -> None:
     recording = tmp_path / "events.jsonl"
     recording.write_text("".join(f"{line(said)}\n" for said in recorded))
-    assert await events.replay(url, recording) == (len(recorded), 0)
-    assert await events.replay(url, recording) == (0, len(recorded))
-    assert await _tailed(url, len(recorded)) == list(recorded)
+    assert await events.replay(hub_url, recording) == (len(recorded), 0)
+    assert await events.replay(hub_url, recording) == (0, len(recorded))
+    assert await _tailed(hub_url, len(recorded)) == list(recorded)
 
 
 async def test_a_bad_recording_says_nothing(url: str, recorded: Sequence[Said], tmp_path: Path) -> None:

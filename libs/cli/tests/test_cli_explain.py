@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,6 +23,7 @@ from windfall.contracts.events import (
     WindowWithdrawn,
 )
 from windfall.contracts.message import Message
+from windfall.contracts.subjects import HUB
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.natsserver import NatsServer
 
@@ -127,12 +129,19 @@ async def url(nats_server: NatsServer) -> AsyncIterator[str]:
     yield nats_server.url
 
 
-async def test_a_server_is_asked_for_the_last_words(url: str) -> None:
+@pytest.fixture
+async def hub_url(nats_server: NatsServer) -> AsyncIterator[str]:
+    """A server that also takes what federations say."""
+    await declared([replace(nats_server.plan, domain=HUB)])
+    yield nats_server.url
+
+
+async def test_a_server_is_asked_for_the_last_words(hub_url: str) -> None:
     for word in (OPENED, ON, CLOSED, OFF, PLAN):
-        await publish(url, word)
-    async with connection(url) as client:
+        await publish(hub_url, word)
+    async with connection(hub_url) as client:
         await store(client, Letter("windfall.v1.window.withdrawn.site-a", {}, b"nonsense"))
-    told = await explain(url, "site-a")
+    told = await explain(hub_url, "site-a")
     assert (told.state, told.because) == ("off", "200 gCO2/kWh is not below 100")
     assert told.plan == "the plan of demo gives it 2.5 site-hours"
 

@@ -59,6 +59,8 @@ from windfall.contracts.events import (
     SiteDrained,
     SiteJoined,
     SiteLeft,
+    SiteRefused,
+    SiteWithheld,
     TrainingStarted,
     WindowClosed,
     WindowClosing,
@@ -67,6 +69,7 @@ from windfall.contracts.events import (
     WindowOpened,
     WindowWithdrawn,
 )
+from windfall.contracts.leaving import FACTS
 from windfall.contracts.message import Message, Name, derived_id, instant
 from windfall.contracts.subjects import (
     COMMANDS_STREAM,
@@ -176,6 +179,9 @@ SAID = (
         ),
         recommendation=Recommendation(micro_batch=8, local_steps=40, because="8 samples take 0.05 s"),
     ),
+    said(
+        SiteRefused, federation=FEDERATION, reason="jurisdiction", detail="XX is none of the federation's CA-QC and SE"
+    ),
     said(SiteJoined, federation=FEDERATION, window_id=WINDOW, lease_token=7, attempt=2, round=3),
     said(
         RoundStarted,
@@ -237,6 +243,14 @@ SAID = (
     ),
     said(WindowClosing, window_id=WINDOW, closes_at=AT + timedelta(minutes=10)),
     said(WindowClosed, window_id=WINDOW, reason="dirty", crossed_at=AT - timedelta(minutes=10)),
+    said(
+        SiteWithheld,
+        federation=FEDERATION,
+        window_id=WINDOW,
+        lease_token=7,
+        before="push",
+        because="policy: 5 contributions a day have left",
+    ),
     said(SiteDrained, federation=FEDERATION, window_id=WINDOW, lease_token=7, delivered=True),
     said(SiteLeft, federation=FEDERATION, attempt=2, reason="drained"),
     said(NodeReleased, window_id=WINDOW, lease_id=LEASE, lease_token=7, node="site-a-7", reason="drained"),
@@ -644,7 +658,9 @@ def test_every_sentence_finds_its_stream(message: Message) -> None:
         ]
 
     if not is_command(type(message)):
-        assert stream_in("site") == stream_in("hub") == [EVENTS_STREAM]
+        assert stream_in("hub") == [EVENTS_STREAM]
+        # What the hub sources of a site is what may leave it.
+        assert stream_in("site") == ([EVENTS_STREAM] if message.topic in FACTS else [])
     elif "site" in type(message).model_fields:
         # At the hub it waits for its site to take it.
         assert (stream_in("site"), stream_in("hub")) == ([COMMANDS_STREAM], [ORDERS_STREAM])

@@ -13,10 +13,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
-from opentelemetry.trace import SpanKind, format_span_id, format_trace_id
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 
 from windfall.contracts.events import NodeReady, WindowOpened
 from windfall.contracts.message import Message, derived_id
@@ -78,6 +80,19 @@ def test_a_span_that_breaks_says_so(tmp_path: Path) -> None:
         raise ZeroDivisionError
     provider.shutdown()
     assert read(path)[0]["status"] == "error"
+
+
+def test_a_span_says_that_it_broke_and_not_with_which_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    with pytest.raises(FileNotFoundError), span("work"):
+        raise FileNotFoundError(2, "no such file", "/home/bob/secret.txt")
+    (said,) = kept.get_finished_spans()
+    assert (said.status.status_code, said.status.description) == (StatusCode.ERROR, None)
+    assert (dict(said.attributes or {}), said.events) == ({"error.type": "FileNotFoundError"}, ())
+    assert "secret" not in said.to_json()
 
 
 def test_two_processes_may_write_one_file(tmp_path: Path) -> None:

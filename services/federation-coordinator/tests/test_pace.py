@@ -54,3 +54,20 @@ def test_what_a_profile_says_counts_for_the_batch_that_it_recommends(micro_batch
         fingerprint="x", cpu_model="x", cpu_cores=2, memory_bytes=1, step_s_by_micro_batch={8: 0.5}, link_rtt_ms=1.0
     )
     assert seen(measured, micro_batch).step_s == {8: 0.5}.get(micro_batch)
+
+
+def test_a_profile_that_no_link_and_no_node_can_have_counts_as_none() -> None:
+    for wild in (0.0, 5e-324, 1e308):
+        measured = Measured(
+            fingerprint="x",
+            cpu_model="x",
+            cpu_cores=2,
+            memory_bytes=1,
+            step_s_by_micro_batch={8: wild},
+            link_rtt_ms=wild or 1e308,
+            link_up_mb_per_s=wild,
+            link_down_mb_per_s=wild,
+        )
+        profile = seen(measured, 8)
+        assert (profile.up_mb_per_s, profile.down_mb_per_s, profile.step_s) == (None, None, None)
+        assert paced("topk-ef", 800, {"a": profile, "b": FAST}, {}).steps

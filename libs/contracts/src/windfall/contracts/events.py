@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from windfall.contracts.message import Digest, Instant, Message, Name
+from windfall.contracts.message import Digest, Instant, Message, Name, Sentence
 
 Count = Field(ge=0)
 
@@ -97,7 +97,7 @@ class SignalRefused(SiteEvent):
     topic: ClassVar[str] = "signal.refused"
     signal: Name
     reason: Literal["not-finite", "implausible", "unit", "kind", "order", "future", "disagrees", "unreadable"]
-    detail: str
+    detail: Sentence
     """The value and what was expected, in words; never a credential."""
     point_time: Instant | None
     """Of the refused value; none when it had none that could be read."""
@@ -141,7 +141,7 @@ class WindowExpected(SiteEvent):
     """When the forecast says that it will end; none when it sees no end."""
     confidence: float = Field(ge=0, le=1)
     """That it opens within five minutes of ``opens_at``, by what is known of the forecast's error."""
-    because: str = ""
+    because: Sentence = ""
 
 
 class WindowWithdrawn(SiteEvent):
@@ -149,7 +149,7 @@ class WindowWithdrawn(SiteEvent):
 
     topic: ClassVar[str] = "window.withdrawn"
     window_id: UUID
-    because: str = ""
+    because: Sentence = ""
 
 
 class WindowOpened(SiteEvent):
@@ -163,7 +163,7 @@ class WindowOpened(SiteEvent):
     """When the forecast says that the window will end; none when it sees no end."""
     confidence: float | None = Field(default=None, ge=0, le=1)
     """That it ends within five minutes of ``expected_close_at``; none when no end is seen."""
-    because: str = ""
+    because: Sentence = ""
 
 
 class WindowJudged(SiteEvent):
@@ -171,8 +171,8 @@ class WindowJudged(SiteEvent):
 
     topic: ClassVar[str] = "window.judged"
     state: Literal["off", "expected", "on", "stale"]
-    because: str
-    would_change: str
+    because: Sentence
+    would_change: Sentence
     next_change_at: Instant | None = None
     """When the forecast or the plan says that the state changes; none when neither sees that far."""
 
@@ -191,7 +191,7 @@ class PlanMade(FederationEvent):
     emissions_kg: float = Field(ge=0)
     """Of the plan, by the forecast."""
     site_hours: dict[str, float] = Field(default_factory=dict)
-    because: str
+    because: Sentence
 
 
 class EnergyRecorded(SiteEvent):
@@ -232,7 +232,7 @@ class NodeFailed(SiteEvent):
     window_id: UUID
     lease_id: UUID
     lease_token: int = Field(ge=1)
-    reason: str
+    reason: Sentence
 
 
 class Measured(BaseModel):
@@ -242,7 +242,7 @@ class Measured(BaseModel):
 
     fingerprint: str
     """Changes when hardware, driver or benchmark version change."""
-    cpu_model: str
+    cpu_model: Sentence
     cpu_cores: int = Field(ge=1)
     memory_bytes: int = Field(ge=0)
     matmul_gflops: float | None = Field(default=None, ge=0)
@@ -252,7 +252,7 @@ class Measured(BaseModel):
     link_rtt_ms: float | None = Field(default=None, ge=0)
     link_up_mb_per_s: float | None = Field(default=None, ge=0)
     link_down_mb_per_s: float | None = Field(default=None, ge=0)
-    missing: dict[str, str] = Field(default_factory=dict)
+    missing: dict[str, Sentence] = Field(default_factory=dict)
     """Part that is missing → why."""
 
 
@@ -263,7 +263,7 @@ class Recommendation(BaseModel):
 
     micro_batch: int = Field(ge=1)
     local_steps: int = Field(ge=1)
-    because: str
+    because: Sentence
 
 
 class NodeProfiled(SiteEvent):
@@ -278,6 +278,15 @@ class NodeProfiled(SiteEvent):
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
+
+
+class SiteRefused(SiteEvent):
+    """federation-coordinator: a site asked to join and may not, by the rules of the federation."""
+
+    topic: ClassVar[str] = "site.refused"
+    federation: Name
+    reason: Literal["jurisdiction"]
+    detail: Sentence
 
 
 class SiteJoined(SiteEvent):
@@ -302,7 +311,7 @@ class RoundStarted(FederationEvent):
     """When the round ends at the latest; none when it is boxed by steps alone."""
     local_steps: dict[str, int] = Field(default_factory=dict)
     """After so many each site finishes by itself; empty when the round is boxed by time alone."""
-    because: str = ""
+    because: Sentence = ""
     """Why so many, in one sentence, when nobody said how many."""
 
 
@@ -348,7 +357,7 @@ class ContributionRefused(SiteEvent):
     reason: Literal[
         "lease", "round", "base", "codec", "layout", "size", "digest", "not-finite", "tokens", "member", "rows"
     ]
-    detail: str
+    detail: Sentence
     rows: Rows = ()
     """Of a shared corpus: they go back to the pool."""
 
@@ -436,7 +445,20 @@ class WindowClosed(SiteEvent):
     named has come although the power is still clean, and what trained has left: a new window follows."""
     crossed_at: Instant
     """When the signal crossed the close threshold, before the grace."""
-    because: str = ""
+    because: Sentence = ""
+
+
+class SiteWithheld(SiteEvent):
+    """site-trainer: the site's own policy forbids to go on, whatever the coordinator says; nothing leaves."""
+
+    topic: ClassVar[str] = "site.withheld"
+    federation: Name
+    window_id: UUID
+    lease_token: int = Field(ge=1)
+    before: Literal["join", "train", "push"]
+    """What was not done."""
+    because: Sentence
+    """Which line of the policy forbids it."""
 
 
 class SiteDrained(SiteEvent):
@@ -493,6 +515,7 @@ EVENTS: tuple[type[SiteEvent] | type[FederationEvent], ...] = (
     NodeReady,
     NodeFailed,
     NodeProfiled,
+    SiteRefused,
     SiteJoined,
     RoundStarted,
     TrainingStarted,
@@ -504,6 +527,7 @@ EVENTS: tuple[type[SiteEvent] | type[FederationEvent], ...] = (
     CheckpointDamaged,
     WindowClosing,
     WindowClosed,
+    SiteWithheld,
     SiteDrained,
     SiteLeft,
     NodeReleased,

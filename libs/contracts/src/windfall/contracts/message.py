@@ -1,7 +1,8 @@
 """The form that every sentence on the bus shares."""
 
+import re
 from datetime import UTC, datetime
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, StringConstraints
@@ -14,6 +15,37 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 Instant = Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))]
 """A timezone-aware instant, kept in UTC. A naive one is refused."""
+
+LONGEST_SENTENCE: Final = 500
+"""Characters. What is longer is cut."""
+
+_PLACES: Final = (
+    re.compile(r"""(['"])(?:file:|~)?(?:[A-Za-z]:)?[/\\](?![/\\]?\s).*?\1"""),
+    re.compile(r"""\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'"]+"""),
+    re.compile(
+        r"""(?:(?<=[\s'"(\[{<=:,;|])|^)(?:~[\w.-]*|\.{1,2}|[A-Za-z]:)?[/\\](?![/\\]?(?:\s|$))[^\s'",;:)\]}>]*"""
+        # A folder's name may have blanks: words go with it as long as they hold separators.
+        r"""(?:\s[^\s/\\'"]+[/\\][^\s'",;:)\]}>]*)*"""
+    ),
+    re.compile(
+        r"""\b(?:ipv[46]:)?\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|\bipv6:[^\s'",;)]+|\[[0-9a-fA-F:]*::?[0-9a-fA-F:]*\](?::\d+)?"""
+    ),
+)
+"""Quoted paths, URLs, bare paths, addresses."""
+
+
+def sentence(text: str) -> str:
+    """A line for a person in which nothing says where something lies: paths, URLs and addresses become ``…``, control
+    characters become spaces, and what is longer than ``LONGEST_SENTENCE`` is cut."""
+    # Cut first: nobody's megabyte is searched.
+    line = "".join(character if character.isprintable() else " " for character in text[: 4 * LONGEST_SENTENCE])
+    for place in _PLACES:
+        line = place.sub("…", line)
+    return line if len(line) <= LONGEST_SENTENCE else line[: LONGEST_SENTENCE - 1] + "…"
+
+
+Sentence = Annotated[str, AfterValidator(sentence)]
+"""A line for a person that may leave a site: whatever is put into it, ``sentence`` is what travels."""
 
 _ORIGIN = uuid5(NAMESPACE_URL, "https://windfall.dev/ids")
 

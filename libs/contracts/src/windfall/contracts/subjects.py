@@ -3,7 +3,8 @@
 A subject is ``windfall.v1.<noun>.<verb>.<whom>`` for an event and ``windfall.v1.command.<service>.<verb>.<whom>`` for a
 command. The hub and every site run a JetStream domain of their own with the same three streams:
 
-* ``EVENTS`` holds what was said in the domain; the hub's also sources every site's.
+* ``EVENTS`` holds what was said in the domain; the hub's also sources every site's, which therefore takes the facts
+  that may leave the site (``windfall.contracts.leaving``) and no other.
 * ``COMMANDS`` is the work queue of the domain's services; a site's also sources the hub's ``ORDERS`` for that site.
 * ``DEAD`` holds what could not be handled, until a person reads, replays or drops it.
 
@@ -17,6 +18,7 @@ from typing import Final
 
 from windfall.contracts.commands import COMMANDS
 from windfall.contracts.events import EVENTS
+from windfall.contracts.leaving import FACTS
 from windfall.contracts.message import Message
 
 PREFIX: Final = "windfall.v1"
@@ -85,8 +87,9 @@ def site_streams(site: str) -> tuple[StreamSpec, ...]:
         raise ValueError(f"a site cannot be called {HUB!r}: that is the hub's domain")
     orders = Source(ORDERS_STREAM, HUB, f"{PREFIX}.command.*.*.{site}")
     own = tuple(f"{PREFIX}.command.{service}.*.*" for service in SITE_SERVICES)
+    facts = tuple(f"{PREFIX}.{topic}.{site}" for topic in FACTS)
     return (
-        _events(()),
+        _events(facts, ()),
         _commands(own, (orders,)),
         _dead(),
     )
@@ -105,17 +108,17 @@ def hub_streams(sites: tuple[str, ...]) -> tuple[StreamSpec, ...]:
     own = tuple(f"{PREFIX}.command.{service}.*.*" for service in HUB_SERVICES)
     orders = tuple(f"{PREFIX}.command.{service}.*.*" for service in SITE_SERVICES)
     return (
-        _events(tuple(Source(EVENTS_STREAM, site) for site in sites)),
+        _events((_EVENTS_SUBJECT,), tuple(Source(EVENTS_STREAM, site) for site in sites)),
         _commands(own, ()),
         StreamSpec(ORDERS_STREAM, orders, Retention.LIMITS, 64 * _MIB, timedelta(days=1), discard_new=True),
         _dead(),
     )
 
 
-def _events(sources: tuple[Source, ...]) -> StreamSpec:
+def _events(subjects: tuple[str, ...], sources: tuple[Source, ...]) -> StreamSpec:
     return StreamSpec(
         EVENTS_STREAM,
-        (_EVENTS_SUBJECT,),
+        subjects,
         Retention.LIMITS,
         256 * _MIB,
         timedelta(days=30),

@@ -14,14 +14,16 @@ from pathlib import Path
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import Link, Span, SpanKind, format_span_id, format_trace_id
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode, format_span_id, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from windfall.servicekit.errors import ExitCode, Mistake
 
 _W3C = TraceContextTextMapPropagator()
+_LIMITS = SpanLimits(max_span_attribute_length=256)
+"""What a stranger says of itself is an attribute too."""
 Attribute = str | int | float | bool
 
 
@@ -85,7 +87,7 @@ def _line(span: ReadableSpan) -> dict[str, object]:
 def set_up(service: str, whom: str, traces_file: Path | None, environ: Mapping[str, str] = os.environ) -> None:
     """Name this process and send its spans where the settings say. Called once, by the composition root."""
     resource = Resource({"service.name": service, "service.namespace": "windfall", "windfall.whom": whom})
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False, span_limits=_LIMITS)
     if traces_file is not None:
         provider.add_span_processor(SimpleSpanProcessor(JsonLines(traces_file)))
     if environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
@@ -113,7 +115,8 @@ def span(
     root: bool = False,
     attributes: Mapping[str, Attribute | None] | None = None,
 ) -> Iterator[Span]:
-    """One span, current within the block.
+    """One span, current within the block. When the block raises, it says so and names the error's type (``error.type``
+    of the semantic conventions); the error's text and stack stay in this process: spans travel further than logs.
 
     Args:
         name: low-cardinality name.
@@ -131,8 +134,15 @@ def span(
         kind=kind,
         links=[Link(linked) for linked in found if linked.is_valid],
         attributes={key: value for key, value in (attributes or {}).items() if value is not None},
+        record_exception=False,
+        set_status_on_exception=False,
     ) as current:
-        yield current
+        try:
+            yield current
+        except Exception as error:
+            current.set_status(StatusCode.ERROR)
+            current.set_attribute("error.type", type(error).__qualname__)
+            raise
 
 
 def outgoing_trace() -> dict[str, str]:

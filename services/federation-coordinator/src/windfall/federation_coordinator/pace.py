@@ -40,13 +40,18 @@ class Pace:
 
 
 def seen(measured: Measured, micro_batch: int) -> Seen:
-    """What of a profile decides the pace."""
+    """What of a profile decides the pace. A site may claim anything: what no link and no node can do counts as not
+    measured."""
     return Seen(
-        rtt_ms=measured.link_rtt_ms,
-        up_mb_per_s=measured.link_up_mb_per_s,
-        down_mb_per_s=measured.link_down_mb_per_s,
-        step_s=measured.step_s_by_micro_batch.get(micro_batch),
+        rtt_ms=_within(measured.link_rtt_ms, 0, 1e5),
+        up_mb_per_s=_within(measured.link_up_mb_per_s, 1e-6, 1e6),
+        down_mb_per_s=_within(measured.link_down_mb_per_s, 1e-6, 1e6),
+        step_s=_within(measured.step_s_by_micro_batch.get(micro_batch), 1e-7, 1e5),
     )
+
+
+def _within(value: float | None, least: float, most: float) -> float | None:
+    return value if value is not None and least <= value <= most else None
 
 
 def paced(

@@ -96,6 +96,7 @@ class TrainingService(rpc.TrainingServicer):
         if first is None:
             return
         site, attempt = first.site, first.attempt
+        await self._check_name(site, context)
         listening = asyncio.get_running_loop().create_task(self._listen(first, beats))
         try:
             async for directive in self._coordinator.directives(site, attempt):
@@ -219,14 +220,17 @@ class TrainingService(rpc.TrainingServicer):
             await context.abort(
                 grpc.StatusCode.NOT_FOUND, f"there is no federation {request.federation[:_SHOWN]!r} here"
             )
-        if not _is_name(request.site):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{request.site[:_SHOWN]!r} is no name of a site")
+        await self._check_name(request.site, context)
         if self._sites and request.site not in self._sites:
             await context.abort(
                 grpc.StatusCode.PERMISSION_DENIED, f"{request.site!r} is not a site of {request.federation}"
             )
         if request.lease_token < 1:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "a site joins under a lease")
+
+    async def _check_name(self, site: str, context: Any) -> None:
+        if not _is_name(site):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{site[:_SHOWN]!r} is no name of a site")
 
 
 def _is_name(text: str) -> bool:
