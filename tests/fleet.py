@@ -27,7 +27,7 @@ from windfall.contracts.subjects import HUB, StreamSpec, hub_streams, site_strea
 from windfall.energy_watcher import app as watcher
 from windfall.energy_watcher.settings import WatcherSettings
 from windfall.federation_coordinator.app import Coordinator, Model
-from windfall.federation_coordinator.rounds import Federation, Policy
+from windfall.federation_coordinator.federation import Federation, Policy
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
 from windfall.federation_coordinator.wire import register

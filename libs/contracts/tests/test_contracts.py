@@ -26,6 +26,7 @@ from windfall.contracts.commands import (
     FinishRound,
     FollowPlan,
     ReleaseNode,
+    RollBack,
     Span,
     StopFederation,
     StopTraining,
@@ -48,6 +49,7 @@ from windfall.contracts.events import (
     Point,
     Recommendation,
     RoundCompleted,
+    RoundDiscarded,
     RoundEvaluated,
     RoundStarted,
     SignalForecast,
@@ -230,7 +232,6 @@ SAID = (
         bytes_down=40_000_000,
     ),
     said(EpochCompleted, epoch=0, rows=60_000, rows_by_site={"site-a": 41_000, "site-b": 19_000}, round=3),
-    said(RoundEvaluated, round=3, model_digest=MODEL, loss_nats=2.25, metric="nats per byte", value=2.25),
     said(
         CheckpointDamaged,
         round=3,
@@ -241,6 +242,15 @@ SAID = (
         tokens_lost=81_920,
         detail="the contribution of site-a to round 3 was damaged on disk after it was accepted",
     ),
+    said(
+        RoundDiscarded,
+        round=3,
+        base_digest=BASE,
+        model_digest=MODEL,
+        contributors=(SITE,),
+        because="its held-out loss is 4.2500 after 2.2500",
+    ),
+    said(RoundEvaluated, round=3, model_digest=MODEL, loss_nats=2.25, metric="nats per byte", value=2.25, best=True),
     said(WindowClosing, window_id=WINDOW, closes_at=AT + timedelta(minutes=10)),
     said(WindowClosed, window_id=WINDOW, reason="dirty", crossed_at=AT - timedelta(minutes=10)),
     said(
@@ -280,6 +290,7 @@ SAID = (
     said(FinishRound, federation=FEDERATION, round=3),
     said(StopTraining, lease_token=7, reason="the window has closed"),
     said(StopFederation, reason="asked"),
+    said(RollBack, reason="asked"),
 )
 
 every_sentence = pytest.mark.parametrize("message", SAID, ids=lambda message: message.topic)

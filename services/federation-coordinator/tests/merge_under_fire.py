@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from windfall.federation_coordinator.rounds import Contribution
+from windfall.federation_coordinator.federation import Contribution
 from windfall.federation_coordinator.store import ModelStore
 from windfall.lowcomm.layout import Layout, TensorSpec
 from windfall.lowcomm.outer import Outer, State, nesterov
@@ -31,6 +31,7 @@ def contribution(number: int, codec: str = "fp32", nbytes: int = 1) -> Contribut
     return Contribution(
         site=f"site-{number}",
         attempt=1,
+        base_round=0,
         tokens=number + 1,
         steps=1,
         loss_nats=1.0,
@@ -50,7 +51,7 @@ def lay_down(folder: Path, elements: int, sites: int, rule: Rule) -> tuple[Model
         if elements > MIB and contributions:
             # For room it does not matter what they say: one file stands under every name.
             contributions.append(contribution(number, rule.codec.name, contributions[0].bytes_up))
-            first = store.contribution_path(0, *contributions[0].order)
+            first = store.contribution_path(0, contributions[0].site, 1)
             os.link(first, store.contribution_path(0, f"site-{number}", 1))
             continue
         # Cheap to make, and no two elements of a chunk are alike.
@@ -58,7 +59,7 @@ def lay_down(folder: Path, elements: int, sites: int, rule: Rule) -> tuple[Model
         state = rule.codec.init(layout.split.trained)
         _, data = rule.encode(state, gradient, layout.split, base=0, tokens=number + 1, steps=1)
         contributions.append(contribution(number, rule.codec.name, len(data)))
-        store.contribution_path(0, *contributions[-1].order).write_bytes(data)
+        store.contribution_path(0, contributions[-1].site, 1).write_bytes(data)
     return store, contributions
 
 

@@ -35,7 +35,7 @@ from windfall.contracts.subjects import EVENTS_STREAM, HUB, hub_streams
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1.training_pb2_grpc import TrainingStub
 from windfall.federation_coordinator.app import Coordinator, Model
-from windfall.federation_coordinator.rounds import Policy
+from windfall.federation_coordinator.federation import Policy
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
 from windfall.federation_coordinator.wire import register

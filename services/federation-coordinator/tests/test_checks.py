@@ -1,6 +1,7 @@
 """What a contribution must be before a byte of it is believed: one row for each way to fail."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from math import inf, nan
 from pathlib import Path
 from typing import get_args
@@ -19,7 +20,7 @@ from windfall.federation_coordinator.checks import (
     check_content,
     check_manifest,
 )
-from windfall.federation_coordinator.rounds import Federation, Member, Phase
+from windfall.federation_coordinator.federation import Federation, Member, Phase, Policy
 from windfall.lowcomm.compressor import COMPRESSORS
 from windfall.lowcomm.layout import Layout, TensorSpec
 from windfall.lowcomm.rule import Rule
@@ -33,6 +34,7 @@ RULE = Rule.parse("fp32")
 MOST = RULE.most_bytes(LAYOUT.split)
 BASE = "ab" * 32
 MEMBER = Member(site="site-a", attempt=2, lease_token=7, window_id=UUID(int=1), since=5)
+POLICY = Policy(timedelta(minutes=20), None, timedelta(minutes=5), None)
 STATE = Federation(
     name="demo",
     base_digest=BASE,
@@ -117,8 +119,8 @@ WRONG: dict[str, tuple[Callable[[pb.Manifest], None], Reason, str]] = {
     "an older lease": (change(lease_token=6), "lease", "fenced by 7"),
     "an older lease of an older attempt": (change(lease_token=6, key__attempt=1), "lease", "fenced by 7"),
     "a lease that never was": (change(lease_token=8), "lease", "not the member's 7"),
-    "a round that is over": (change(key__round=4), "round", "round 4 is not open"),
-    "a round to come": (change(key__round=6), "round", "round 6 is not open"),
+    "a round that is over": (change(key__round=4), "round", "round 4 takes nothing"),
+    "a round to come": (change(key__round=6), "round", "round 6 takes nothing"),
     "another base": (change(base_digest="ef" * 32), "base", "another base"),
     "no base": (change(base_digest=""), "base", "another base"),
     "an unknown codec": (change(codec="zip"), "codec", "'zip'"),
@@ -150,15 +152,14 @@ def test_refused(spoil: Callable[[pb.Manifest], None], reason: Reason, detail: s
     wrong = manifest()
     spoil(wrong)
     with pytest.raises(Refusal, match=detail) as refused:
-        check_manifest(wrong, STATE, LAYOUT, RULE)
+        check_manifest(wrong, STATE, POLICY, LAYOUT, RULE)
     assert refused.value.reason == reason
     assert len(refused.value.detail) < 200
 
 
-@pytest.mark.parametrize("phase", [Phase.DARK, Phase.MERGING, Phase.FINISHED])
-def test_a_round_that_takes_nothing_any_more(phase: Phase) -> None:
-    with pytest.raises(Refusal, match=phase.value):
-        check_manifest(manifest(), STATE.model_copy(update={"phase": phase}), LAYOUT, RULE)
+def test_a_federation_that_takes_nothing_any_more() -> None:
+    with pytest.raises(Refusal, match="finished"):
+        check_manifest(manifest(), STATE.model_copy(update={"phase": Phase.FINISHED}), POLICY, LAYOUT, RULE)
 
 
 @pytest.mark.parametrize(
@@ -182,11 +183,11 @@ def test_a_round_that_takes_nothing_any_more(phase: Phase) -> None:
         "of one who leaves",
     ],
 )
-@pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.FINISHING])
+@pytest.mark.parametrize("phase", [Phase.DARK, Phase.RUNNING, Phase.FINISHING, Phase.MERGING])
 def test_passes(vary: Callable[[pb.Manifest], None], phase: Phase) -> None:
     fine = manifest()
     vary(fine)
-    check_manifest(fine, STATE.model_copy(update={"phase": phase}), LAYOUT, RULE)
+    check_manifest(fine, STATE.model_copy(update={"phase": phase}), POLICY, LAYOUT, RULE)
 
 
 def test_every_reason_can_be_said() -> None:
@@ -213,6 +214,7 @@ def part(codec: str, values: torch.Tensor, fragment: int = 0, elements: int | No
 
 def looked_at(rule: Rule, data: bytes, folder: Path, **fields: object) -> None:
     path, said = folder / "contribution", manifest()
+    said.codec = rule.codec.name
     path.write_bytes(data)
     change(**fields)(said)
     check_content(path, rule, LAYOUT.split, said)

@@ -23,8 +23,8 @@ from windfall.energy.fleet import Told
 from windfall.energy.goal import Goal
 from windfall.energy.heed import heed
 from windfall.federation_coordinator.app import Coordinator, Model
+from windfall.federation_coordinator.federation import Federation, Phase, Policy
 from windfall.federation_coordinator.planning import Planning
-from windfall.federation_coordinator.rounds import Federation, Phase, Policy
 from windfall.federation_coordinator.settings import CoordinatorSettings
 from windfall.federation_coordinator.store import ModelStore
 from windfall.lowcomm.layout import Layout, TensorSpec

@@ -17,8 +17,8 @@ from windfall.contracts.message import Message
 from windfall.federation_coordinator import rounds
 from windfall.federation_coordinator.checkpoints import KEY, Checkpoint, Kept, led_to, left_out, stepped
 from windfall.federation_coordinator.damage import checksum
+from windfall.federation_coordinator.federation import Contribution, Federation, Phase, Policy
 from windfall.federation_coordinator.recovery import recover
-from windfall.federation_coordinator.rounds import Contribution, Federation, Phase, Policy
 from windfall.federation_coordinator.store import ModelStore
 from windfall.lowcomm.layout import Layout, TensorSpec, digest
 from windfall.lowcomm.rule import Rule

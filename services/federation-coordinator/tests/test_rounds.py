@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from math import exp, nan
 from typing import Literal, get_args
 from uuid import UUID
 
@@ -15,22 +16,28 @@ from hypothesis import strategies as st
 from windfall.contracts.commands import FinishRound
 from windfall.contracts.events import (
     ContributionAccepted,
+    ContributionRefused,
+    EnergyRecorded,
     NodeProfiled,
     RoundCompleted,
+    RoundDiscarded,
     RoundStarted,
     SiteJoined,
     SiteLeft,
 )
 from windfall.contracts.message import Message
-from windfall.federation_coordinator import rounds
-from windfall.federation_coordinator.rounds import (
+from windfall.federation_coordinator import ending, membership, quality, rounds
+from windfall.federation_coordinator.federation import (
+    Best,
     Contribution,
     Decision,
+    Ends,
     Federation,
     Fenced,
     NotMember,
     Phase,
     Policy,
+    Progress,
     Word,
 )
 
@@ -38,6 +45,11 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 WINDOW = UUID(int=1)
 BY_TIME = Policy(timedelta(minutes=20), None, timedelta(minutes=5), None)
 BY_STEPS = Policy(None, 100, timedelta(minutes=5), None)
+BY_TOKENS = replace(BY_STEPS, steps=None, tokens=50, straggler_limit=timedelta(minutes=30))
+LONE = replace(BY_STEPS, alone=timedelta(hours=1), alone_codec="int8-block")
+PAIRS = replace(BY_TIME, minimum=2)
+TURNS = replace(BY_TIME, maximum=2)
+POLICIES = [BY_TIME, BY_STEPS, BY_TOKENS, LONE, PAIRS, TURNS, replace(PAIRS, maximum=2), replace(LONE, maximum=1)]
 
 
 @dataclass
@@ -50,6 +62,8 @@ class Play:
     said: list[Message] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     merges: int = 0
+    progresses: dict[str, Progress] = field(default_factory=dict)
+    acts: set[str] = field(default_factory=set)
 
     def take(self, taken: tuple[Federation, Decision]) -> None:
         self.state, decision = taken
@@ -59,31 +73,53 @@ class Play:
         self.lines += ["merge"] * decision.merge
 
     def join(self, site: str, token: int = 1) -> None:
-        self.take(rounds.join(self.state, site, WINDOW, token, self.now, self.policy))
+        self.take(membership.join(self.state, site, WINDOW, token, self.now, self.policy, self.progresses))
 
     def push(self, site: str, tokens: int = 10, attempt: int | None = None) -> None:
         attempt = attempt or self.state.attempts[site]
-        self.take(rounds.accept(self.state, contribution(site, attempt, tokens), self.now, self.policy))
+        self.take(
+            rounds.accept(self.state, contribution(site, attempt, tokens, self.state.round), self.now, self.policy)
+        )
+
+    def late(self, site: str, rounds_late: int, tokens: int) -> None:
+        base_round = rounds.counts_in(self.state) - rounds_late
+        said = contribution(site, self.state.attempts[site], tokens, base_round)
+        self.take(rounds.accept(self.state, said, self.now, self.policy))
+
+    def trains(self, site: str, tokens: int) -> None:
+        """It gets on, and says so."""
+        known = self.progresses.get(site)
+        key = (self.state.round, self.state.attempts[site])
+        total = tokens + (known.tokens if known and (known.round, known.attempt) == key else 0)
+        self.progresses[site] = Progress(*key, total, self.now)
+        self.tick()
+
+    def tick(self) -> None:
+        self.take(rounds.tick(self.state, self.now, self.policy, self.progresses))
 
     def refuse(self, site: str, number: int | None = None) -> None:
         number = self.state.round if number is None else number
-        self.take(rounds.refuse(self.state, site, self.state.attempts[site], number, self.now, self.policy))
+        self.take(membership.refuse(self.state, site, self.state.attempts[site], number, self.now, self.policy))
 
     def leave(self, site: str, reason: Literal["drained", "silent"] = "drained", attempt: int | None = None) -> None:
         attempt = attempt or self.state.attempts.get(site, 1)
-        self.take(rounds.leave(self.state, site, attempt, reason, self.now, self.policy))
+        self.take(membership.leave(self.state, site, attempt, reason, self.now, self.policy))
 
     def wait(self, minutes: int) -> None:
         """Time passes as the coordinator lets it: it ticks when there is something to do."""
         end = self.now + timedelta(minutes=minutes)
-        while (at := rounds.next_instant(self.state)) is not None and at <= end:
+        while (at := rounds.next_instant(self.state, self.policy, self.progresses)) is not None and at <= end:
             self.now = max(self.now, at)
-            self.take(rounds.tick(self.state, self.now, self.policy))
+            self.tick()
         self.now = end
 
     def merged(self) -> None:
         digest = f"{self.state.round + 1:064x}"
         self.take(rounds.merged(self.state, digest, 7, self.now, self.policy))
+
+    def discarded(self) -> None:
+        digest = f"{self.state.round + 1:063x}d"
+        self.take(quality.discarded(self.state, digest, "it is worse", self.now, self.policy))
 
     def stop(self) -> None:
         self.take(rounds.stop(self.state, self.now, self.policy))
@@ -107,16 +143,23 @@ class Play:
                     self.wait(int(rest[0]))
                 case "merged":
                     self.merged()
+                case "discarded":
+                    self.discarded()
+                case "late":
+                    self.late(rest[0], int(rest[1]), int(rest[2]))
+                case "trains":
+                    self.trains(rest[0], int(rest[1]))
                 case "stop":
                     self.stop()
                 case _:
                     raise ValueError(act)
 
 
-def contribution(site: str, attempt: int, tokens: int = 10) -> Contribution:
+def contribution(site: str, attempt: int, tokens: int = 10, base_round: int = 0) -> Contribution:
     return Contribution(
         site=site,
         attempt=attempt,
+        base_round=base_round,
         tokens=tokens,
         steps=1,
         loss_nats=2.5,
@@ -137,6 +180,8 @@ def told_of(message: Message) -> str:
             return f"{message.site}{message.attempt} counts"
         case RoundCompleted():
             return f"{message.round} completed by {','.join(message.contributors)}: {message.tokens}"
+        case RoundDiscarded():
+            return f"{message.round} discarded"
         case SiteLeft():
             return f"{message.site}{message.attempt} {message.reason}"
         case FinishRound():
@@ -294,6 +339,116 @@ SCRIPTS: dict[str, tuple[Policy, str, str, Phase]] = {
         "a1 joins 0|0 starts with a|b1 joins 0|a1 counts",
         Phase.RUNNING,
     ),
+    "a site that is alone trains on": (
+        LONE,
+        "join a; wait 59",
+        "a1 joins 0|0 starts with a",
+        Phase.RUNNING,
+    ),
+    "alone, it hands its model in now and then": (
+        LONE,
+        "join a; wait 60; push a; merged",
+        "a1 joins 0|0 starts with a|finish a|a1 counts|merge|0 completed by a: 10|1 starts with a",
+        Phase.RUNNING,
+    ),
+    "company that comes before it has trained takes part at once": (
+        LONE,
+        "join a; join b; push a; push b",
+        "a1 joins 0|0 starts with a|b1 joins 0|a1 counts|b1 counts|merge",
+        Phase.MERGING,
+    ),
+    "company that comes later begins with what it learnt": (
+        LONE,
+        "join a; trains a 40; join b; push a; merged; push b; push a",
+        "a1 joins 0|0 starts with a|b1 joins 1|finish a|a1 counts|merge|0 completed by a: 10|1 starts with a,b"
+        "|b1 counts|a1 counts|merge",
+        Phase.MERGING,
+    ),
+    "alone again when the other has left": (
+        LONE,
+        "join a; join b; push a; push b; leave b; merged",
+        "a1 joins 0|0 starts with a|b1 joins 0|a1 counts|b1 counts|merge|b1 drained|0 completed by a,b: 20"
+        "|1 starts with a",
+        Phase.RUNNING,
+    ),
+    "a box of tokens is full": (
+        BY_TOKENS,
+        "join a; join b; trains a 30; trains b 19; trains a 1",
+        "a1 joins 0|0 starts with a|b1 joins 0|finish a|finish b",
+        Phase.FINISHING,
+    ),
+    "what has been contributed fills it as well": (
+        BY_TOKENS,
+        "join a; join b; push a 45; trains b 5",
+        "a1 joins 0|0 starts with a|b1 joins 0|a1 counts|finish b",
+        Phase.FINISHING,
+    ),
+    "a straggler that gets on is waited for": (
+        BY_TIME,
+        "join a; join b; wait 20; push a; wait 4; trains b 1; wait 4; trains b 1; wait 4; push b",
+        "a1 joins 0|0 starts with a|b1 joins 0|finish a|finish b|a1 counts|b1 counts|merge",
+        Phase.MERGING,
+    ),
+    "but not for ever": (
+        BY_TOKENS,
+        "join a; join b; push a 50; trains b 1; wait 4; trains b 1; wait 4; trains b 1; wait 4; trains b 1; wait 4; "
+        "trains b 1; wait 4; trains b 1; wait 4; trains b 1; wait 4; trains b 1; wait 4",
+        "a1 joins 0|0 starts with a|b1 joins 0|a1 counts|finish b|merge",
+        Phase.MERGING,
+    ),
+    "too late for its round, it goes into the next": (
+        BY_TIME,
+        "join a; join b; wait 20; push a; wait 5; merged; late b 1 7; push a; push b; merged",
+        "a1 joins 0|0 starts with a|b1 joins 0|finish a|finish b|a1 counts|merge|0 completed by a: 10|1 starts with a,b"
+        "|b1 counts|a1 counts|b1 counts|merge|1 completed by a,b,b: 27|2 starts with a,b",
+        Phase.RUNNING,
+    ),
+    "while its round is merged it is late already": (
+        BY_TIME,
+        "join a; join b; wait 20; push a; wait 5; late b 1 7; merged; push a; push b; merged",
+        "a1 joins 0|0 starts with a|b1 joins 0|finish a|finish b|a1 counts|merge|b1 counts|0 completed by a: 10"
+        "|1 starts with a,b|a1 counts|b1 counts|merge|1 completed by a,b,b: 27|2 starts with a,b",
+        Phase.RUNNING,
+    ),
+    "what came late counts even when nobody trains any more": (
+        BY_TIME,
+        "join a; join b; wait 20; push a; wait 5; merged; late b 1 7; leave a; leave b; stop; merged",
+        "a1 joins 0|0 starts with a|b1 joins 0|finish a|finish b|a1 counts|merge|0 completed by a: 10|1 starts with a,b"
+        "|b1 counts|a1 drained|b1 drained|merge|1 completed by b: 7",
+        Phase.FINISHED,
+    ),
+    "a quorum is waited for": (
+        PAIRS,
+        "join a; join b; push b",
+        "a1 joins 0|b1 joins 0|0 starts with a,b|b1 counts",
+        Phase.RUNNING,
+    ),
+    "and when it is lost, the next who comes makes it up": (
+        PAIRS,
+        "join a; join b; push a; leave b; join c; push c",
+        "a1 joins 0|b1 joins 0|0 starts with a,b|a1 counts|b1 drained|c1 joins 0|c1 counts|merge",
+        Phase.MERGING,
+    ),
+    "a round has as many sites as may, and they take turns": (
+        TURNS,
+        "join a; join b; join c; push a; push b; merged; push c; push a; merged",
+        "a1 joins 0|0 starts with a|b1 joins 0|c1 joins 1|a1 counts|b1 counts|merge|0 completed by a,b: 20"
+        "|1 starts with a,c|c1 counts|a1 counts|merge|1 completed by a,c: 20|2 starts with a,b",
+        Phase.RUNNING,
+    ),
+    "who is in reserve takes the place of one who leaves": (
+        TURNS,
+        "join a; join b; join c; leave a; push b; push c",
+        "a1 joins 0|0 starts with a|b1 joins 0|c1 joins 1|a1 drained|b1 counts|c1 counts|merge",
+        Phase.MERGING,
+    ),
+    "a model that is discarded spends its number": (
+        BY_TIME,
+        "join a; push a; discarded; push a; merged",
+        "a1 joins 0|0 starts with a|a1 counts|merge|0 discarded|1 starts with a|a1 counts|merge|1 completed by a: 10"
+        "|2 starts with a",
+        Phase.RUNNING,
+    ),
     "told to stop in the dark": (BY_TIME, "stop", "", Phase.FINISHED),
     "told to stop while running: the round is finished first": (
         BY_TIME,
@@ -373,7 +528,7 @@ def test_a_stream_that_opens_hears_where_the_federation_stands(
 ) -> None:
     play = Play()
     play.perform(script)
-    assert [word.kind for word in rounds.resume(play.state, site, attempt).tell] == words
+    assert [word.kind for word in membership.resume(play.state, site, attempt).tell] == words
 
 
 @pytest.mark.parametrize("script", ["join b", "join a; leave a", "join a; join a"], ids=["never", "left", "replaced"])
@@ -381,7 +536,7 @@ def test_a_stream_of_an_ended_membership_is_told_to_join_again(script: str) -> N
     play = Play()
     play.perform(script)
     with pytest.raises(NotMember):
-        rounds.resume(play.state, "a", 1)
+        membership.resume(play.state, "a", 1)
 
 
 def test_a_receipt_outlives_its_round() -> None:
@@ -419,12 +574,26 @@ def test_a_profile_decides_the_micro_batch() -> None:
             "recommendation": {"micro_batch": 16, "local_steps": 1, "because": "it fits"},
         }
     )
-    assert rounds.profiled(Play().state, event).micro_batches == {"a": 16}
+    assert membership.profiled(Play().state, event).micro_batches == {"a": 16}
 
 
 # --- promises over any sequence ---------------------------------------------------------------------------------------
 
-Act = Literal["join", "push", "duplicate", "refuse", "leave", "silent", "late", "tick", "merged", "stop"]
+Act = Literal[
+    "join",
+    "push",
+    "duplicate",
+    "refuse",
+    "leave",
+    "silent",
+    "an old word",
+    "late",
+    "trains",
+    "tick",
+    "merged",
+    "discarded",
+    "stop",
+]
 ACTS = st.tuples(
     st.sampled_from([*(act for act in get_args(Act) if act != "stop"), "push", "push", "join", "merged", "tick"]),
     st.sampled_from("abc"),
@@ -444,13 +613,23 @@ def act(play: Play, kind: Act, site: str, amount: int) -> None:
         case "duplicate" if play.state.contributions:
             again = play.state.contributions[amount % len(play.state.contributions)]
             before = play.state
-            play.push(again.site, amount, again.attempt)
+            said = contribution(again.site, again.attempt, amount, again.base_round)
+            play.take(rounds.accept(play.state, said, play.now, play.policy))
             assert play.state is before
         case "refuse" if member:
             play.refuse(site, play.state.round - amount % 2)
         case "leave" | "silent":
             play.leave(site, "drained" if kind == "leave" else "silent")
-        case "late" if play.state.attempts.get(site, 0) > 1:
+        case "late" if (
+            member
+            and rounds.standing(play.state, late_from := rounds.counts_in(play.state) - 1 - amount % 4, play.policy)
+            == "late"
+            and late_from >= 0
+        ):
+            play.late(site, 1 + amount % 4, amount)
+        case "trains" if member:
+            play.trains(site, amount % 20)
+        case "an old word" if play.state.attempts.get(site, 0) > 1:
             before = play.state
             play.leave(site, "silent", play.state.attempts[site] - 1)
             assert play.state is before
@@ -458,6 +637,8 @@ def act(play: Play, kind: Act, site: str, amount: int) -> None:
             play.wait(amount % 30)
         case "merged" if play.state.phase is Phase.MERGING:
             play.merged()
+        case "discarded" if play.state.phase is Phase.MERGING:
+            play.discarded()
         case "stop":
             play.stop()
 
@@ -466,27 +647,40 @@ def waited_for(state: Federation) -> list[str]:
     """Whom a round that is open waits for, told by whether a stream that opens now would be put to work."""
     found = []
     for member in state.members.values():
-        words = [word.kind for word in rounds.resume(state, member.site, member.attempt).tell]
+        words = [word.kind for word in membership.resume(state, member.site, member.attempt).tell]
         found += [member.site] if "opened" in words else []
     return found
 
 
 def check_promises(play: Play, before: Federation) -> None:
-    state = play.state
+    state, policy = play.state, play.policy
     assert state.round - before.round in (0, 1)
-    orders = [one.order for one in state.contributions]
-    assert len(set(orders)) == len(orders)
+    keys = [one.key for one in (*state.contributions, *state.late)]
+    assert len(set(keys)) == len(keys)
+    quorum = len({one.site for one in state.contributions}) >= policy.minimum
     if state.phase in (Phase.RUNNING, Phase.FINISHING):
-        assert waited_for(state), "the round waits for nobody: it is stuck"
+        assert waited_for(state) or not quorum, "the round waits for nobody: it is stuck"
+        training = [one for one in state.members.values() if one.since <= state.round]
+        assert policy.maximum is None or len(training) <= policy.maximum
+        assert policy.maximum is None or len(training) == min(policy.maximum, len(state.members)) or refused(play)
     if state.phase is Phase.MERGING:
         assert state.contributions
+        assert all(0 <= one.rounds_late <= 4 for one in state.contributions)
     if state.phase is Phase.DARK:
-        assert not state.members
-        assert not state.contributions
-    if play.policy.length is not None and state.phase is Phase.RUNNING:
-        assert rounds.next_instant(state) == state.ends_at
-    if state.phase is Phase.FINISHING and state.contributions:
-        assert rounds.next_instant(state) == state.deadline
+        assert len(state.members) < policy.minimum
+    if state.lone and state.phase is Phase.RUNNING:
+        assert len(waited_for(state)) <= 1
+        assert all(membership.steps_of(state, site, policy) == 0 for site in state.members)
+    if policy.length is not None and state.phase is Phase.RUNNING and waited_for(state):
+        assert state.ends_at is not None
+        assert rounds.next_instant(state, policy) == state.ends_at
+    if state.phase is Phase.FINISHING and quorum:
+        assert rounds.next_instant(state, policy, play.progresses) is not None
+
+
+def refused(play: Play) -> bool:
+    """Who brought what does not pass, or came while the round was finishing, sits until the next opening."""
+    return play.state.phase is Phase.FINISHING or "refuse" in play.acts or "join" in play.acts
 
 
 def of(said: Iterable[Message], kind: type[Message]) -> list[Message]:
@@ -498,15 +692,18 @@ def check_story(play: Play) -> None:
     said = play.said
     assert len({message.id for message in said}) == len(said), "two sentences under one id: the bus would keep one"
     completed = [message for message in said if isinstance(message, RoundCompleted)]
-    assert [one.round for one in completed] == list(range(play.state.round))
+    discarded = [message.round for message in said if isinstance(message, RoundDiscarded)]
+    assert sorted([one.round for one in completed] + discarded) == list(range(play.state.round))
     assert all(later.base_digest == earlier.model_digest for earlier, later in pairwise(completed))
     assert play.state.tokens_total == sum(one.tokens for one in completed)
     assert play.merges == play.state.round + (play.state.phase is Phase.MERGING)
     accepted = [message for message in said if isinstance(message, ContributionAccepted)]
-    counted = Counter((one.round, one.site, one.attempt) for one in accepted)
+    counted = Counter((one.round - one.rounds_late, one.site, one.attempt) for one in accepted)
     assert not counted or max(counted.values()) == 1
-    in_hand = sum(one.tokens for one in play.state.contributions)
-    assert sum(one.tokens for one in accepted) == play.state.tokens_total + in_hand
+    refused_after = {(one.round, one.site, one.attempt) for one in said if isinstance(one, ContributionRefused)}
+    lost = [one for one in accepted if (one.round - one.rounds_late, one.site, one.attempt) in refused_after]
+    in_hand = sum(one.tokens for one in (*play.state.contributions, *play.state.late))
+    assert sum(one.tokens for one in accepted) == play.state.tokens_total + in_hand + sum(one.tokens for one in lost)
     joined = [(one.site, one.attempt) for one in said if isinstance(one, SiteJoined)]
     left = [(one.site, one.attempt) for one in said if isinstance(one, SiteLeft)]
     assert len(set(joined)) == len(joined)
@@ -517,28 +714,26 @@ def check_story(play: Play) -> None:
 
 def run_out(play: Play) -> None:
     """Everybody who is waited for contributes or leaves: the round must move on."""
-    while play.state.phase in (Phase.RUNNING, Phase.FINISHING):
+    while play.state.phase in (Phase.RUNNING, Phase.FINISHING) and waited_for(play.state):
         before = play.state
         for number, site in enumerate(waited_for(play.state)):
             if number % 2:
                 play.leave(site, "silent")
             else:
                 play.push(site)
-        assert (play.state.phase, play.state.round, play.state.openings) != (
-            before.phase,
-            before.round,
-            before.openings,
-        )
+        moved = (play.state.phase, play.state.round, play.state.openings)
+        assert moved != (before.phase, before.round, before.openings) or not waited_for(play.state)
         if play.state.phase is Phase.RUNNING:
             break
 
 
 @settings(deadline=None)
-@given(st.sampled_from([BY_TIME, BY_STEPS]), st.lists(ACTS, max_size=60), st.booleans())
+@given(st.sampled_from(POLICIES), st.lists(ACTS, max_size=60), st.booleans())
 def test_whatever_comes(policy: Policy, acts: list[tuple[Act, str, int]], stops: bool) -> None:
     play = Play(policy)
     for number, (kind, site, amount) in enumerate(acts):
         before = play.state
+        play.acts.add(kind)
         act(play, "stop" if stops and number == len(acts) // 2 else kind, site, amount)
         check_promises(play, before)
         # What is journaled comes back as it was.
@@ -572,15 +767,121 @@ def test_words_are_for_members() -> None:
 
 def test_another_rule_ends_every_membership_and_what_was_accepted_counts() -> None:
     play = Play()
-    play.take(rounds.ruled(play.state, "topk-ef", play.now, play.policy))
+    play.take(membership.ruled(play.state, "topk-ef", play.now, play.policy))
     play.join("site-a")
     play.join("site-b")
     play.push("site-a")
-    play.take(rounds.ruled(play.state, "topk-ef", play.now, play.policy))
+    play.take(membership.ruled(play.state, "topk-ef", play.now, play.policy))
     assert sorted(play.state.members) == ["site-a", "site-b"]
-    play.take(rounds.ruled(play.state, "int4-block", play.now, play.policy))
+    play.take(membership.ruled(play.state, "int4-block", play.now, play.policy))
     assert not play.state.members
     assert [left.reason for left in play.said if isinstance(left, SiteLeft)] == ["replaced", "replaced"]
     assert (play.state.phase, play.merges) == (Phase.MERGING, 1)
     play.join("site-b")
     assert play.state.attempts["site-b"] == 2
+
+
+# --- ends, the best model, and going back to it -----------------------------------------------------------------------
+
+
+def test_late_it_weighs_less_by_every_outer_step() -> None:
+    play = Play()
+    play.perform("join a; join b; wait 20; push a; wait 5; merged; late b 1 100; push a; push b; merged")
+    weights = {one.rounds_late: one.weight for one in (contribution("b", 1, 100, 0),)}
+    assert weights == {0: 100}
+    assert contribution("b", 1, 100).model_copy(update={"rounds_late": 2}).weight == pytest.approx(100 * exp(-1))
+
+
+@pytest.mark.parametrize(
+    ("ends", "script", "because"),
+    [
+        (Ends(tokens=20), "join a; push a 10; merged; push a 10; merged", "20 tokens are trained"),
+        (Ends(at=NOON + timedelta(minutes=30)), "join a; wait 20; push a; merged; wait 10; push a; merged", "deadline"),
+        (Ends(at=NOON + timedelta(minutes=30)), "wait 30", "deadline"),
+    ],
+    ids=["tokens", "deadline while it runs", "deadline in the dark"],
+)
+def test_a_federation_has_enough(ends: Ends, script: str, because: str) -> None:
+    play = Play(replace(BY_TIME, ends=ends))
+    play.perform(script)
+    assert play.state.phase is Phase.FINISHED
+    assert because in play.state.stopped_because
+
+
+def score(play: Play, loss: float) -> None:
+    model = Best(round=play.state.round, digest=play.state.base_digest, loss_nats=loss)
+    best = quality.is_best(play.state, loss)
+    play.take(quality.evaluated(play.state, model, best, play.now, play.policy))
+
+
+def test_a_federation_has_enough_when_the_model_is_good_or_the_budget_spent() -> None:
+    play = Play(replace(BY_TIME, ends=Ends(loss=1.5)))
+    play.perform("join a; push a; merged")
+    score(play, 1.6)
+    assert play.state.phase is Phase.RUNNING
+    play.perform("push a; merged")
+    score(play, 1.5)
+    assert play.state.phase is Phase.FINISHING
+    play.perform("push a; merged")
+    assert play.state.phase is Phase.FINISHED
+
+    play = Play(replace(BY_TIME, ends=Ends(emissions_kg=2.0)))
+    play.perform("join a; push a; merged")
+    for _ in range(2):
+        play.take((ending.emitted(play.state, emitted(1.0)), Decision()))
+    play.tick()
+    assert play.state.phase is Phase.FINISHING
+    assert "2.000 kg" in play.state.stopped_because
+
+
+def test_the_best_model_is_remembered_and_gone_back_to() -> None:
+    play = Play()
+    play.perform("join a; push a; merged")
+    score(play, 1.5)
+    best = play.state.base_digest
+    play.perform("push a; merged")
+    score(play, 1.7)
+    assert play.state.best == Best(round=1, digest=best, loss_nats=1.5)
+    play.perform("join b; push a 33")
+    play.take(quality.rolled_back(play.state, play.now, play.policy))
+    assert (play.state.round, play.state.base_digest, play.state.phase) == (3, best, Phase.RUNNING)
+    assert play.lines[-2:] == ["2 discarded", "3 starts with a,b"]
+    # What was trained from the models that are gone does not count: their bases are forgotten.
+    assert rounds.standing(play.state, 2, play.policy) is None
+    refused = [one for one in play.said if isinstance(one, ContributionRefused)]
+    assert [(one.site, one.round, one.reason) for one in refused] == [("a", 2, "canary")]
+
+
+@pytest.mark.parametrize(
+    ("before", "loss", "kept"),
+    [
+        (None, 9.0, True),
+        (2.0, 2.2, True),
+        (2.0, 2.21, False),
+        (2.0, nan, False),
+        (-2.0, -1.8, True),
+        (-2.0, -1.7, False),
+    ],
+)
+def test_the_canary_gate(before: float | None, loss: float, kept: bool) -> None:
+    state = Federation(name="demo", base_digest="0" * 64, loss_nats=before)
+    assert (quality.worsens(state, loss, replace(BY_TIME, canary=0.1)) == "") is kept
+    assert quality.worsens(state, loss, BY_TIME) == ""
+
+
+def emitted(kg: float) -> EnergyRecorded:
+    return EnergyRecorded(
+        id=UUID(int=1),
+        at=NOON,
+        site="a",
+        sequence=1,
+        window_id=None,
+        state="training",
+        start=NOON,
+        end=NOON + timedelta(hours=1),
+        energy_kwh=1,
+        emissions_kg=kg,
+        clean_energy_kwh=1,
+        method="modelled",
+        entry_hash="0" * 64,
+    )

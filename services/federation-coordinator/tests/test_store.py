@@ -22,8 +22,8 @@ from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator import gradient
 from windfall.federation_coordinator.checks import Refusal
 from windfall.federation_coordinator.durable import DRAFT
+from windfall.federation_coordinator.federation import Contribution
 from windfall.federation_coordinator.outer_step import Step, take_step
-from windfall.federation_coordinator.rounds import Contribution
 from windfall.federation_coordinator.store import ModelStore
 from windfall.lowcomm.layout import Layout, TensorSpec, digest, restore, unflatten
 from windfall.lowcomm.outer import parse_outer
@@ -81,6 +81,7 @@ def contribution(site: str, tokens: int, attempt: int = 1, codec: str = "fp32", 
     return Contribution(
         site=site,
         attempt=attempt,
+        base_round=0,
         tokens=tokens,
         steps=1,
         loss_nats=1.0,
@@ -94,10 +95,10 @@ def contribution(site: str, tokens: int, attempt: int = 1, codec: str = "fp32", 
 def receive(store: ModelStore, number: int, one: Contribution, seed: int) -> Contribution:
     """Take in what a site says under the store's rule, and give it as it was accepted."""
     data = message(store.rule, seed, number, one.tokens)
-    incoming = store.incoming(number, *one.order, len(data))
+    incoming = store.incoming(number, one.site, one.attempt, len(data))
     incoming.write([data])
-    incoming.seal(hashlib.sha256(data).hexdigest(), store.contribution_path(number, *one.order))
-    return one.model_copy(update={"bytes_up": len(data), "codec": store.rule.codec.name})
+    incoming.seal(hashlib.sha256(data).hexdigest(), store.contribution_path(number, one.site, one.attempt))
+    return one.model_copy(update={"base_round": number, "bytes_up": len(data), "codec": store.rule.codec.name})
 
 
 def round_of(store: ModelStore, number: int) -> str:
@@ -174,7 +175,7 @@ def test_neither_cores_nor_the_length_of_a_run_change_a_bit(
         vector = torch.randn(layout.elements, generator=torch.Generator().manual_seed(seed))
         state = rule.codec.init(layout.split.trained)
         data = rule.encode(state, vector, layout.split, base=0, tokens=one.tokens, steps=1)[1]
-        paths.append(store.contribution_path(0, *one.order))
+        paths.append(store.contribution_path(0, one.site, one.attempt))
         paths[-1].write_bytes(data)
         said.append(Said(one.site, one.attempt, one.tokens, rule.decode(data, layout.split)[1]))
     merged = rule.merge(said, layout.split)
@@ -196,7 +197,7 @@ def test_neither_cores_nor_the_length_of_a_run_change_a_bit(
 def test_a_contribution_that_was_cut_short_on_disk_is_a_mistake_and_no_model(tmp_path: Path) -> None:
     store = opened(tmp_path)
     one = receive(store, 0, contribution("a", 1), 1)
-    path = store.contribution_path(0, *one.order)
+    path = store.contribution_path(0, one.site, one.attempt)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(Mistake, match="contribution-000000-a-1' is shorter than the model"):
         store.merge(0, [one])
@@ -372,20 +373,25 @@ def test_prune_keeps_what_a_crash_can_need(tmp_path: Path) -> None:
     store.export(3, store.final)
     store.incoming(3, "now", 1, 7).pause()
     receive(store, 3, THREE[0], 9)
-    store.prune(3, THREE[:1])
+    # One is late and waits, one led from the previous base to this one.
+    store.sweep(3, [("b", 1, 1), ("a", 1, 2)])
     kept = {path.name for path in tmp_path.iterdir()}
     assert kept == {
         "base-000002.safetensors",
         "base-000003.safetensors",
         "outer-000002-0.f32",
         "outer-000003-0.f32",
+        "incoming-000000-late-1",
+        "incoming-000001-late-1",
+        "incoming-000002-late-1",
         "incoming-000003-now-1",
         "contribution-000002-a-1",
+        "contribution-000001-b-1",
         "contribution-000003-a-1",
         "model.safetensors",
     }
     store.check(3, str(store.digest(3)))
-    store.merge(3, THREE[:1])
+    store.merge(3, [THREE[0].model_copy(update={"base_round": 3})])
 
 
 def flip_a_bit(path: Path) -> None:
@@ -468,7 +474,7 @@ def recorded(folder: Path, rule: Rule, rounds: int) -> tuple[ModelStore, list[st
     digests = [str(store.digest(0))]
     for number in range(rounds):
         digests.append(round_of(store, number))
-        store.prune(number + 1)
+        store.prune(number + 1, [(one.site, one.attempt, number) for one in THREE])
     return store, digests
 
 

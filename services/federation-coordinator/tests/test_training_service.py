@@ -38,7 +38,7 @@ from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1.training_pb2_grpc import TrainingStub
 from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.durable import DRAFT
-from windfall.federation_coordinator.rounds import Federation, Phase, Policy
+from windfall.federation_coordinator.federation import Federation, Phase, Policy
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
 from windfall.federation_coordinator.wire import register
@@ -1016,14 +1016,16 @@ async def test_started_again_in_mid_round_it_goes_on(kind: str, tmp_path: Path) 
         assert opened.base_digest == digest(stepped([(flat(1), 2), (flat(2), 100)]))
     finally:
         await place.fall()
-    # What a crash left behind of rounds that are over is cleared away at the start.
-    (tmp_path / "models" / "incoming-000000-left-1").write_bytes(b"left")
+    # What a crash left behind of rounds that are over is cleared away at the start; what may still come late is not.
+    (tmp_path / "models" / "contribution-000000-left-1").write_bytes(b"left")
+    (tmp_path / "models" / "incoming-000000-site-c-1").write_bytes(b"half")
     await place.rise()
     try:
         names = {path.name for path in (tmp_path / "models").iterdir()}
         assert names == {
             "base-000000.safetensors",
             "base-000001.safetensors",
+            "incoming-000000-site-c-1",
             "outer-000000-0.f32",
             "outer-000001-0.f32",
         }

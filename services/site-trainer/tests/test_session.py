@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windfall.site_trainer import session as sessions
-from windfall.site_trainer.session import Action, Session, Work, next_action
+from windfall.site_trainer.session import Action, Opening, Session, Work, next_action
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SOON = timedelta(minutes=1)
@@ -21,7 +21,7 @@ Word = Callable[[Session], Session]
 
 
 def opened(number: int = 3, digest: str = BASE, steps: int = 0) -> Word:
-    return partial(sessions.opened, number=number, base_digest=digest, base_bytes=64, local_steps=steps, micro_batch=4)
+    return partial(sessions.opened, opening=Opening(number, digest, 64, steps, 4))
 
 
 def told(session: Session, *words: Word) -> Session:
@@ -176,12 +176,34 @@ def test_a_word_that_changes_nothing(state: Session, word: Word) -> None:
     assert word(state) == state
 
 
-def test_a_step_that_ends_after_the_next_round_opened_is_no_work_of_that_round() -> None:
-    """Its gradient stands on another base: pushed as the new round's, it would be a wrong contribution."""
-    moved = told(WORKED, opened(4, NEXT))
-    late = sessions.worked(moved, BASE, Work(11, 110, 2.4))
-    assert late == moved
-    assert next_action(sessions.stop(late, "told to"), NOON) is Action.LEAVE
+def test_work_that_has_not_set_out_when_the_next_round_opens_is_pushed_first() -> None:
+    """Late is not lost; and its gradient stands on its own base: as the new round's it would be a wrong one."""
+    late = told(WORKED, opened(4, NEXT))
+    assert (late.round, late.base_digest, next_action(late, NOON)) == (3, BASE, Action.PUSH)
+    on = told(late, sessions.pushing, partial(sessions.pushed, number=3))
+    assert (on.round, on.work, on.delivered, next_action(on, NOON)) == (4, Work(), True, Action.PULL)
+    # Whether it still counted or was too late, the round that waits is begun, with what was said of it last.
+    moved = told(late, opened(5, "c" * 64), sessions.pushing, partial(sessions.refused, number=3))
+    assert (moved.round, moved.delivered, next_action(moved, NOON)) == (5, False, Action.PULL)
+    assert next_action(sessions.stop(late, "told to"), NOON) is Action.PUSH
+    assert next_action(sessions.stop(on, "told to"), NOON) is Action.LEAVE
+
+
+def test_a_step_that_ends_after_the_next_round_opened_is_late_work() -> None:
+    stepping = told(LOADED, sessions.stepping, opened(4, NEXT))
+    late = sessions.worked(stepping, BASE, Work(1, 10, 2.4))
+    assert (late.round, late.work.steps, next_action(late, NOON)) == (3, 1, Action.PUSH)
+    # It made no update: there is nothing to push.
+    vain = sessions.worked(stepping, BASE, Work())
+    assert (vain.round, next_action(vain, NOON)) == (4, Action.PULL)
+
+
+def test_a_round_that_waits_is_forgotten_with_the_membership() -> None:
+    again = told(WORKED, opened(4, NEXT), sessions.membership_ended, partial(sessions.joined, attempt=2))
+    assert (again.then, again.round, again.work) == (None, 3, DONE)
+    late = told(again, opened(5, NEXT))
+    assert next_action(late, NOON) is Action.PUSH
+    assert told(late, sessions.pushing, partial(sessions.arrived, number=3)).round == 5
 
 
 def test_a_base_that_arrives_after_the_next_round_opened_is_not_trained_from() -> None:
@@ -294,14 +316,9 @@ def test_work_that_is_not_finite_is_lost_and_its_membership_with_it() -> None:
 
 
 def test_a_round_says_how_far_the_federation_has_come() -> None:
-    session = sessions.opened(JOINED, 3, BASE, 64, 0, 4, tokens=7000, sites=3)
+    session = sessions.opened(JOINED, Opening(3, BASE, 64, 0, 4, tokens=7000, sites=3))
     assert (session.tokens, session.sites) == (7000, 3)
     assert (sessions.pulled(session, BASE).tokens, sessions.pulled(session, BASE).sites) == (7000, 3)
-
-
-def test_work_that_never_set_out_is_lost_with_its_round() -> None:
-    assert not told(WORKED, opened(4, NEXT)).delivered
-    assert told(LOADED, opened(4, NEXT)).delivered
 
 
 @pytest.mark.parametrize("first", ["refused", "opened"])

@@ -100,6 +100,13 @@ class StopFederation(FederationCommand):
     reason: str = "asked"
 
 
+class RollBack(FederationCommand):
+    """federation-coordinator: go on from the model that did best on held-out data; what came after it is not kept."""
+
+    topic: ClassVar[str] = "federation-coordinator.rollback"
+    reason: str = "asked"
+
+
 COMMANDS: tuple[type[SiteCommand] | type[FederationCommand], ...] = (
     FollowPlan,
     AcquireNode,
@@ -107,5 +114,6 @@ COMMANDS: tuple[type[SiteCommand] | type[FederationCommand], ...] = (
     FinishRound,
     StopTraining,
     StopFederation,
+    RollBack,
 )
 """Every command."""

@@ -331,6 +331,7 @@ class ContributionAccepted(SiteEvent):
     topic: ClassVar[str] = "contribution.accepted"
     federation: Name
     round: int = Field(ge=0)
+    """Whose merge takes it in."""
     attempt: int = Field(ge=1)
     tokens: int = Count
     steps: int = Count
@@ -345,17 +346,31 @@ class ContributionAccepted(SiteEvent):
     """Samples of its own data that the site had drawn: where its data goes on."""
     rows: Rows = ()
     """Of a shared corpus: they count as trained from now on."""
+    rounds_late: int = Field(default=0, ge=0)
+    """Outer steps between the base that it was trained from and the one that it is merged into: it weighs less."""
 
 
 class ContributionRefused(SiteEvent):
-    """federation-coordinator: a contribution did not pass the checks; the round goes on."""
+    """federation-coordinator: a contribution did not pass the checks; the round goes on. Or it was merged, and what it
+    led to is not kept (``canary``)."""
 
     topic: ClassVar[str] = "contribution.refused"
     federation: Name
     round: int = Field(ge=0)
     attempt: int = Field(ge=0)
     reason: Literal[
-        "lease", "round", "base", "codec", "layout", "size", "digest", "not-finite", "tokens", "member", "rows"
+        "lease",
+        "round",
+        "base",
+        "codec",
+        "layout",
+        "size",
+        "digest",
+        "not-finite",
+        "tokens",
+        "member",
+        "rows",
+        "canary",
     ]
     detail: Sentence
     rows: Rows = ()
@@ -391,6 +406,21 @@ class EpochCompleted(FederationEvent):
     """The round whose contribution completed it. A slow site may let a later epoch be complete first."""
 
 
+class RoundDiscarded(FederationEvent):
+    """federation-coordinator: a model is not kept. The next round starts from the base that is named here: that of this
+    round, when what was just merged did worse on held-out data; or the best one so far, when a person asked for it."""
+
+    topic: ClassVar[str] = "round.discarded"
+    round: int = Field(ge=0)
+    base_digest: Digest
+    """What the federation goes on from."""
+    model_digest: Digest
+    """What is not kept."""
+    contributors: tuple[Name, ...]
+    """Whose work is lost with it."""
+    because: str
+
+
 class RoundEvaluated(FederationEvent):
     """federation-coordinator: the committed model's loss on held-out data that no site trains on."""
 
@@ -403,6 +433,8 @@ class RoundEvaluated(FederationEvent):
     """What people compare models of this family by: ``nats per byte``, ``accuracy``, ``mean return``."""
     value: float | None = None
     """The metric; an accuracy is a share of 1."""
+    best: bool = False
+    """No model before did as well; it is kept."""
 
 
 class CheckpointDamaged(FederationEvent):
@@ -499,6 +531,7 @@ class FederationFinished(FederationEvent):
     rounds: int = Count
     tokens_total: int = Count
     model_digest: Digest
+    because: str = ""
 
 
 EVENTS: tuple[type[SiteEvent] | type[FederationEvent], ...] = (
@@ -523,6 +556,7 @@ EVENTS: tuple[type[SiteEvent] | type[FederationEvent], ...] = (
     ContributionRefused,
     RoundCompleted,
     EpochCompleted,
+    RoundDiscarded,
     RoundEvaluated,
     CheckpointDamaged,
     WindowClosing,

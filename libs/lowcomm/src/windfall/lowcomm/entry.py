@@ -18,7 +18,8 @@ offset  size  type      meaning
 48      32    bytes     SHA-256 of the model that the round gives
 80      4     u32       bytes of the list
 84      4     u32       CRC-32 (IEEE 802.3, as in zlib) of bytes 0 to 83 followed by the list
-88      …     list      ``n`` contributions, strictly increasing by (site, attempt), as below
+88      …     list      ``n`` contributions in the order in which they merge, by (site, attempt), as below; two of
+                        one attempt, of which one was late, differ in their messages
 …       …     bytes     form 0: every message that follows, in the order of the list; form 1: the merged section
 ======  ====  ========  ==========================================================================================
 
@@ -127,7 +128,7 @@ def write_entry(
         model: of the one that it gave.
 
     Raises:
-        ValueError: no contributions, two of one site and attempt, a digest that is none, or a number too large.
+        ValueError: no contributions, one of them twice, a digest that is none, or a number too large.
     """
     ordered = sorted(contributions, key=lambda one: one.order)
     _check_order(ordered)
@@ -218,7 +219,7 @@ def _check_order(contributions: Sequence[Accepted]) -> None:
     if not 1 <= len(contributions) < 2**16:
         raise ValueError(f"a round has 1 to 65535 contributions, not {len(contributions)}")
     for one, following in pairwise(contributions):
-        if one.order >= following.order:
+        if one.order > following.order or (one.order, one.sha256) == (following.order, following.sha256):
             raise ValueError(f"{following.site}, attempt {following.attempt} is listed twice or out of order")
 
 

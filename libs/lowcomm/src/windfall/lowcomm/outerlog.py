@@ -17,6 +17,7 @@ from windfall.lowcomm.layout import Split, digest
 from windfall.lowcomm.mergedform import merged_form
 from windfall.lowcomm.rule import Rule, Said, Unread
 from windfall.lowcomm.sparse import Contribution
+from windfall.lowcomm.wire import HEADER_BYTES, head
 
 __all__ = [
     "Accepted",
@@ -107,5 +108,8 @@ def _merge(rule: Rule, elements: Split, entry: Entry, own: Mapping[str, Buffer])
         view = memoryview(message)
         if view.nbytes != one.nbytes or hashlib.sha256(view).hexdigest() != one.sha256:
             raise ValueError(f"{one.site}'s message in round {entry.round} does not have the SHA-256 that the log says")
-        said.append(Said(one.site, one.attempt, one.tokens, Unread(rule, view, elements), rule.codec.name))
+        # A site that was alone may have said it in another codec than the rule's; the header says in which.
+        codec = head(view[:HEADER_BYTES], max_elements=elements.elements)[0].codec if elements.trained else ""
+        parts = Unread(rule, view, elements, codec)
+        said.append(Said(one.site, one.attempt, one.tokens, parts, codec or rule.codec.name))
     return rule.merge(said, elements)

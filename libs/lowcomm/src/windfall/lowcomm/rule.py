@@ -109,45 +109,58 @@ class Rule:
         return self.outer.init(elements.trained)
 
     def encode(
-        self, state: compressors.State, gradient: Tensor, elements: Split, *, base: int, tokens: int, steps: int
+        self,
+        state: compressors.State,
+        gradient: Tensor,
+        elements: Split,
+        *,
+        base: int,
+        tokens: int,
+        steps: int,
+        codec: str = "",
     ) -> tuple[compressors.State, bytes]:
         """What a site says: a message per part, end to end.
 
         Args:
             state: from ``codec.init(elements.trained)`` or the last call.
             gradient: base − local, fp32 ``[elements]``.
+            codec: another one than the rule's, without memory, for a site that is alone and has more to say at once.
+                The state stays as it is.
 
         Raises:
             ValueError: the gradient is not finite; the old state still stands.
         """
         spoken = []
+        own = self.codec if codec in ("", self.codec.name) else parse_compressor(codec)
+        keeps = own is self.codec
         for fragment, part in enumerate(elements.parts):
             lossy = part.stop <= elements.trained
             after, message = write(
-                self.codec if lossy else _EXACT,
-                state if lossy else (),
+                own if lossy else _EXACT,
+                state if lossy and keeps else own.init(part.stop - part.start) if lossy else (),
                 gradient[part],
                 fragment=fragment,
                 base=base,
                 tokens=tokens,
                 steps=steps,
             )
-            state = after if lossy else state
+            state = after if lossy and keeps else state
             spoken.append(message)
         return state, b"".join(spoken)
 
     def decode(
-        self, messages: Buffer, elements: Split, *, whole: bool = False
+        self, messages: Buffer, elements: Split, *, whole: bool = False, codec: str = ""
     ) -> tuple[tuple[Header, ...], tuple[Contribution, ...]]:
         """Check and read what ``encode`` wrote.
 
         Args:
             whole: the bytes have been held against a cryptographic digest already, so their CRC is not looked at.
+            codec: as in ``payloads``.
 
         Raises:
             ValueError: it is not what a site says under this rule about such a vector.
         """
-        read = self.payloads(messages, elements, whole=whole)
+        read = self.payloads(messages, elements, whole=whole, codec=codec)
         return tuple(header for header, _ in read), tuple(
             decode(header.codec, payload, header.elements) for header, payload in read
         )

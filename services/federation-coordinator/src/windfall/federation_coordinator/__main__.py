@@ -14,9 +14,9 @@ from windfall.federation_coordinator.allocator import share_one_arena
 from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.crashpoints import POINTS
 from windfall.federation_coordinator.evaluation import held_out_loss
+from windfall.federation_coordinator.federation import Federation
 from windfall.federation_coordinator.planning import Planning
 from windfall.federation_coordinator.recovery import recover
-from windfall.federation_coordinator.rounds import Federation
 from windfall.federation_coordinator.settings import CoordinatorSettings
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService

@@ -13,8 +13,8 @@ from typing import Final, Literal
 
 from windfall.contracts.events import CheckpointDamaged
 from windfall.contracts.message import Digest, derived_id
-from windfall.federation_coordinator import rounds
-from windfall.federation_coordinator.rounds import Contribution, Decision, Federation, Frozen, Phase, Policy
+from windfall.federation_coordinator import membership, rounds
+from windfall.federation_coordinator.federation import Contribution, Decision, Federation, Frozen, Phase, Policy
 
 KEY: Final = "checkpoints"
 """Of the journal's state."""
@@ -76,6 +76,13 @@ def stepped(kept: Kept | None, after: Checkpoint, contributions: Sequence[Contri
     return Kept(current=after, previous=kept.current, contributions=tuple(contributions))
 
 
+def stayed(kept: Kept | None, after: Checkpoint) -> Kept:
+    """What was merged is not kept: the base of the round before stands under this one's number as well."""
+    if kept is None or kept.current.round != after.round - 1:
+        return Kept(current=after)
+    return Kept(current=after, previous=kept.current)
+
+
 def led_to(kept: Kept | None, round_number: int) -> tuple[Contribution, ...]:
     """What must stay so that the base of a round can be made again."""
     return kept.contributions if kept is not None and kept.current.round == round_number else ()
@@ -103,7 +110,7 @@ def fallen_back(state: Federation, kept: Kept, now: datetime, policy: Policy) ->
     the one that is there. What was accepted since is lost with it.
     """
     assert kept.previous is not None
-    tokens = kept.tokens + sum(one.tokens for one in state.contributions)
+    tokens = kept.tokens + sum(one.tokens for one in (*state.contributions, *state.late))
     number, back = state.round + 1, kept.previous
     event = CheckpointDamaged(
         id=derived_id(f"{state.name}/{state.round}/fell-back", CheckpointDamaged.topic, state.name),
@@ -124,16 +131,20 @@ def fallen_back(state: Federation, kept: Kept, now: datetime, policy: Policy) ->
             "base_digest": back.digest,
             "phase": Phase.DARK,
             "contributions": (),
+            "late": (),
+            "past": (),
             "ends_at": None,
-            "deadline": None,
+            "ended_at": None,
+            "lone": False,
+            "loss_nats": None,
             "tokens_total": state.tokens_total - kept.tokens,
         }
     )
     decision = Decision(say=(event,))
     for member in state.members.values():
-        state, left = rounds._without(state, member, "replaced", now)
+        state, left = membership.without(state, member, "replaced", now)
         decision += left
-    state, opened = rounds._open(state, now, policy)
+    state, opened = rounds.open_round(state, now, policy)
     return state, Kept(current=back.model_copy(update={"round": number})), decision + opened
 
 
@@ -145,19 +156,21 @@ def left_out(
     Their receipts are taken back, so that a site that sends one again is heard. When none is left the round opens again
     under its own number, and the sites join anew to train for it.
     """
-    orders = {one.order for one in damaged}
+    keys = {one.key for one in damaged}
     decision = Decision(say=tuple(_left_out(state, one, now) for one in damaged))
-    receipts = {site: receipt for site, receipt in state.receipts.items() if (site, receipt.attempt) not in orders}
-    remaining = tuple(one for one in state.contributions if one.order not in orders)
+    receipts = {
+        site: receipt for site, receipt in state.receipts.items() if (site, receipt.attempt, receipt.round) not in keys
+    }
+    remaining = tuple(one for one in state.contributions if one.key not in keys)
     state = state.model_copy(update={"contributions": remaining, "receipts": receipts})
     if remaining:
         return state, decision + Decision(merge=True)
-    for site, attempt in sorted(orders):
+    for site, attempt, _ in sorted(keys):
         member = state.members.get(site)
         if member is not None and member.attempt == attempt:
-            state, left = rounds._without(state, member, "replaced", now)
+            state, left = membership.without(state, member, "replaced", now)
             decision += left
-    state, opened = rounds._open(state.model_copy(update={"phase": Phase.DARK}), now, policy)
+    state, opened = rounds.open_round(state.model_copy(update={"phase": Phase.DARK}), now, policy)
     return state, decision + opened
 
 

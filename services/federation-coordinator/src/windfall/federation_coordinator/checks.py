@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from windfall.contracts.v1 import training_pb2 as pb
-from windfall.federation_coordinator.rounds import Federation, Phase
+from windfall.federation_coordinator.federation import Federation, Policy
+from windfall.federation_coordinator.rounds import base_of, standing
 from windfall.lowcomm.codec import CODECS
 from windfall.lowcomm.gradient import checked
 from windfall.lowcomm.layout import Layout
@@ -14,7 +15,7 @@ from windfall.lowcomm.rule import Rule, Split
 from windfall.lowcomm.wire import HEADER_BYTES, Header, head
 
 Reason = Literal[
-    "lease", "round", "base", "codec", "layout", "size", "digest", "not-finite", "tokens", "member", "rows"
+    "lease", "round", "base", "codec", "layout", "size", "digest", "not-finite", "tokens", "member", "rows", "canary"
 ]
 
 MAX_TOKENS: Final = 2**40
@@ -35,7 +36,7 @@ class Refusal(Exception):
         self.detail = detail
 
 
-def check_manifest(manifest: pb.Manifest, state: Federation, layout: Layout, rule: Rule) -> None:
+def check_manifest(manifest: pb.Manifest, state: Federation, policy: Policy, layout: Layout, rule: Rule) -> None:
     """Hold a manifest against the round that runs.
 
     Raises:
@@ -49,11 +50,11 @@ def check_manifest(manifest: pb.Manifest, state: Federation, layout: Layout, rul
         raise Refusal("member", f"{key.site[:60]!r} is not a member under attempt {key.attempt}")
     if manifest.lease_token != member.lease_token:
         raise Refusal("lease", f"lease {manifest.lease_token} is not the member's {member.lease_token}")
-    if key.round != state.round or state.phase not in (Phase.RUNNING, Phase.FINISHING):
-        raise Refusal("round", f"round {key.round} is not open; the federation is {state.phase} at {state.round}")
-    if manifest.base_digest != state.base_digest:
+    if standing(state, key.round, policy) is None:
+        raise Refusal("round", f"round {key.round} takes nothing; the federation is {state.phase} at {state.round}")
+    if manifest.base_digest != base_of(state, key.round):
         raise Refusal("base", "it was trained from another base")
-    if manifest.codec != rule.codec.name:
+    if manifest.codec not in (rule.codec.name, policy.alone_codec):
         raise Refusal("codec", f"codec {manifest.codec[:20]!r} is not the federation's {rule.codec.name!r}")
     _check_layout(manifest, layout)
     most = rule.most_bytes(layout.split)
@@ -73,7 +74,8 @@ def check_content(path: Path, rule: Rule, elements: Split, manifest: pb.Manifest
         Refusal: it does not pass.
     """
     try:
-        headers = (_look_at_chunks if rule.codec.name in CODECS else _look_at_all)(path, rule, elements)
+        look = _look_at_chunks if manifest.codec in CODECS else _look_at_all
+        headers = look(path, rule, elements, manifest.codec)
     except ValueError as error:
         raise Refusal("not-finite" if "NaN" in str(error) else "layout", str(error)) from error
     for header in headers:
@@ -82,19 +84,19 @@ def check_content(path: Path, rule: Rule, elements: Split, manifest: pb.Manifest
             raise Refusal("tokens", f"its header says base, tokens and steps {said}, its manifest other numbers")
 
 
-def _look_at_all(path: Path, rule: Rule, elements: Split) -> Sequence[Header]:
-    headers, parts = rule.decode(path.read_bytes(), elements, whole=True)
+def _look_at_all(path: Path, rule: Rule, elements: Split, codec: str) -> Sequence[Header]:
+    headers, parts = rule.decode(path.read_bytes(), elements, whole=True, codec=codec)
     del parts
     return headers
 
 
-def _look_at_chunks(path: Path, rule: Rule, elements: Split) -> Sequence[Header]:
+def _look_at_chunks(path: Path, rule: Rule, elements: Split, name: str) -> Sequence[Header]:
     """Codecs that code every element alone are looked at in memory of one chunk."""
     headers = []
     with path.open("rb") as file:
         for fragment, part in enumerate(elements.parts):
             header, size, _ = head(file.read(HEADER_BYTES), max_elements=part.stop - part.start)
-            rule.check(header, fragment, elements)
+            rule.check(header, fragment, elements, name)
             codec = CODECS[header.codec]
             if size != header.elements * codec.bytes_per_element:
                 raise ValueError(f"part {fragment} has {size} bytes for {header.elements} elements")

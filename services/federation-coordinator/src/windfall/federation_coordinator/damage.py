@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from windfall.federation_coordinator.rounds import Contribution
+from windfall.federation_coordinator.federation import Contribution
 
 _BLOCK: Final = 1024 * 1024
 _PRIME: Final = 0x9E3779B97F4A7C15

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from windfall.federation_coordinator.federation import Contribution
 from windfall.federation_coordinator.on_disk import Floats, Parts, Runs
-from windfall.federation_coordinator.rounds import Contribution
 from windfall.federation_coordinator.spread import spread
 from windfall.lowcomm.bands import RUN
 from windfall.lowcomm.clip import clip_factors, root_of, squares
@@ -74,7 +74,7 @@ def _part(
 ) -> Gradient:
     """Of codecs that code every element alone: what must be known of the whole part first, and then its runs."""
     factors = [1.0] * len(sources)
-    weights = [float(one.tokens) for one in contributions]
+    weights = [one.weight for one in contributions]
     if rule.clip and part.stop <= elements.trained:
         factors = clip_factors([_norm(source, part, cores) for source in sources])
     if rule.merging.choose is not None:
@@ -155,7 +155,7 @@ def _merged_first(
     rule: Rule, elements: Split, contributions: Sequence[Contribution], messages: Sequence[Path]
 ) -> Gradient:
     said = [
-        Said(one.site, one.attempt, one.tokens, Parts(path, rule, elements, one.codec), one.codec)
+        Said(one.site, one.attempt, one.weight, Parts(path, rule, elements, one.codec), one.codec)
         for one, path in zip(contributions, messages, strict=True)
     ]
     merged = dict(zip((part.start for part in elements.parts), rule.merge(said, elements), strict=True))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from windfall.federation_coordinator.durable import Whole
-from windfall.federation_coordinator.rounds import Contribution
+from windfall.federation_coordinator.federation import Contribution
 from windfall.lowcomm.outerlog import Accepted, Entry, read, smallest, write_entry
 from windfall.lowcomm.rule import Split
 
@@ -30,11 +30,15 @@ class History:
         if sum(one.bytes_up for one in contributions) >= self._worth:
             return
         accepted = [
-            Accepted.of(one.site, one.attempt, one.tokens, path.read_bytes())
+            Accepted.of(one.site, one.attempt, one.weight, path.read_bytes())
             for one, path in zip(contributions, messages, strict=True)
         ]
         with Whole(self._path(number)) as file:
             file.write(write_entry(number, base, model, accepted))
+
+    def drop(self, number: int) -> None:
+        """Forget what a round said: the model that it led to is not kept."""
+        self._path(number).unlink(missing_ok=True)
 
     def between(self, held: str, wanted: str, own: str) -> bytes | None:
         """The log from one base to another, without the message of that SHA-256; none when it does not reach."""

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from windfall.federation_coordinator.durable import Whole
+from windfall.federation_coordinator.federation import Contribution
 from windfall.federation_coordinator.gradient import gradient_of, longest_run
 from windfall.federation_coordinator.on_disk import raw, read_floats
-from windfall.federation_coordinator.rounds import Contribution
 from windfall.federation_coordinator.spread import spread
 from windfall.lowcomm.layout import FLOAT32_BYTES
 from windfall.lowcomm.outer import average

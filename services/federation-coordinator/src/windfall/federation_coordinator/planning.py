@@ -29,7 +29,7 @@ from windfall.contracts.message import Instant, Message
 from windfall.energy.fleet import Fleet, SiteKnown, heard, is_news
 from windfall.energy.fleetplan import decide, over
 from windfall.energy.goal import Goal
-from windfall.federation_coordinator.rounds import Federation, Phase
+from windfall.federation_coordinator.federation import Federation, Phase
 from windfall.servicekit.offload import Offload
 from windfall.servicekit.service import Stand
 

@@ -11,7 +11,7 @@ from windfall.contracts.events import CheckpointDamaged
 from windfall.federation_coordinator import checkpoints
 from windfall.federation_coordinator.checkpoints import KEY, Checkpoint, Found, Kept, remedy
 from windfall.federation_coordinator.durable import RESTORE
-from windfall.federation_coordinator.rounds import Federation, Policy
+from windfall.federation_coordinator.federation import Federation, Policy
 from windfall.federation_coordinator.store import ModelStore
 from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import ExitCode, Mistake
@@ -103,9 +103,7 @@ def _look(store: ModelStore, kept: Kept) -> Found:
         before is not None and store.digest(before.round) == before.digest and store.sums(before.round) == before.sums
     )
     led = before is not None and bool(kept.contributions)
-    again = current.round == 0 or (
-        previous and led and before is not None and not store.damaged(before.round, kept.contributions)
-    )
+    again = current.round == 0 or (previous and led and before is not None and not store.damaged(kept.contributions))
     return Found(base, states, again, previous)
 
 

@@ -13,7 +13,7 @@ from windfall.contracts.message import Message
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator.checks import Refusal
 from windfall.federation_coordinator.corpus import MOST_RANGES, Corpus, heard, release, take
-from windfall.federation_coordinator.rounds import Member
+from windfall.federation_coordinator.federation import Member
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.journal import Journal
 from windfall.tasks.ranges import NONE, Ranges, common, minus, size, sound

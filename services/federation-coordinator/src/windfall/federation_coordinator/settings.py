@@ -10,8 +10,10 @@ from pydantic import BeforeValidator, Field, model_validator
 from windfall.contracts.message import Instant, Name
 from windfall.energy.fleet import Told
 from windfall.energy.goal import Goal
-from windfall.federation_coordinator.rounds import Policy
+from windfall.federation_coordinator.federation import Ends, Policy
+from windfall.lowcomm.compressor import parse_compressor
 from windfall.lowcomm.rule import Rule
+from windfall.lowcomm.staleness import MOST_ROUNDS_LATE
 from windfall.servicekit.settings import Settings, TlsSettings
 from windfall.servicekit.standby import StandbySettings
 
@@ -58,18 +60,47 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     """How contributions become one: ``mean``; ``rda`` for radial-directional averaging of dense ones; or what liars
     cannot move at will: ``median``, ``trimmed-mean:share=0.2``, ``krum:byzantine=1``, ``multi-krum:byzantine=1``."""
     round_length: timedelta | None = None
-    """Business time after which a round ends. Unset, and without ``round_steps``, rounds follow the links: a site takes
-    so many local steps that synchronising costs it at most a twentieth of its training, and 10 minutes at most."""
+    """Business time after which a round ends. Unset, and without ``round_steps`` and ``round_tokens``, rounds follow
+    the links: a site takes so many local steps that synchronising costs it at most a twentieth of its training, and 10
+    minutes at most."""
     round_steps: int | None = Field(default=None, ge=1)
     """Local steps after which a site finishes its round."""
+    round_tokens: int | None = Field(default=None, ge=1)
+    """A round ends when its sites have trained so many tokens together."""
+    alone: timedelta = Field(default=timedelta(minutes=30), ge=timedelta(0))
+    """How long a site that is alone trains on before it hands its model in: there is nobody to synchronise with. It
+    does so at once when another site joins, or when its window closes. 0 treats it like many."""
+    alone_codec: str | None = None
+    """In which it then says what it learnt. Unset: ``int8-block`` where the codec is sparse, so that nothing of a long
+    round stays behind, else the codec itself."""
+    minimum_sites: int = Field(default=1, ge=1)
+    """A round opens when so many sites are there, and is merged when so many have contributed."""
+    maximum_sites: int | None = Field(default=None, ge=1)
+    """Sites that train in one round. The others are in reserve, and take turns."""
     straggler_grace: timedelta = timedelta(minutes=5)
-    """How long after a round's end its last contributions are waited for."""
+    """A round that is over waits for a site as long as it gets on; so long after it stood still the round does not."""
+    straggler_limit: timedelta | None = timedelta(hours=1)
+    """And so long after the round's end it waits for nobody."""
+    rounds_late: int = Field(default=MOST_ROUNDS_LATE, ge=0, le=MOST_ROUNDS_LATE)
+    """A contribution that comes when its round has been merged goes into the next merge, at e^(−n/2) of its weight
+    after n rounds; one that is later than this is refused."""
     silence: timedelta = timedelta(seconds=5)
     """Wall time without a heartbeat after which a site counts as gone."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Samples per step at every site; unset follows each site's profile."""
     held_out_dir: Path | None = None
     """Held-out data on the hub, that no site trains on; unset evaluates nothing."""
+    canary: float | None = Field(default=None, gt=0)
+    """The canary gate: a merged model whose held-out loss is worse by more than this share of the last one's is not
+    kept, and the next round starts from the base before it. Each merge then waits for its evaluation."""
+    stop_tokens: int | None = Field(default=None, ge=1)
+    """The federation ends when it has trained so many tokens."""
+    stop_loss: float | None = None
+    """It ends when the held-out loss is at or below this."""
+    stop_at: Instant | None = None
+    """It ends at this instant: ISO 8601 with its zone."""
+    stop_kg: float | None = Field(default=None, gt=0)
+    """It ends when the sites' ledgers have emitted so much CO2."""
     objective: Literal["fast", "carbon", "budget", "cost"] = "fast"
     """``fast`` plans nothing: every site uses each of its windows. ``carbon``: the work by the deadline, at least
     carbon. ``cost``: at least cost, by the sites' prices. ``budget``: as early as a budget of carbon allows."""
@@ -92,6 +123,21 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     def _ruled(self) -> Self:
         # Unknown names and values are said now.
         _ = self.rule
+        return self
+
+    @model_validator(mode="after")
+    def _judged(self) -> Self:
+        told = {"WINDFALL_CANARY": self.canary, "WINDFALL_STOP_LOSS": self.stop_loss}
+        if self.held_out_dir is None and (vain := [name for name, value in told.items() if value is not None]):
+            raise ValueError(f"{' and '.join(vain)} need held-out data; set WINDFALL_HELD_OUT_DIR")
+        if self.stop_kg is not None and self.objective != "fast":
+            raise ValueError(
+                f"WINDFALL_STOP_KG without a plan only; the objective {self.objective} has WINDFALL_BUDGET_KG"
+            )
+        if self.maximum_sites is not None and self.maximum_sites < self.minimum_sites:
+            raise ValueError("WINDFALL_MAXIMUM_SITES is below WINDFALL_MINIMUM_SITES")
+        if self.alone_codec:
+            parse_compressor(self.alone_codec)
         return self
 
     @model_validator(mode="after")
@@ -133,9 +179,24 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     @property
     def policy(self) -> Policy:
         length = _LONGEST_ROUND if self.follows_links else self.round_length
-        return Policy(length, self.round_steps, self.straggler_grace, self.micro_batch)
+        alone_codec = self.alone_codec if self.alone_codec is not None else "int8-block" if self.rule.sparse else ""
+        return Policy(
+            length,
+            self.round_steps,
+            self.straggler_grace,
+            self.micro_batch,
+            tokens=self.round_tokens,
+            straggler_limit=self.straggler_limit,
+            alone=self.alone or None,
+            alone_codec=alone_codec,
+            minimum=self.minimum_sites,
+            maximum=self.maximum_sites,
+            rounds_late=self.rounds_late,
+            ends=Ends(self.stop_tokens, self.stop_loss, self.stop_at, self.stop_kg),
+            canary=self.canary,
+        )
 
     @property
     def follows_links(self) -> bool:
         """Nobody said how long a round is."""
-        return self.round_length is None and self.round_steps is None
+        return self.round_length is None and self.round_steps is None and self.round_tokens is None

@@ -10,7 +10,7 @@ end), written to a temporary name, fsynced and renamed, so that a name always st
 import hashlib
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from shutil import copyfileobj
 from threading import Lock
@@ -25,17 +25,21 @@ from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator.checks import check_content
 from windfall.federation_coordinator.damage import checksum, damaged_of
 from windfall.federation_coordinator.durable import RESTORE, Whole, clear_drafts, explained, sync_folder
-from windfall.federation_coordinator.history import History, is_entry
+from windfall.federation_coordinator.federation import Contribution
+from windfall.federation_coordinator.history import History
 from windfall.federation_coordinator.incoming import Incoming
 from windfall.federation_coordinator.on_disk import raw
 from windfall.federation_coordinator.outer_step import Base, Step, take_step
-from windfall.federation_coordinator.rounds import Contribution
 from windfall.lowcomm.layout import FLOAT32_BYTES, Layout, restore
 from windfall.lowcomm.rule import Rule
+from windfall.lowcomm.staleness import MOST_ROUNDS_LATE
 from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import ExitCode, Mistake
 
 _BLOCK: Final = 512 * 1024
+_CONTRIBUTION: Final = "contribution"
+_INCOMING: Final = "incoming"
+_PRUNED: Final = ("base", "outer", _INCOMING)
 
 
 class ModelStore:
@@ -112,25 +116,22 @@ class ModelStore:
         """Checksums of the outer state beside a base; an empty one for a file that is missing."""
         return tuple(checksum(path) for path in self.states(round_number))
 
-    def damaged(self, round_number: int, contributions: Sequence[Contribution]) -> tuple[Contribution, ...]:
+    def damaged(self, contributions: Sequence[Contribution]) -> tuple[Contribution, ...]:
         """Those that are not on disk as they were accepted."""
-        return damaged_of({self.contribution_path(round_number, *one.order): one for one in contributions})
+        return damaged_of({self.path(one): one for one in contributions})
 
-    def unmergeable(self, round_number: int, contributions: Sequence[Contribution]) -> tuple[Contribution, ...]:
+    def unmergeable(self, contributions: Sequence[Contribution]) -> tuple[Contribution, ...]:
         """Those that are not on disk as they were accepted, as far as it pays to look before a merge.
 
         Short ones are always hashed. Those of dense codecs, which would cost more to hash than to merge, were hashed
         when this process took them in: of them the length is looked at, and the hash when another process did.
         """
-        paths = {one.order: self.contribution_path(round_number, *one.order) for one in contributions}
         hashed = {
-            one.order
+            one.key
             for one in contributions
-            if self.rule.elementwise
-            and paths[one.order] in self._looked_at
-            and _length(paths[one.order]) == one.bytes_up
+            if self.rule.elementwise and self.path(one) in self._looked_at and _length(self.path(one)) == one.bytes_up
         }
-        return self.damaged(round_number, [one for one in contributions if one.order not in hashed])
+        return self.damaged([one for one in contributions if one.key not in hashed])
 
     def copy(self, round_number: int, to: int) -> None:
         """Lay a checkpoint down once more, as that of a later round."""
@@ -146,15 +147,7 @@ class ModelStore:
 
     def digest(self, round_number: int) -> str | None:
         """SHA-256 of a base's tensors as they lie on disk; none when there is no such file."""
-        sha = hashlib.sha256()
-        try:
-            with self._base_path(round_number).open("rb") as file:
-                file.seek(len(self._header))
-                while block := file.read(_BLOCK):
-                    sha.update(block)
-        except FileNotFoundError:
-            return None
-        return sha.hexdigest()
+        return self._digest(self._base_path(round_number))
 
     def load(self, round_number: int) -> Tensor:
         """A base as a flat fp32 vector ``[elements]``: it takes the model's size in memory.
@@ -197,9 +190,13 @@ class ModelStore:
         path = next((path for path in (sealed, part) if path.exists()), None) or self._arrived_earlier(part)
         return 0 if path is None else path.stat().st_size
 
-    def contribution_path(self, round_number: int, site: str, attempt: int) -> Path:
+    def path(self, contribution: Contribution) -> Path:
         """Where an accepted contribution lies."""
-        return self._folder / f"contribution-{round_number:06d}-{site}-{attempt}"
+        return self.contribution_path(contribution.base_round, contribution.site, contribution.attempt)
+
+    def contribution_path(self, round_number: int, site: str, attempt: int) -> Path:
+        """Where a contribution from the base of a round lies once all its bytes are there."""
+        return self._folder / f"{_CONTRIBUTION}-{round_number:06d}-{site}-{attempt}"
 
     def merge(self, round_number: int, contributions: Sequence[Contribution]) -> str:
         """Take the outer step from this round's base; gives the digest of the next round's.
@@ -210,8 +207,8 @@ class ModelStore:
             Mistake: the disk is full, or something that this round stands on is not there any more.
         """
         with explained(self._folder):
-            ordered = sorted(contributions, key=lambda one: one.order)
-            messages = [self.contribution_path(round_number, *one.order) for one in ordered]
+            ordered = sorted(contributions, key=lambda one: one.key)
+            messages = [self.path(one) for one in ordered]
             place = Step(
                 self.base(round_number),
                 self.states(round_number),
@@ -235,21 +232,71 @@ class ModelStore:
             found = self._log.between(held, wanted, own)
         return found if found is not None and len(found) < self._nbytes_followed else None
 
-    def prune(self, round_number: int, led: Sequence[Contribution] = ()) -> None:
-        """Forget what no crash can need any more: everything before this round but the previous checkpoint with the
-        contributions that led from there to here, and the outer log as far back as it is shorter than the model."""
-        before = round_number - 1
-        needed = {self._base_path(before), *self.states(before)}
-        needed |= {self.contribution_path(before, *one.order) for one in led}
+    def repeat(self, round_number: int) -> None:
+        """Let the next round start from this round's base: what was merged is not kept. Again is harmless."""
+        self.copy(round_number, round_number + 1)
+        if self._log is not None:
+            with explained(self._folder):
+                self._log.drop(round_number)
+
+    def keep_best(self, round_number: int) -> bool:
+        """Keep the model from which a round starts, with the outer optimizer's state, until a better one is kept.
+        False when it has been pruned."""
+        with explained(self._folder):
+            try:
+                for state, kept in zip(self.states(round_number), self._best_states, strict=True):
+                    self._copy(state, kept)
+                self._copy(self._base_path(round_number), self._best)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def adopt_best(self, round_number: int, digest: str) -> bool:
+        """Let a round to come start from the best model. False when that is not whole any more."""
+        with explained(self._folder):
+            if self._digest(self._best) != digest or not all(path.exists() for path in self._best_states):
+                return False
+            for kept, state in zip(self._best_states, self.states(round_number), strict=True):
+                self._copy(kept, state)
+            self._copy(self._best, self._base_path(round_number))
+        return True
+
+    def prune(self, round_number: int, merged: Iterable[tuple[str, int, int]]) -> None:
+        """Forget what no crash can need any more: everything before this round but the previous checkpoint, the outer
+        log as far back as it is shorter than the model, and contributions.
+
+        Args:
+            merged: sites, attempts and base rounds of contributions that lead to no checkpoint that is kept.
+        """
+        for site, attempt, base_round in merged:
+            self._forget(self.contribution_path(base_round, site, attempt))
+        previous = {self._base_path(round_number - 1), *self.states(round_number - 1)}
         for path in self._folder.iterdir():
-            number = _round_of(path.name)
-            logged = self._log is not None and is_entry(path)
-            if number is not None and number < round_number and path not in needed and not logged:
-                path.unlink(missing_ok=True)
-                self._looked_at.discard(path)
-                reach("prune.removed")
+            number, kind = _round_of(path.name), path.name.split("-")[0]
+            # What is on its way may still count when it is late.
+            oldest = round_number - MOST_ROUNDS_LATE if kind == _INCOMING else round_number
+            if number is not None and number < oldest and kind in _PRUNED and path not in previous:
+                self._forget(path)
         if self._log is not None:
             self._log.prune()
+
+    def sweep(self, round_number: int, needed: Collection[tuple[str, int, int]]) -> None:
+        """Before anything comes in: forget the contributions to earlier rounds that nobody counts.
+
+        Args:
+            needed: sites, attempts and base rounds of those that wait for a merge, or made the newest base.
+        """
+        kept = {self.contribution_path(base_round, site, attempt) for site, attempt, base_round in needed}
+        for path in self._folder.glob(f"{_CONTRIBUTION}-*"):
+            number = _round_of(path.name)
+            if number is not None and number < round_number and path not in kept:
+                self._forget(path)
+        self.prune(round_number, ())
+
+    def _forget(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self._looked_at.discard(path)
+        reach("prune.removed")
 
     def export(self, round_number: int, target: Path) -> None:
         """Write a base where a person wants it, in its tensors' own types, whole or not at all.
@@ -270,12 +317,39 @@ class ModelStore:
     def _nbytes_followed(self) -> int:
         return self._layout.nbytes + sum(self._sizes) * FLOAT32_BYTES
 
+    def _digest(self, path: Path) -> str | None:
+        sha = hashlib.sha256()
+        try:
+            with path.open("rb") as file:
+                file.seek(len(self._header))
+                while block := file.read(_BLOCK):
+                    sha.update(block)
+        except FileNotFoundError:
+            return None
+        return sha.hexdigest()
+
+    def _copy(self, source: Path, target: Path) -> None:
+        """Another name for the same contents, in the place of what had that name: no file is ever written to twice."""
+        draft = target.with_name(f"{target.name}.tmp")
+        draft.unlink(missing_ok=True)
+        draft.hardlink_to(source)
+        draft.replace(target)
+        sync_folder(self._folder)
+
+    @property
+    def _best(self) -> Path:
+        return self._folder / "best.safetensors"
+
+    @property
+    def _best_states(self) -> list[Path]:
+        return [self._folder / f"best.{slot}.f32" for slot in range(len(self._sizes))]
+
     def _base_path(self, round_number: int) -> Path:
         return self._folder / f"base-{round_number:06d}.safetensors"
 
     def _part_path(self, round_number: int, site: str, attempt: int) -> Path:
         under = f".{self._term}" if self._term else ""
-        return self._folder / f"incoming-{round_number:06d}-{site}-{attempt}{under}"
+        return self._folder / f"{_INCOMING}-{round_number:06d}-{site}-{attempt}{under}"
 
     def _arrived_earlier(self, part: Path) -> Path | None:
         """What another leader took in of a contribution; none when nobody did."""

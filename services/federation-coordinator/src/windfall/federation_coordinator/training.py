@@ -15,9 +15,9 @@ from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1 import training_pb2_grpc as rpc
 from windfall.federation_coordinator.app import Coordinator
 from windfall.federation_coordinator.checks import Refusal, described
+from windfall.federation_coordinator.federation import Fenced, NotMember
 from windfall.federation_coordinator.incoming import Chunk
 from windfall.federation_coordinator.outer_step import Base
-from windfall.federation_coordinator.rounds import Fenced, NotMember
 from windfall.federation_coordinator.row_leases import RowLeases
 from windfall.federation_coordinator.wire import Frames, PushFrame, pull_frame
 from windfall.servicekit.errors import Mistake, Transient

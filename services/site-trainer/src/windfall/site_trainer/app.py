@@ -47,7 +47,7 @@ from windfall.site_trainer.engine import Engine
 from windfall.site_trainer.foresight import fits, foreseen, remember
 from windfall.site_trainer.replica import Replica, follow, keep, kept, of_snapshot, sha256, snapshot_bytes
 from windfall.site_trainer.saving import Saving
-from windfall.site_trainer.session import Action, Session, Work, next_action
+from windfall.site_trainer.session import Action, Opening, Session, Work, next_action
 
 log = logging.getLogger(__name__)
 
@@ -303,18 +303,17 @@ class Trainer:
         kind = directive.WhichOneof("kind")
         if kind == "round_opened":
             word = directive.round_opened
-            self._become(
-                sessions.opened(
-                    self.session,
-                    word.round,
-                    word.base_digest,
-                    word.base_bytes,
-                    word.local_steps,
-                    word.micro_batch,
-                    word.tokens,
-                    word.sites,
-                )
+            opening = Opening(
+                word.round,
+                word.base_digest,
+                word.base_bytes,
+                word.local_steps,
+                word.micro_batch,
+                word.tokens,
+                word.sites,
+                word.codec,
             )
+            self._become(sessions.opened(self.session, opening))
         elif kind == "finish_round":
             self._become(sessions.finish(self.session, directive.finish_round.round))
         elif kind == "stop":
@@ -401,6 +400,7 @@ class Trainer:
     async def _step(self) -> None:
         engine, _, session = self._standing()
         began = _now()
+        self._become(sessions.stepping(session))
         report = await self._train(engine.step, session.micro_batch or self._terms.micro_batch)
         self._skipped = self._skipped + 1 if report.skipped else 0
         if self._skipped >= _VAIN_STEPS:
@@ -460,7 +460,15 @@ class Trainer:
 
         def written() -> tuple[compressors.State, bytes, str]:
             gradient = engine.pseudo_gradient()
-            after, data = rule.encode(unsent, gradient, elements, base=number, tokens=work.tokens, steps=work.steps)
+            after, data = rule.encode(
+                unsent,
+                gradient,
+                elements,
+                base=number,
+                tokens=work.tokens,
+                steps=work.steps,
+                codec=session.codec,
+            )
             return after, data, sha256(data)
 
         after, data, digest = await self._train(written)
@@ -473,7 +481,7 @@ class Trainer:
             ),
             lease_token=self._terms.lease_token,
             base_digest=session.base_digest,
-            codec=rule.codec.name,
+            codec=session.codec or rule.codec.name,
             tokens=work.tokens,
             steps=work.steps,
             loss=round(work.loss_nats, 2),

@@ -4,7 +4,8 @@ Level-triggered: whatever order the words arrive in, and however often, :func:`n
 word about an earlier round, another base, another window or an older lease changes nothing.
 
 Work is counted once. A contribution that has set out stays on its way until the coordinator says what became of it:
-over cuts, over the end of the membership that it was sent under, and over the opening of the next round.
+over cuts, over the end of the membership that it was sent under, and over the opening of the next round. Work that has
+not set out when the next round opens is late, not lost: it is pushed first, and the round is begun then.
 """
 
 from dataclasses import dataclass, replace
@@ -36,6 +37,23 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Opening:
+    """A round as the coordinator opened it."""
+
+    number: int
+    base_digest: str
+    base_bytes: int
+    local_steps: int
+    micro_batch: int
+    tokens: int = 0
+    """What the whole federation had trained when the round opened."""
+    sites: int = 1
+    """How many train in it, as far as was known then."""
+    codec: str = ""
+    """In which to say what was learnt; empty for the federation's own."""
+
+
+@dataclass(frozen=True)
 class Session:
     """One trainer under one lease."""
 
@@ -57,6 +75,12 @@ class Session:
     """What the whole federation had trained when the round opened."""
     sites: int = 1
     """How many train in it, as far as was known then."""
+    codec: str = ""
+    """In which this round's contribution is said; empty for the federation's own."""
+    stepping: bool = False
+    """A step is being taken."""
+    then: Opening | None = None
+    """The round to begin once what was trained for an earlier one has been pushed."""
     loaded: str = ""
     """Digest of the base that the engine started this round from; empty when it must be pulled."""
     work: Work = Work()
@@ -111,7 +135,11 @@ def next_action(session: Session, now: datetime) -> Action:
         return Action.PUSH if session.work.steps else Action.LEAVE
     if session.loaded != session.base_digest:
         return Action.PULL
-    enough = session.finish or (session.local_steps and session.work.steps >= session.local_steps)
+    enough = (
+        session.finish
+        or session.then is not None
+        or (session.local_steps and session.work.steps >= session.local_steps)
+    )
     # A round that is finished before we took a step still gets one: the coordinator waits for us.
     return Action.PUSH if enough and session.work.steps else Action.STEP
 
@@ -142,7 +170,7 @@ def joined(session: Session, attempt: int) -> Session:
     Work that has not been pushed goes on under the new membership. After a push, the new membership owes a contribution
     of its own, from a base that is loaded anew.
     """
-    session = replace(session, attempt=attempt, heard=None)
+    session = replace(session, attempt=attempt, heard=None, then=None)
     if not session.pushed:
         return session
     return replace(_afresh(session), round=None, base_digest="", over=-1)
@@ -159,39 +187,30 @@ def membership_ended(session: Session) -> Session:
     return replace(session, attempt=None)
 
 
-def opened(
-    session: Session,
-    number: int,
-    base_digest: str,
-    base_bytes: int,
-    local_steps: int,
-    micro_batch: int,
-    tokens: int = 0,
-    sites: int = 1,
-) -> Session:
-    """A round runs. The same round again (the stream was cut) goes on; another one starts afresh."""
+def opened(session: Session, opening: Opening) -> Session:
+    """A round runs. The same round again (the stream was cut, or it is boxed anew) goes on; another one starts afresh,
+    after work that has not set out."""
+    number = opening.number
     if session.heard is not None and number < session.heard:
         return session
     session = replace(session, heard=number)
-    if number == session.round and base_digest == session.base_digest:
-        session = replace(session, local_steps=local_steps, micro_batch=micro_batch)
+    if number == session.round and opening.base_digest == session.base_digest:
+        session = replace(
+            session,
+            local_steps=opening.local_steps,
+            micro_batch=opening.micro_batch,
+            codec=opening.codec,
+            sites=opening.sites,
+            then=None,
+        )
         if session.spoiled or session.pushing == number:
             # Its end is still to come, whatever was said of the opening before.
             session = replace(session, reopened=True, over=-1)
         return _again(session)
-    lost = session.work.steps > 0 and session.pushing != session.round
-    return replace(
-        _afresh(session),
-        round=number,
-        base_digest=base_digest,
-        base_bytes=base_bytes,
-        local_steps=local_steps,
-        micro_batch=micro_batch,
-        tokens=tokens,
-        sites=sites,
-        over=session.over if session.over >= number else -1,
-        delivered=session.delivered and not lost,
-    )
+    begun = (session.work.steps or session.stepping) and not session.pushed and session.pushing != session.round
+    if begun and session.round is not None and number > session.round:
+        return replace(session, then=opening)
+    return _begun(session, opening)
 
 
 def pulled(session: Session, digest: str, work: Work = Work()) -> Session:
@@ -205,8 +224,17 @@ def base_gone(session: Session, digest: str) -> Session:
 
 
 def worked(session: Session, digest: str, work: Work) -> Session:
-    """A step is done: so much has been trained from this base by now. It is of no use once another round is open."""
-    return replace(session, work=work) if digest == session.loaded else session
+    """A step is done: so much has been trained from this base by now."""
+    session = replace(session, stepping=False)
+    if digest == session.loaded:
+        session = replace(session, work=work)
+    # The step made no update, and there was none before: nothing is late.
+    return session if session.work.steps else _next(session)
+
+
+def stepping(session: Session) -> Session:
+    """A step begins."""
+    return replace(session, stepping=True)
 
 
 def disowned(session: Session) -> Session:
@@ -237,13 +265,14 @@ def pushed(session: Session, number: int) -> Session:
     """The contribution is accepted. The coordinator may have opened the next round before its receipt arrived."""
     if number == session.pushing:
         session = replace(session, pushing=None)
-    return replace(session, pushed=True, reopened=False, work=Work()) if number == session.round else session
+    return _next(_sent(session)) if number == session.round else session
 
 
 def arrived(session: Session, number: int) -> Session:
     """It turns out that what an earlier membership sent was accepted: this one owes a contribution of its own."""
+    late = session.then is not None
     session = pushed(session, number)
-    if number != session.round:
+    if number != session.round or late:
         return session
     session = _afresh(session)
     # A round that was not opened under this membership does not wait for it.
@@ -255,9 +284,12 @@ def refused(session: Session, number: int) -> Session:
 
     When the round is opened once more, before or after we hear this, it is trained for afresh.
     """
-    reopened = session.reopened
-    session = replace(pushed(session, number), delivered=False)
-    return _again(replace(session, spoiled=True, reopened=reopened)) if number == session.round else session
+    session = replace(session, delivered=False, pushing=None if number == session.pushing else session.pushing)
+    if number != session.round:
+        return session
+    if session.then is not None:
+        return _next(_sent(session))
+    return _again(replace(_sent(session), spoiled=True, reopened=session.reopened))
 
 
 def unsound(session: Session) -> Session:
@@ -290,6 +322,33 @@ def stop(session: Session, reason: str) -> Session:
 def gone(session: Session) -> Session:
     """We have left."""
     return replace(session, left=True)
+
+
+def _begun(session: Session, opening: Opening) -> Session:
+    lost = session.work.steps > 0 and not session.pushed and session.pushing != session.round
+    return replace(
+        _afresh(session),
+        round=opening.number,
+        base_digest=opening.base_digest,
+        base_bytes=opening.base_bytes,
+        local_steps=opening.local_steps,
+        micro_batch=opening.micro_batch,
+        tokens=opening.tokens,
+        sites=opening.sites,
+        codec=opening.codec,
+        then=None,
+        over=session.over if session.over >= opening.number else -1,
+        delivered=session.delivered and not lost,
+    )
+
+
+def _next(session: Session) -> Session:
+    """Begin the round that waited."""
+    return session if session.then is None else _begun(session, session.then)
+
+
+def _sent(session: Session) -> Session:
+    return replace(session, pushed=True, reopened=False, work=Work())
 
 
 def _afresh(session: Session) -> Session:

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$windfall/contracts/v1/training.proto\x12\x15windfall.contracts.v1\"i\n\x0bJoinRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x11\n\twindow_id\x18\x03 \x01(\t\x12\x13\n\x0blease_token\x18\x04 \x01(\x04\x12\x10\n\x08protocol\x18\x05 \x01(\r\"\xff\x01\n\tJoinReply\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x1a\n\x12task_settings_json\x18\x03 \x01(\t\x12.\n\x07tensors\x18\x04 \x03(\x0b\x32\x1d.windfall.contracts.v1.Tensor\x12\r\n\x05\x63odec\x18\x05 \x01(\t\x12\x1d\n\x15heartbeat_interval_ms\x18\x06 \x01(\x04\x12\r\n\x05outer\x18\x07 \x01(\t\x12\x0c\n\x04\x63lip\x18\x08 \x01(\x08\x12\r\n\x05merge\x18\t \x01(\t\x12-\n\x06\x63orpus\x18\n \x01(\x0b\x32\x1d.windfall.contracts.v1.Corpus\"$\n\x06\x43orpus\x12\x0c\n\x04rows\x18\x01 \x01(\x04\x12\x0c\n\x04seed\x18\x02 \x01(\x03\"&\n\x08RowRange\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\"c\n\x0bRowsRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x13\n\x0blease_token\x18\x04 \x01(\x04\x12\x0c\n\x04hold\x18\x05 \x01(\x04\":\n\tRowsReply\x12-\n\x04held\x18\x01 \x03(\x0b\x32\x1f.windfall.contracts.v1.RowRange\"T\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\r\n\x05\x65xact\x18\x04 \x01(\x08\x12\x0f\n\x07tied_to\x18\x05 \x01(\t\"\x98\x01\n\x04\x42\x65\x61t\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\r\n\x05round\x18\x04 \x01(\x04\x12\r\n\x05steps\x18\x05 \x01(\x04\x12\x0e\n\x06tokens\x18\x06 \x01(\x04\x12/\n\x05state\x18\x07 \x01(\x0e\x32 .windfall.contracts.v1.SiteState\"\xb8\x01\n\tDirective\x12:\n\x0cround_opened\x18\x01 \x01(\x0b\x32\".windfall.contracts.v1.RoundOpenedH\x00\x12:\n\x0c\x66inish_round\x18\x02 \x01(\x0b\x32\".windfall.contracts.v1.FinishRoundH\x00\x12+\n\x04stop\x18\x03 \x01(\x0b\x32\x1b.windfall.contracts.v1.StopH\x00\x42\x06\n\x04kind\"\x8e\x01\n\x0bRoundOpened\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x13\n\x0b\x62\x61se_digest\x18\x02 \x01(\t\x12\x12\n\nbase_bytes\x18\x03 \x01(\x04\x12\x13\n\x0blocal_steps\x18\x04 \x01(\x04\x12\x13\n\x0bmicro_batch\x18\x05 \x01(\r\x12\x0e\n\x06tokens\x18\x06 \x01(\x04\x12\r\n\x05sites\x18\x07 \x01(\r\"\x1c\n\x0b\x46inishRound\x12\r\n\x05round\x18\x01 \x01(\x04\"\x16\n\x04Stop\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xa5\x01\n\x0bPullRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x13\n\x0b\x62\x61se_digest\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12\x13\n\x0bheld_digest\x18\x06 \x01(\t\x12\x19\n\x11held_contribution\x18\x07 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x08 \x01(\x08\"T\n\tPullFrame\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12/\n\x04head\x18\x02 \x01(\x0b\x32\x1f.windfall.contracts.v1.PullHeadH\x00\x42\x06\n\x04kind\",\n\x08PullHead\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x04\x12\x0b\n\x03log\x18\x02 \x01(\x08\"S\n\x0f\x43ontributionKey\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\"8\n\x0cPushProgress\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\"X\n\tPushFrame\x12\x33\n\x08manifest\x18\x01 \x01(\x0b\x32\x1f.windfall.contracts.v1.ManifestH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"\xeb\x02\n\x08Manifest\x12\x33\n\x03key\x18\x01 \x01(\x0b\x32&.windfall.contracts.v1.ContributionKey\x12\x13\n\x0blease_token\x18\x02 \x01(\x04\x12\x13\n\x0b\x62\x61se_digest\x18\x03 \x01(\t\x12\r\n\x05\x63odec\x18\x04 \x01(\t\x12\x0e\n\x06tokens\x18\x05 \x01(\x04\x12\r\n\x05steps\x18\x06 \x01(\x04\x12\x0c\n\x04loss\x18\x07 \x01(\x01\x12\x0f\n\x07partial\x18\x08 \x01(\x08\x12\x13\n\x0btotal_bytes\x18\t \x01(\x04\x12\x0e\n\x06sha256\x18\n \x01(\t\x12.\n\x07tensors\x18\x0b \x03(\x0b\x32\x1d.windfall.contracts.v1.Tensor\x12\x0e\n\x06offset\x18\x0c \x01(\x04\x12\x0f\n\x07skipped\x18\r \x01(\x04\x12\x0e\n\x06\x63ursor\x18\x0e \x01(\x04\x12-\n\x04rows\x18\x0f \x03(\x0b\x32\x1f.windfall.contracts.v1.RowRange\" \n\x0bPushReceipt\x12\x11\n\tduplicate\x18\x01 \x01(\x08\"Q\n\x0cLeaveRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x0c\n\nLeaveReply*\x9e\x01\n\tSiteState\x12\x1a\n\x16SITE_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSITE_STATE_IDLE\x10\x01\x12\x16\n\x12SITE_STATE_PULLING\x10\x02\x12\x17\n\x13SITE_STATE_TRAINING\x10\x03\x12\x16\n\x12SITE_STATE_PUSHING\x10\x04\x12\x17\n\x13SITE_STATE_DRAINING\x10\x05\x32\xc0\x04\n\x08Training\x12L\n\x04Join\x12\".windfall.contracts.v1.JoinRequest\x1a .windfall.contracts.v1.JoinReply\x12N\n\tHeartbeat\x12\x1b.windfall.contracts.v1.Beat\x1a .windfall.contracts.v1.Directive(\x01\x30\x01\x12N\n\x04Pull\x12\".windfall.contracts.v1.PullRequest\x1a .windfall.contracts.v1.PullFrame0\x01\x12W\n\x08Progress\x12&.windfall.contracts.v1.ContributionKey\x1a#.windfall.contracts.v1.PushProgress\x12N\n\x04Push\x12 .windfall.contracts.v1.PushFrame\x1a\".windfall.contracts.v1.PushReceipt(\x01\x12O\n\x05Leave\x12#.windfall.contracts.v1.LeaveRequest\x1a!.windfall.contracts.v1.LeaveReply\x12L\n\x04Rows\x12\".windfall.contracts.v1.RowsRequest\x1a .windfall.contracts.v1.RowsReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$windfall/contracts/v1/training.proto\x12\x15windfall.contracts.v1\"i\n\x0bJoinRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x11\n\twindow_id\x18\x03 \x01(\t\x12\x13\n\x0blease_token\x18\x04 \x01(\x04\x12\x10\n\x08protocol\x18\x05 \x01(\r\"\xff\x01\n\tJoinReply\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x1a\n\x12task_settings_json\x18\x03 \x01(\t\x12.\n\x07tensors\x18\x04 \x03(\x0b\x32\x1d.windfall.contracts.v1.Tensor\x12\r\n\x05\x63odec\x18\x05 \x01(\t\x12\x1d\n\x15heartbeat_interval_ms\x18\x06 \x01(\x04\x12\r\n\x05outer\x18\x07 \x01(\t\x12\x0c\n\x04\x63lip\x18\x08 \x01(\x08\x12\r\n\x05merge\x18\t \x01(\t\x12-\n\x06\x63orpus\x18\n \x01(\x0b\x32\x1d.windfall.contracts.v1.Corpus\"$\n\x06\x43orpus\x12\x0c\n\x04rows\x18\x01 \x01(\x04\x12\x0c\n\x04seed\x18\x02 \x01(\x03\"&\n\x08RowRange\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\"c\n\x0bRowsRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x13\n\x0blease_token\x18\x04 \x01(\x04\x12\x0c\n\x04hold\x18\x05 \x01(\x04\":\n\tRowsReply\x12-\n\x04held\x18\x01 \x03(\x0b\x32\x1f.windfall.contracts.v1.RowRange\"T\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\r\n\x05\x65xact\x18\x04 \x01(\x08\x12\x0f\n\x07tied_to\x18\x05 \x01(\t\"\x98\x01\n\x04\x42\x65\x61t\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\r\n\x05round\x18\x04 \x01(\x04\x12\r\n\x05steps\x18\x05 \x01(\x04\x12\x0e\n\x06tokens\x18\x06 \x01(\x04\x12/\n\x05state\x18\x07 \x01(\x0e\x32 .windfall.contracts.v1.SiteState\"\xb8\x01\n\tDirective\x12:\n\x0cround_opened\x18\x01 \x01(\x0b\x32\".windfall.contracts.v1.RoundOpenedH\x00\x12:\n\x0c\x66inish_round\x18\x02 \x01(\x0b\x32\".windfall.contracts.v1.FinishRoundH\x00\x12+\n\x04stop\x18\x03 \x01(\x0b\x32\x1b.windfall.contracts.v1.StopH\x00\x42\x06\n\x04kind\"\x9d\x01\n\x0bRoundOpened\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x13\n\x0b\x62\x61se_digest\x18\x02 \x01(\t\x12\x12\n\nbase_bytes\x18\x03 \x01(\x04\x12\x13\n\x0blocal_steps\x18\x04 \x01(\x04\x12\x13\n\x0bmicro_batch\x18\x05 \x01(\r\x12\x0e\n\x06tokens\x18\x06 \x01(\x04\x12\r\n\x05sites\x18\x07 \x01(\r\x12\r\n\x05\x63odec\x18\x08 \x01(\t\"\x1c\n\x0b\x46inishRound\x12\r\n\x05round\x18\x01 \x01(\x04\"\x16\n\x04Stop\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xa5\x01\n\x0bPullRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x13\n\x0b\x62\x61se_digest\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12\x13\n\x0bheld_digest\x18\x06 \x01(\t\x12\x19\n\x11held_contribution\x18\x07 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x08 \x01(\x08\"T\n\tPullFrame\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12/\n\x04head\x18\x02 \x01(\x0b\x32\x1f.windfall.contracts.v1.PullHeadH\x00\x42\x06\n\x04kind\",\n\x08PullHead\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x04\x12\x0b\n\x03log\x18\x02 \x01(\x08\"S\n\x0f\x43ontributionKey\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\"8\n\x0cPushProgress\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\"X\n\tPushFrame\x12\x33\n\x08manifest\x18\x01 \x01(\x0b\x32\x1f.windfall.contracts.v1.ManifestH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"\xeb\x02\n\x08Manifest\x12\x33\n\x03key\x18\x01 \x01(\x0b\x32&.windfall.contracts.v1.ContributionKey\x12\x13\n\x0blease_token\x18\x02 \x01(\x04\x12\x13\n\x0b\x62\x61se_digest\x18\x03 \x01(\t\x12\r\n\x05\x63odec\x18\x04 \x01(\t\x12\x0e\n\x06tokens\x18\x05 \x01(\x04\x12\r\n\x05steps\x18\x06 \x01(\x04\x12\x0c\n\x04loss\x18\x07 \x01(\x01\x12\x0f\n\x07partial\x18\x08 \x01(\x08\x12\x13\n\x0btotal_bytes\x18\t \x01(\x04\x12\x0e\n\x06sha256\x18\n \x01(\t\x12.\n\x07tensors\x18\x0b \x03(\x0b\x32\x1d.windfall.contracts.v1.Tensor\x12\x0e\n\x06offset\x18\x0c \x01(\x04\x12\x0f\n\x07skipped\x18\r \x01(\x04\x12\x0e\n\x06\x63ursor\x18\x0e \x01(\x04\x12-\n\x04rows\x18\x0f \x03(\x0b\x32\x1f.windfall.contracts.v1.RowRange\" \n\x0bPushReceipt\x12\x11\n\tduplicate\x18\x01 \x01(\x08\"Q\n\x0cLeaveRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x0c\n\nLeaveReply*\x9e\x01\n\tSiteState\x12\x1a\n\x16SITE_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSITE_STATE_IDLE\x10\x01\x12\x16\n\x12SITE_STATE_PULLING\x10\x02\x12\x17\n\x13SITE_STATE_TRAINING\x10\x03\x12\x16\n\x12SITE_STATE_PUSHING\x10\x04\x12\x17\n\x13SITE_STATE_DRAINING\x10\x05\x32\xc0\x04\n\x08Training\x12L\n\x04Join\x12\".windfall.contracts.v1.JoinRequest\x1a .windfall.contracts.v1.JoinReply\x12N\n\tHeartbeat\x12\x1b.windfall.contracts.v1.Beat\x1a .windfall.contracts.v1.Directive(\x01\x30\x01\x12N\n\x04Pull\x12\".windfall.contracts.v1.PullRequest\x1a .windfall.contracts.v1.PullFrame0\x01\x12W\n\x08Progress\x12&.windfall.contracts.v1.ContributionKey\x1a#.windfall.contracts.v1.PushProgress\x12N\n\x04Push\x12 .windfall.contracts.v1.PushFrame\x1a\".windfall.contracts.v1.PushReceipt(\x01\x12O\n\x05Leave\x12#.windfall.contracts.v1.LeaveRequest\x1a!.windfall.contracts.v1.LeaveReply\x12L\n\x04Rows\x12\".windfall.contracts.v1.RowsRequest\x1a .windfall.contracts.v1.RowsReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'windfall.contracts.v1.training_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SITESTATE']._serialized_start=2325
-  _globals['_SITESTATE']._serialized_end=2483
+  _globals['_SITESTATE']._serialized_start=2340
+  _globals['_SITESTATE']._serialized_end=2498
   _globals['_JOINREQUEST']._serialized_start=63
   _globals['_JOINREQUEST']._serialized_end=168
   _globals['_JOINREPLY']._serialized_start=171
@@ -52,31 +52,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DIRECTIVE']._serialized_start=909
   _globals['_DIRECTIVE']._serialized_end=1093
   _globals['_ROUNDOPENED']._serialized_start=1096
-  _globals['_ROUNDOPENED']._serialized_end=1238
-  _globals['_FINISHROUND']._serialized_start=1240
-  _globals['_FINISHROUND']._serialized_end=1268
-  _globals['_STOP']._serialized_start=1270
-  _globals['_STOP']._serialized_end=1292
-  _globals['_PULLREQUEST']._serialized_start=1295
-  _globals['_PULLREQUEST']._serialized_end=1460
-  _globals['_PULLFRAME']._serialized_start=1462
-  _globals['_PULLFRAME']._serialized_end=1546
-  _globals['_PULLHEAD']._serialized_start=1548
-  _globals['_PULLHEAD']._serialized_end=1592
-  _globals['_CONTRIBUTIONKEY']._serialized_start=1594
-  _globals['_CONTRIBUTIONKEY']._serialized_end=1677
-  _globals['_PUSHPROGRESS']._serialized_start=1679
-  _globals['_PUSHPROGRESS']._serialized_end=1735
-  _globals['_PUSHFRAME']._serialized_start=1737
-  _globals['_PUSHFRAME']._serialized_end=1825
-  _globals['_MANIFEST']._serialized_start=1828
-  _globals['_MANIFEST']._serialized_end=2191
-  _globals['_PUSHRECEIPT']._serialized_start=2193
-  _globals['_PUSHRECEIPT']._serialized_end=2225
-  _globals['_LEAVEREQUEST']._serialized_start=2227
-  _globals['_LEAVEREQUEST']._serialized_end=2308
-  _globals['_LEAVEREPLY']._serialized_start=2310
-  _globals['_LEAVEREPLY']._serialized_end=2322
-  _globals['_TRAINING']._serialized_start=2486
-  _globals['_TRAINING']._serialized_end=3062
+  _globals['_ROUNDOPENED']._serialized_end=1253
+  _globals['_FINISHROUND']._serialized_start=1255
+  _globals['_FINISHROUND']._serialized_end=1283
+  _globals['_STOP']._serialized_start=1285
+  _globals['_STOP']._serialized_end=1307
+  _globals['_PULLREQUEST']._serialized_start=1310
+  _globals['_PULLREQUEST']._serialized_end=1475
+  _globals['_PULLFRAME']._serialized_start=1477
+  _globals['_PULLFRAME']._serialized_end=1561
+  _globals['_PULLHEAD']._serialized_start=1563
+  _globals['_PULLHEAD']._serialized_end=1607
+  _globals['_CONTRIBUTIONKEY']._serialized_start=1609
+  _globals['_CONTRIBUTIONKEY']._serialized_end=1692
+  _globals['_PUSHPROGRESS']._serialized_start=1694
+  _globals['_PUSHPROGRESS']._serialized_end=1750
+  _globals['_PUSHFRAME']._serialized_start=1752
+  _globals['_PUSHFRAME']._serialized_end=1840
+  _globals['_MANIFEST']._serialized_start=1843
+  _globals['_MANIFEST']._serialized_end=2206
+  _globals['_PUSHRECEIPT']._serialized_start=2208
+  _globals['_PUSHRECEIPT']._serialized_end=2240
+  _globals['_LEAVEREQUEST']._serialized_start=2242
+  _globals['_LEAVEREQUEST']._serialized_end=2323
+  _globals['_LEAVEREPLY']._serialized_start=2325
+  _globals['_LEAVEREPLY']._serialized_end=2337
+  _globals['_TRAINING']._serialized_start=2501
+  _globals['_TRAINING']._serialized_end=3077
 # @@protoc_insertion_point(module_scope)

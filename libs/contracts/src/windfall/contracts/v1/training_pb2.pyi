@@ -139,7 +139,7 @@ class Directive(_message.Message):
     def __init__(self, round_opened: _Optional[_Union[RoundOpened, _Mapping]] = ..., finish_round: _Optional[_Union[FinishRound, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ...) -> None: ...
 
 class RoundOpened(_message.Message):
-    __slots__ = ("round", "base_digest", "base_bytes", "local_steps", "micro_batch", "tokens", "sites")
+    __slots__ = ("round", "base_digest", "base_bytes", "local_steps", "micro_batch", "tokens", "sites", "codec")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     BASE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -147,6 +147,7 @@ class RoundOpened(_message.Message):
     MICRO_BATCH_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     SITES_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
     round: int
     base_digest: str
     base_bytes: int
@@ -154,7 +155,8 @@ class RoundOpened(_message.Message):
     micro_batch: int
     tokens: int
     sites: int
-    def __init__(self, round: _Optional[int] = ..., base_digest: _Optional[str] = ..., base_bytes: _Optional[int] = ..., local_steps: _Optional[int] = ..., micro_batch: _Optional[int] = ..., tokens: _Optional[int] = ..., sites: _Optional[int] = ...) -> None: ...
+    codec: str
+    def __init__(self, round: _Optional[int] = ..., base_digest: _Optional[str] = ..., base_bytes: _Optional[int] = ..., local_steps: _Optional[int] = ..., micro_batch: _Optional[int] = ..., tokens: _Optional[int] = ..., sites: _Optional[int] = ..., codec: _Optional[str] = ...) -> None: ...
 
 class FinishRound(_message.Message):
     __slots__ = ("round",)

@@ -1,0 +1,229 @@
+"""What a federation remembers, how its rounds are boxed, and what a decision says: values, nothing is decided here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from windfall.contracts.message import Digest, Instant, Message, Name
+from windfall.federation_coordinator.pace import Pace, Seen
+from windfall.lowcomm import staleness
+
+
+class Frozen(BaseModel):
+    """A value of the journal."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Phase(StrEnum):
+    """Where the federation stands."""
+
+    DARK = "dark"
+    RUNNING = "running"
+    FINISHING = "finishing"
+    MERGING = "merging"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Ends:
+    """When a federation has had enough; what is none is not looked at."""
+
+    tokens: int | None = None
+    """Trained by all, in all rounds."""
+    loss: float | None = None
+    """On held-out data: at or below this the model is good enough."""
+    at: datetime | None = None
+    """No round runs beyond this instant."""
+    emissions_kg: float | None = None
+    """Of CO2, by the ledgers of all sites."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How rounds are boxed. Durations are business time."""
+
+    length: timedelta | None
+    """A round ends after this; none boxes it otherwise alone."""
+    steps: int | None
+    """A site finishes by itself after this many local steps; none boxes it otherwise alone."""
+    straggler_grace: timedelta
+    """Once a round is over and has a contribution: how long a site may stand still and still be waited for."""
+    micro_batch: int | None
+    """Samples per step for every site; none follows each site's profile."""
+    pace: Pace = field(default_factory=Pace)
+    """Local steps of each site where ``steps`` does not say: as links and speeds are known now."""
+    tokens: int | None = None
+    """A round ends when its sites have trained so many together; none boxes it otherwise alone."""
+    straggler_limit: timedelta | None = None
+    """How long after its end a round waits at most, however well a site gets on; none sets no limit."""
+    alone: timedelta | None = None
+    """A site that is alone trains on for so long: there is nobody to synchronise with. None treats it like many."""
+    alone_codec: str = ""
+    """In which it then says what it learnt; empty for the federation's own."""
+    minimum: int = 1
+    """Sites of which a round has contributions before it is merged, and that are there when one opens."""
+    maximum: int | None = None
+    """Sites that train in one round; the others are in reserve. None sets no limit."""
+    rounds_late: int = staleness.MOST_ROUNDS_LATE
+    """Rounds after its own in which a contribution still counts, for less and less."""
+    ends: Ends = Ends()
+    canary: float | None = None
+    """A merged model whose held-out loss is worse by more than this share of the last one's is discarded; none does not
+    look."""
+
+
+class Member(Frozen):
+    """A site that takes part."""
+
+    site: Name
+    attempt: int
+    lease_token: int
+    window_id: UUID
+    since: int
+    """First round that it trains in. One who joins while a round is finishing, or is in reserve, is not waited for."""
+
+
+class Contribution(Frozen):
+    """A checked contribution that lies on the coordinator's disk."""
+
+    site: Name
+    attempt: int
+    base_round: int
+    """The round from whose base it was trained."""
+    tokens: int
+    steps: int
+    loss_nats: float
+    bytes_up: int
+    partial: bool
+    sha256: Digest
+    codec: str
+    skipped: int = 0
+    rounds_late: int = 0
+    """Outer steps that the model took without it, as known when it merges."""
+    trace: dict[str, str] = Field(default_factory=dict)
+    """W3C headers of the upload, so that the merge can be found from the window's trace."""
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Names it for good. Contributions merge in this order, whatever the order of their arrival."""
+        return (self.site, self.attempt, self.base_round)
+
+    @property
+    def weight(self) -> float:
+        """In the merge: its tokens, less what staleness takes."""
+        return staleness.weight(self.tokens, self.rounds_late)
+
+
+class Receipt(Frozen):
+    """Names a contribution that was accepted."""
+
+    round: int
+    attempt: int
+
+
+class Best(Frozen):
+    """The model that did best on held-out data."""
+
+    round: int
+    """That starts from it."""
+    digest: Digest
+    loss_nats: float
+
+
+class Federation(Frozen):
+    """Everything that a coordinator must remember across a crash, model files apart."""
+
+    name: Name
+    base_digest: Digest
+    """Of the model from which the current round starts."""
+    rule: str = ""
+    """How contributions are written and merged, as the members know it."""
+    round: int = 0
+    phase: Phase = Phase.DARK
+    ends_at: Instant | None = None
+    ended_at: Instant | None = None
+    """When the round was over: from then on its last contributions are waited for."""
+    lone: bool = False
+    """The running round was opened for one site, which trains on until it has company."""
+    members: dict[str, Member] = Field(default_factory=dict)
+    attempts: dict[str, int] = Field(default_factory=dict)
+    """Last attempt number given to each site."""
+    lease_tokens: dict[str, int] = Field(default_factory=dict)
+    """Highest lease token seen from each site: the fence."""
+    contributions: tuple[Contribution, ...] = ()
+    """Accepted in the current round."""
+    late: tuple[Contribution, ...] = ()
+    """Accepted for an earlier one: they go into the next merge."""
+    past: tuple[Digest, ...] = ()
+    """Bases of the rounds before the current one, the newest last: as many as a contribution may be late."""
+    receipts: dict[str, Receipt] = Field(default_factory=dict)
+    """Each site's last accepted contribution. One whose receipt was lost on the way asks again in a later round, and
+    must hear that it counts."""
+    openings: int = 0
+    """Rounds opened, those included that were opened again: no two openings are one sentence."""
+    micro_batches: dict[str, int] = Field(default_factory=dict)
+    """Recommended by each site's profile."""
+    profiles: dict[str, Seen] = Field(default_factory=dict)
+    """What each site's profile says about its way here."""
+    local_steps: dict[str, int] = Field(default_factory=dict)
+    """Of each site in the running round; empty when it is boxed otherwise alone."""
+    tokens_total: int = 0
+    bytes_down: int = 0
+    """Sent to sites since the last merge."""
+    emissions_kg: dict[str, float] = Field(default_factory=dict)
+    """Since the federation began, by each site's ledger."""
+    best: Best | None = None
+    loss_nats: float | None = None
+    """Of the newest model that was evaluated, on held-out data."""
+    stopping: bool = False
+    stopped_because: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a member has come in a round, as it says itself and as its bytes arrive. It is not journaled: after a
+    crash it is heard again."""
+
+    round: int
+    attempt: int
+    tokens: int
+    moved_at: datetime
+    """When it last came further."""
+
+
+Progresses = Mapping[str, Progress]
+
+
+@dataclass(frozen=True)
+class Word:
+    """Something to push on a member's open stream."""
+
+    site: str
+    kind: Literal["opened", "finish", "stop"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What follows from an input."""
+
+    say: tuple[Message, ...] = ()
+    tell: tuple[Word, ...] = ()
+    merge: bool = False
+    """The contributions of the round are to be merged now."""
+
+    def __add__(self, other: "Decision") -> "Decision":
+        return Decision(self.say + other.say, self.tell + other.tell, self.merge or other.merge)
+
+
+class Fenced(Exception):
+    """The site holds a lease that is older than one the coordinator has seen."""
+
+
+class NotMember(Exception):
+    """The membership has ended."""

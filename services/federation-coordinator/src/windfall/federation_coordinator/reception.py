@@ -1,0 +1,113 @@
+"""How a contribution comes in: checked before its bytes, kept while they come, checked again, sealed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
+
+from windfall.contracts.v1 import training_pb2 as pb
+from windfall.federation_coordinator.checks import Refusal, check_manifest
+from windfall.federation_coordinator.federation import Federation, Policy
+from windfall.federation_coordinator.incoming import Chunk, Incoming, fill
+from windfall.federation_coordinator.store import ModelStore
+from windfall.lowcomm.layout import Layout
+from windfall.servicekit.crashpoint import reach
+from windfall.servicekit.errors import Transient
+from windfall.servicekit.offload import Offload, finished
+
+T = TypeVar("T")
+
+
+class Standing(Protocol):
+    """How the federation stands when it is asked."""
+
+    @property
+    def state(self) -> Federation: ...
+
+    @property
+    def policy(self) -> Policy: ...
+
+
+class Reception:
+    """Takes contributions in, one stream at a time for each.
+
+    Args:
+        moves: is told of every run of bytes that arrives: site, attempt, round.
+    """
+
+    def __init__(
+        self,
+        standing: Standing,
+        store: ModelStore,
+        layout: Layout,
+        offload: Offload,
+        moves: Callable[[str, int, int], None],
+    ) -> None:
+        self._standing = standing
+        self._store = store
+        self._layout = layout
+        self._offload = offload
+        self._moves = moves
+        self._pushing: set[tuple[int, str, int]] = set()
+
+    async def take(self, manifest: pb.Manifest, chunks: AsyncIterator[Chunk]) -> None:
+        """Bring it to disk under its final name, whole and checked.
+
+        Raises:
+            Refusal: it does not pass, and would not if it came again.
+            Transient: it may come again, from where ``Progress`` says.
+        """
+        key = manifest.key
+        way = (key.round, key.site, key.attempt)
+        self._check(manifest)
+        if way in self._pushing:
+            # A cut link is noticed at the site first: the stream that it broke is about to end here as well.
+            raise Transient("this contribution is on its way already")
+        self._pushing.add(way)
+        reach("push.begun")
+        try:
+            await self._keep(manifest, chunks)
+        finally:
+            self._pushing.discard(way)
+
+    def _check(self, manifest: pb.Manifest) -> None:
+        check_manifest(manifest, self._standing.state, self._standing.policy, self._layout, self._store.rule)
+
+    async def _keep(self, manifest: pb.Manifest, chunks: AsyncIterator[Chunk]) -> None:
+        key = manifest.key
+        async with self._incoming(key, manifest.total_bytes) as incoming:
+            if manifest.offset != incoming.received:
+                raise Transient(f"bytes from {manifest.offset} are offered, {incoming.received} are wanted")
+            try:
+                await fill(incoming, self._watched(key, chunks), self._offload)
+                if incoming.received < manifest.total_bytes:
+                    # A broken stream may look like one that has ended.
+                    raise Transient(f"{incoming.received} of {manifest.total_bytes} bytes arrived")
+                final = self._store.contribution_path(key.round, key.site, key.attempt)
+                await self._finish(incoming.seal, manifest.sha256, final)
+                await self._finish(self._store.look, key.round, key.site, key.attempt, manifest)
+                # The round may have been merged while the bytes came, and its base may be too old by now.
+                self._check(manifest)
+            except Refusal as refusal:
+                incoming.discard()
+                if refusal.reason == "digest" and manifest.offset > 0:
+                    # What lay here from before the cut was not the beginning of this.
+                    raise Transient("the bytes before the cut are damaged; begin again") from refusal
+                raise
+
+    async def _watched(self, key: pb.ContributionKey, chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
+        async for chunk in chunks:
+            self._moves(key.site, key.attempt, key.round)
+            yield chunk
+
+    @asynccontextmanager
+    async def _incoming(self, key: pb.ContributionKey, nbytes: int) -> AsyncIterator[Incoming]:
+        opening = asyncio.ensure_future(self._offload(self._store.incoming, key.round, key.site, key.attempt, nbytes))
+        try:
+            yield await finished(opening)
+        finally:
+            if not opening.cancelled() and opening.exception() is None:
+                opening.result().pause()
+
+    async def _finish(self, work: Callable[..., T], *arguments: object) -> T:
+        return await finished(asyncio.ensure_future(self._offload(work, *arguments)))
