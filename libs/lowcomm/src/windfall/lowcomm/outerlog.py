@@ -15,7 +15,7 @@ from windfall.lowcomm.codec import Buffer
 from windfall.lowcomm.entry import MERGED_HEAD, Accepted, Entry, read, write_entry
 from windfall.lowcomm.layout import Split, digest
 from windfall.lowcomm.mergedform import merged_form
-from windfall.lowcomm.rule import Rule, Said, Unread
+from windfall.lowcomm.rule import MEMORYLESS, Rule, Said, Unread
 from windfall.lowcomm.sparse import Contribution
 from windfall.lowcomm.wire import HEADER_BYTES, head
 
@@ -110,6 +110,6 @@ def _merge(rule: Rule, elements: Split, entry: Entry, own: Mapping[str, Buffer])
             raise ValueError(f"{one.site}'s message in round {entry.round} does not have the SHA-256 that the log says")
         # A site that was alone may have said it in another codec than the rule's; the header says in which.
         codec = head(view[:HEADER_BYTES], max_elements=elements.elements)[0].codec if elements.trained else ""
-        parts = Unread(rule, view, elements, codec)
-        said.append(Said(one.site, one.attempt, one.tokens, parts, codec or rule.codec.name))
+        codec = codec if codec in MEMORYLESS else rule.codec.name
+        said.append(Said(one.site, one.attempt, one.tokens, Unread(rule, view, elements, codec), codec))
     return rule.merge(said, elements)

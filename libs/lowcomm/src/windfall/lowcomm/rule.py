@@ -33,6 +33,10 @@ from windfall.lowcomm.said import Spoken, Vectors
 from windfall.lowcomm.sparse import Contribution, Sparse, descend
 from windfall.lowcomm.wire import HEADER_BYTES, Header, split
 
+MEMORYLESS: Final = ("fp32", "bf16", "int8-block", "int4-block")
+"""Codecs that leave nothing for the next time. Every rule understands them beside its own: a site that was alone for
+long says in one of them all that it learnt."""
+
 _EXACT: Final = compressors.parse_compressor("fp32")
 
 

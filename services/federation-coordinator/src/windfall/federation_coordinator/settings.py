@@ -11,8 +11,7 @@ from windfall.contracts.message import Instant, Name
 from windfall.energy.fleet import Told
 from windfall.energy.goal import Goal
 from windfall.federation_coordinator.federation import Ends, Policy
-from windfall.lowcomm.compressor import parse_compressor
-from windfall.lowcomm.rule import Rule
+from windfall.lowcomm.rule import MEMORYLESS, Rule
 from windfall.lowcomm.staleness import MOST_ROUNDS_LATE
 from windfall.servicekit.settings import Settings, TlsSettings
 from windfall.servicekit.standby import StandbySettings
@@ -136,8 +135,8 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
             )
         if self.maximum_sites is not None and self.maximum_sites < self.minimum_sites:
             raise ValueError("WINDFALL_MAXIMUM_SITES is below WINDFALL_MINIMUM_SITES")
-        if self.alone_codec:
-            parse_compressor(self.alone_codec)
+        if self.alone_codec and self.alone_codec not in MEMORYLESS:
+            raise ValueError(f"WINDFALL_ALONE_CODEC is {self.alone_codec!r}; known are {', '.join(MEMORYLESS)}")
         return self
 
     @model_validator(mode="after")
