@@ -233,6 +233,15 @@ SAID = (
     ),
     said(EpochCompleted, epoch=0, rows=60_000, rows_by_site={"site-a": 41_000, "site-b": 19_000}, round=3),
     said(
+        RoundDiscarded,
+        round=3,
+        base_digest=BASE,
+        model_digest=MODEL,
+        contributors=(SITE,),
+        because="its held-out loss is 4.2500 after 2.2500",
+    ),
+    said(RoundEvaluated, round=3, model_digest=MODEL, loss_nats=2.25, metric="nats per byte", value=2.25, best=True),
+    said(
         CheckpointDamaged,
         round=3,
         part="contribution",
@@ -242,15 +251,6 @@ SAID = (
         tokens_lost=81_920,
         detail="the contribution of site-a to round 3 was damaged on disk after it was accepted",
     ),
-    said(
-        RoundDiscarded,
-        round=3,
-        base_digest=BASE,
-        model_digest=MODEL,
-        contributors=(SITE,),
-        because="its held-out loss is 4.2500 after 2.2500",
-    ),
-    said(RoundEvaluated, round=3, model_digest=MODEL, loss_nats=2.25, metric="nats per byte", value=2.25, best=True),
     said(WindowClosing, window_id=WINDOW, closes_at=AT + timedelta(minutes=10)),
     said(WindowClosed, window_id=WINDOW, reason="dirty", crossed_at=AT - timedelta(minutes=10)),
     said(

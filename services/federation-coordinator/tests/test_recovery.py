@@ -14,8 +14,8 @@ from torch import Tensor
 from windfall.contracts.envelope import unseal
 from windfall.contracts.events import CheckpointDamaged, RoundStarted, SiteLeft
 from windfall.contracts.message import Message
-from windfall.federation_coordinator import rounds
-from windfall.federation_coordinator.checkpoints import KEY, Checkpoint, Kept, led_to, left_out, stepped
+from windfall.federation_coordinator import membership, rounds
+from windfall.federation_coordinator.checkpoints import KEY, Checkpoint, Kept, left_out, stepped
 from windfall.federation_coordinator.damage import checksum
 from windfall.federation_coordinator.federation import Contribution, Federation, Phase, Policy
 from windfall.federation_coordinator.recovery import recover
@@ -85,6 +85,7 @@ def contributed(store: ModelStore, number: int, site: str) -> Contribution:
     return Contribution(
         site=site,
         attempt=1,
+        base_round=number,
         tokens=TOKENS[site],
         steps=1,
         loss_nats=1.0,
@@ -102,17 +103,18 @@ def after(folder: Path, rule: Rule, completed: int) -> Place:
     journal, store, state = place.journal(), place.store, place.state
     recover(store, journal, first, NOW, POLICY)
     for site in TOKENS:
-        state, _ = rounds.join(state, site, uuid4(), 1, NOW, POLICY)
+        state, _ = membership.join(state, site, uuid4(), 1, NOW, POLICY)
     for number in range(completed):
         for site in TOKENS:
             state, decision = rounds.accept(state, contributed(store, number, site), NOW, POLICY)
         assert decision.merge
         made = store.merge(number, state.contributions)
         now = Checkpoint(round=number + 1, digest=made, sums=store.sums(number + 1))
-        kept = stepped(journal.load(KEY, Kept), now, state.contributions)
+        before = journal.load(KEY, Kept)
+        kept = stepped(before, now, state.contributions)
         state, _ = rounds.merged(state, made, 0, NOW, POLICY)
         journal.commit(state={"federation": state, KEY: kept})
-        store.prune(state.round, led_to(kept, state.round))
+        store.prune(state.round, [one.key for one in before.contributions] if before else ())
     journal.commit(state={"federation": state})
     journal.close()
     place.state = state
@@ -217,7 +219,7 @@ def test_a_base_that_cannot_be_made_again_is_gone_back_from_and_it_is_said_what_
     assert len(place.said(SiteLeft)) == 2
     # The next round is an ordinary one: it opens, merges, and is itself made again.
     assert place.start() == found
-    joined, _ = rounds.join(found, "site-a", uuid4(), 1, NOW, POLICY)
+    joined, _ = membership.join(found, "site-a", uuid4(), 1, NOW, POLICY)
     assert (joined.phase, joined.round, joined.members["site-a"].attempt) == (Phase.RUNNING, 3, 2)
     store = place.store
     again = contributed(store, 3, "site-a")
@@ -285,9 +287,9 @@ def test_a_contribution_that_was_damaged_after_it_was_accepted_is_left_out(
     spoil: Callable[[Path], None], rule: Rule, tmp_path: Path
 ) -> None:
     store, state = full(rule, tmp_path)
-    assert store.unmergeable(1, state.contributions) == ()
+    assert store.unmergeable(state.contributions) == ()
     spoil(store.contribution_path(1, "site-a", 1))
-    damaged = store.unmergeable(1, state.contributions)
+    damaged = store.unmergeable(state.contributions)
     assert [one.site for one in damaged] == ["site-a"]
     left, decision = left_out(state, damaged, NOW, POLICY)
     assert (left.phase, decision.merge) == (Phase.MERGING, True)
@@ -306,11 +308,11 @@ def test_when_every_contribution_is_damaged_the_round_opens_again_for_those_who_
     store, state = full(RULES["topk-ef"], tmp_path)
     for site in TOKENS:
         store.contribution_path(1, site, 1).unlink()
-    left, decision = left_out(state, store.unmergeable(1, state.contributions), NOW, POLICY)
+    left, decision = left_out(state, store.unmergeable(state.contributions), NOW, POLICY)
     assert not decision.merge
     assert (left.phase, left.round, left.base_digest, left.members) == (Phase.DARK, 1, state.base_digest, {})
     assert [type(one) for one in decision.say] == [CheckpointDamaged] * 2 + [SiteLeft] * 2
-    joined, opened = rounds.join(left, "site-a", uuid4(), 1, NOW, POLICY)
+    joined, opened = membership.join(left, "site-a", uuid4(), 1, NOW, POLICY)
     assert (joined.phase, joined.round, joined.members["site-a"].attempt) == (Phase.RUNNING, 1, 2)
     assert [one.round for one in opened.say if isinstance(one, RoundStarted)] == [1]
 
