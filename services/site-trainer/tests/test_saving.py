@@ -153,7 +153,7 @@ def test_three_rounds_open_model_data_and_optimizer_once(folder: Path) -> None:
         steps(warm, 4)
         moments = [state["step"].item() for state in warm._optimizer.state.values()]
         assert set(moments) == {4.0 * (number + 1)}
-        assert warm._loader.cursor == 16 * (number + 1)
+        assert warm._samples.loader.cursor == 16 * (number + 1)
         base = base - warm.pseudo_gradient()
     assert task.opened == ["model", "optimizer", "loader"]
 

@@ -107,10 +107,10 @@ def test_a_broken_batch_is_skipped_in_real_training_and_nothing_else_is(tmp_path
     for _ in range(SETTLING):
         engine.step(4)
     before, steps = engine.model_digest(), engine.progress.steps
-    whole = engine._loader
-    engine._loader = task.loader(noise, 1)
+    whole = engine._samples.loader
+    engine._samples.loader = task.loader(noise, 1)
     assert [engine.step(4).skipped for _ in range(2)] == [Skip.SPIKE] * 2
     assert engine.model_digest() == before
-    engine._loader = whole
+    engine._samples.loader = whole
     assert engine.step(4).skipped is None
     assert engine.progress == Progress(steps + 1, engine.progress.tokens, engine.progress.loss_nats, spikes=2)

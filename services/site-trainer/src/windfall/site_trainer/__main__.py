@@ -13,13 +13,9 @@ from windfall.servicekit.rpc import connect
 from windfall.servicekit.service import Stand, run
 from windfall.servicekit.telemetry import span
 from windfall.site_trainer.app import Terms, Trainer
-from windfall.site_trainer.coordinator import CoordinatorLink, Membership
-from windfall.site_trainer.device import warm_up
-from windfall.site_trainer.engine import Engine
+from windfall.site_trainer.coordinator import CoordinatorLink
+from windfall.site_trainer.engines import Engines
 from windfall.site_trainer.settings import TrainerSettings
-from windfall.site_trainer.torch_engine import TorchEngine
-from windfall.tasks.registry import load_task
-from windfall.tasks.rows import row_loader
 
 
 @asynccontextmanager
@@ -27,32 +23,7 @@ async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]
     if not settings.data_dir.is_dir():
         raise Mistake(f"there is no data folder {settings.data_dir}", "Set WINDFALL_DATA_DIR to the site's data")
 
-    def warm() -> None:
-        try:
-            warm_up(settings.device)
-        except ValueError as error:
-            raise Mistake(f"cannot train: {error}", "Mend it and start again") from error
-
-    def engine(membership: Membership) -> Engine:
-        try:
-            task = load_task(membership.task, membership.task_settings)
-            shared = membership.corpus
-            rows = None if shared is None else row_loader(task, settings.data_dir, shared.rows, shared.seed)
-            return TorchEngine(
-                task,
-                membership.layout,
-                settings.data_dir,
-                settings.seed,
-                settings.torch_threads,
-                settings.device,
-                settings.precision,
-                settings.accumulation,
-                settings.compile,
-                rows=rows,
-            )
-        except ValueError as error:
-            raise Mistake(f"cannot train: {error}", "Mend the site's data, or run the coordinator's version") from error
-
+    engines = Engines(settings)
     terms = Terms(
         settings.site,
         settings.federation,
@@ -65,7 +36,7 @@ async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]
         settings.window_opens_at,
     )
     link = CoordinatorLink(connect(settings.coordinator, settings.tls), settings.federation, settings.site)
-    trainer = Trainer(stand, terms, link, engine, asyncio.to_thread, warm)
+    trainer = Trainer(stand, terms, link, engines.make, asyncio.to_thread, engines.warm)
     # The window's trace goes on here: the provisioner hands it over in the environment, as one process to another.
     with span(
         "train", parent={TRACEPARENT: os.environ.get("TRACEPARENT", "")}, attributes={"windfall.site": terms.site}
@@ -79,6 +50,7 @@ async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]
             if stand.mistake is None:
                 await trainer.finished.wait()
             await link.close()
+            await asyncio.to_thread(engines.close)
 
 
 def _say_ready(settings: TrainerSettings) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from windfall.site_trainer.engine import Progress
@@ -48,6 +50,26 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     write_whole(path, tensors, {"about": about, "sha256": _seal(about, tensors)}, two=True)
 
 
+def hand_over(path: Path, checkpoint: Checkpoint) -> None:
+    """Leave a checkpoint in a file for another process of this machine, which takes it at once: neither sealed nor
+    waited for until it is on disk.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    try:
+        save_file(dict(checkpoint.tensors), path, {"about": _about(checkpoint)})
+    except SafetensorError as error:
+        raise OSError(f"not handed over: {error}") from error
+
+
+def take_over(path: Path) -> Checkpoint:
+    """What another process left; the file may go."""
+    metadata, tensors = read_whole(path)
+    fields: dict[str, Any] = json.loads(metadata["about"])
+    return _of(fields, fields["owner"], tensors)
+
+
 def read(path: Path, owner: Mapping[str, str]) -> Checkpoint:
     """The checkpoint in a file.
 
@@ -65,6 +87,10 @@ def read(path: Path, owner: Mapping[str, str]) -> Checkpoint:
     if fields["owner"] != owner:
         other = ", ".join(name for name, value in owner.items() if fields["owner"].get(name) != value)
         raise Unusable(f"it was written under another {other}")
+    return _of(fields, owner, tensors)
+
+
+def _of(fields: Mapping[str, Any], owner: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
     return Checkpoint(
         owner=owner,
         base_digest=fields["base_digest"],

@@ -17,6 +17,11 @@ def chosen(name: Device) -> torch.device:
     return torch.device("cuda" if there and name != "cpu" else "cpu")
 
 
+def gpus(name: Device) -> int:
+    """How many processes suit the node: one per GPU, one where none is used."""
+    return max(1, torch.cuda.device_count()) if name != "cpu" else 1
+
+
 def warm_up(device: Device) -> None:
     """Make the device ready: its context and its libraries load with the first multiplication.
 

@@ -13,6 +13,7 @@ from windfall.tasks.ranges import Ranges
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Sharding = Literal["ddp", "fsdp"]
 
 
 class Skip(StrEnum):
@@ -165,6 +166,6 @@ def on_rows(engine: Engine) -> TrainsRows:
     if not isinstance(engine, TrainsRows):
         raise Mistake(
             f"a {type(engine).__name__} cannot train on rows of a shared corpus",
-            "Set WINDFALL_CORPUS=sovereign at the coordinator",
+            "Set WINDFALL_PROCESSES=1 here, or WINDFALL_CORPUS=sovereign at the coordinator",
         )
     return engine

@@ -7,7 +7,7 @@ Everything that decides (tokens, loss, gradient norm) is summed over all, so tha
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import torch
 import torch.distributed as dist
@@ -17,9 +17,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from windfall.site_trainer.engine import Sharding
 from windfall.tasks.task import Batch, Loader, Skipping, Task
-
-Sharding = Literal["ddp", "fsdp"]
 
 
 class LossOf(nn.Module):

@@ -2,13 +2,14 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field
 
 from windfall.contracts.message import Instant, Name
 from windfall.servicekit.settings import SiteSettings, TlsSettings
-from windfall.site_trainer.engine import Device, Precision
+from windfall.site_trainer.engine import Device, Precision, Sharding
 
 
 class TrainerSettings(SiteSettings, TlsSettings):
@@ -29,6 +30,11 @@ class TrainerSettings(SiteSettings, TlsSettings):
     torch_threads: int = Field(default=1, ge=1)
     device: Device = "auto"
     """Where to train: ``cpu``, ``cuda`` (AMD's as well), or ``auto`` for whichever is there."""
+    processes: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """How many train together on this node, started by torchrun: ``auto`` for one per GPU, and one without a GPU. A
+    step takes ``micro_batch`` samples for each."""
+    sharding: Sharding = "ddp"
+    """How several train together: ``ddp`` where each holds the model, ``fsdp`` (FSDP2) where it fits no single GPU."""
     precision: Precision = "fp32"
     """Of forward and backward pass, ``fp16`` with a gradient scale; weights, optimizer state and what travels are
     fp32."""

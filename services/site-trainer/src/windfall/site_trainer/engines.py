@@ -1,0 +1,92 @@
+"""Which engine a site trains with: PyTorch in the trainer's own process, or in several under torchrun."""
+
+from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.site_trainer.coordinator import Membership
+from windfall.site_trainer.device import gpus, warm_up
+from windfall.site_trainer.engine import Engine
+from windfall.site_trainer.ranks.engine import Order, RanksEngine
+from windfall.site_trainer.ranks.group import RankGroup
+from windfall.site_trainer.settings import TrainerSettings
+from windfall.site_trainer.torch_engine import TorchEngine
+from windfall.tasks.registry import load_task
+from windfall.tasks.rows import row_loader
+
+
+class Engines:
+    """Makes the engines of one trainer, one at a time. Every method blocks."""
+
+    def __init__(self, settings: TrainerSettings) -> None:
+        self._settings = settings
+        processes = gpus(settings.device) if settings.processes == "auto" else settings.processes
+        self._group = RankGroup(processes, settings.torch_threads) if processes > 1 else None
+
+    def warm(self) -> None:
+        """Load what can be loaded before it is known what is trained.
+
+        Raises:
+            Mistake: the device is not there.
+        """
+        if self._group is not None:
+            self._group.start()
+            return
+        try:
+            warm_up(self._settings.device)
+        except ValueError as error:
+            raise Mistake(f"cannot train: {error}", "Mend it and start again") from error
+
+    def make(self, membership: Membership) -> Engine:
+        """The engine for what the coordinator trains.
+
+        Raises:
+            Mistake: it cannot be trained here.
+        """
+        try:
+            return self._alone(membership) if self._group is None else self._together(membership, self._group)
+        except ValueError as error:
+            raise Mistake(f"cannot train: {error}", "Mend the site's data, or run the coordinator's version") from error
+
+    def close(self) -> None:
+        """End the processes, if there are several."""
+        if self._group is not None:
+            self._group.close()
+
+    def _alone(self, membership: Membership) -> Engine:
+        settings = self._settings
+        task = load_task(membership.task, membership.task_settings)
+        shared = membership.corpus
+        return TorchEngine(
+            task,
+            membership.layout,
+            settings.data_dir,
+            settings.seed,
+            settings.torch_threads,
+            settings.device,
+            settings.precision,
+            settings.accumulation,
+            settings.compile,
+            rows=None if shared is None else row_loader(task, settings.data_dir, shared.rows, shared.seed),
+        )
+
+    def _together(self, membership: Membership, group: RankGroup) -> Engine:
+        settings = self._settings
+        order = Order(
+            membership.task,
+            membership.task_settings,
+            membership.layout,
+            settings.data_dir,
+            settings.seed,
+            settings.torch_threads,
+            settings.device,
+            settings.precision,
+            settings.accumulation,
+            settings.compile,
+            settings.sharding,
+        )
+        try:
+            return RanksEngine(order, group)
+        except OSError as error:
+            raise Mistake(
+                f"no room for what {group.processes} processes exchange: {error}",
+                "Give the node more shared memory, or space in its temporary folder",
+                ExitCode.RESOURCE,
+            ) from error
