@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from math import log, sqrt
 from pathlib import Path
 
@@ -246,3 +248,9 @@ def _train(task: GptNeoxTask, model: torch.nn.Module, folder: Path, steps: int) 
         optimizer.zero_grad()
         task.loss(model, loader.batch(8, model)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+
+
+def test_making_the_model_does_not_load_torchs_compiler() -> None:
+    # It is a second of every start and 100 MB of every coordinator, for nothing.
+    made = "import sys; from windfall.tasks.registry import load_task; load_task('gpt-neox', '{}').model(0)"
+    subprocess.run([sys.executable, "-c", f"{made}; sys.exit('torch._dynamo' in sys.modules)"], check=True)

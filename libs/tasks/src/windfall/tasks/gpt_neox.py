@@ -184,7 +184,8 @@ class GptNeox(nn.Module):
         super().__init__()
         self.settings = settings
         vocabulary, width = settings.vocabulary, settings.width
-        self.embedding = nn.Embedding(vocabulary, width, device="meta").to_empty(device=device)
+        # Empty as well; on ``meta`` torch would load its compiler to initialise it, a second and 100 MB.
+        self.embedding = nn.Embedding.from_pretrained(torch.empty(vocabulary, width, device=device), freeze=False)
         self.layers = nn.ModuleList(Layer(settings, device) for _ in range(settings.layers))
         self.final_norm = nn.LayerNorm(width, device=device)
         self.head = _linear(width, vocabulary, device, bias=False)

@@ -49,6 +49,8 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         stand.clock.now(),
         settings.policy,
     )
+    # This frame lives as long as the service, and the model lies on disk.
+    del first
     evaluate = None
     if settings.held_out_dir is not None:
         evaluate = held_out_loss(task, layout, store, settings.held_out_dir)
