@@ -28,7 +28,7 @@ check: $(READY) ## format, lint, types, directions of imports
 bench: $(BENCHES) ## every benchmark
 
 bench-%: $(READY) ## one benchmark: prints a table, writes bench-results/<name>.json
-	$(BIN)/python -m tests.bench.bench_$*
+	$(BIN)/python -m tests.bench.bench_$* $(ARGS)
 
 proto: $(READY) ## generate the gRPC stubs anew
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=libs/contracts/src --pyi_out=libs/contracts/src \

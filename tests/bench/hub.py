@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -19,17 +19,20 @@ class Hub:
 
     Args:
         told: the coordinator's settings, over those that measurements share.
+        sites: whose leaves connect; none when sites are bare clients.
     """
 
-    def __init__(self, folder: Path, told: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, told: Mapping[str, str], sites: Sequence[str] = ()) -> None:
         self.port = free_port()
-        self.server = NatsServer(ServerPlan("hub", free_port(), folder / "store"), folder)
+        self.leaf_port = free_port()
+        self.server = NatsServer(ServerPlan("hub", free_port(), folder / "store", leaf_port=self.leaf_port), folder)
         self.state_dir = folder / "coordinator"
         self._told = {
             "WINDFALL_NATS_URL": self.server.url,
             "WINDFALL_STATE_DIR": str(self.state_dir),
             "WINDFALL_FEDERATION": FEDERATION,
             "WINDFALL_LISTEN": f"127.0.0.1:{self.port}",
+            "WINDFALL_SITES": ",".join(sites),
             "WINDFALL_LOG_LEVEL": "WARNING",
             **told,
         }

@@ -28,6 +28,7 @@ from windfall.site_trainer.coordinator import CoordinatorLink, Membership, tenso
 from windfall.site_trainer.replica import Replica, follow, of_snapshot, sha256, snapshot_bytes
 
 MODELS = {
+    "smallest": {"preset": "tiny", "width": 16, "layers": 1, "heads": 2, "context": 8, "rotary_pct": 0.5},
     "tiny": {"preset": "tiny"},
     "40 MB": {"preset": "10m"},
     "100 MB": {"preset": "10m", "width": 512, "heads": 8, "layers": 8},
