@@ -185,7 +185,8 @@ class GptNeox(nn.Module):
         self.settings = settings
         vocabulary, width = settings.vocabulary, settings.width
         # Empty as well; on ``meta`` torch would load its compiler to initialise it, a second and 100 MB.
-        self.embedding = nn.Embedding.from_pretrained(torch.empty(vocabulary, width, device=device), freeze=False)
+        empty = torch.empty(vocabulary, width, device=device)
+        self.embedding = nn.Embedding.from_pretrained(empty, freeze=False)  # type: ignore[no-untyped-call]
         self.layers = nn.ModuleList(Layer(settings, device) for _ in range(settings.layers))
         self.final_norm = nn.LayerNorm(width, device=device)
         self.head = _linear(width, vocabulary, device, bias=False)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import NoReturn
 
 import torch
+from torch import Tensor, nn
 
 from windfall.contracts.subjects import StreamSpec, hub_streams
 from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_server
@@ -21,7 +22,7 @@ from windfall.federation_coordinator.settings import CoordinatorSettings
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
 from windfall.federation_coordinator.wire import register
-from windfall.lowcomm.layout import flatten, layout_of_model
+from windfall.lowcomm.layout import Layout, flatten, layout_of_model
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.link_probe import LinkProbeServicer
 from windfall.servicekit.rpc import serve
@@ -45,7 +46,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         recover,
         store,
         stand.journal,
-        lambda: flatten(first.state_dict(), layout),
+        partial(_flat, first, layout),
         stand.clock.now(),
         settings.policy,
     )
@@ -87,6 +88,10 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
             await server.stop()
     finally:
         coordinator.rest()
+
+
+def _flat(model: nn.Module, layout: Layout) -> Tensor:
+    return flatten(model.state_dict(), layout)
 
 
 def _check_name(settings: CoordinatorSettings, journaled: Federation | None) -> None:
