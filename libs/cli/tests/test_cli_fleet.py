@@ -2,16 +2,18 @@
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from windfall.cli.fleet import DAY, FAST, Plan, Program, Wish, in_words, plan
+from windfall.cli.fleet import DAY, FAST, FlowerApp, Plan, Program, Wish, in_words, plan
 from windfall.cli.preparation import HELD_OUT_CHARACTERS, Asked, furnish, prepare, split
 from windfall.contracts.subjects import HUB
 from windfall.servicekit.clock import ReplayClock, parse_clock
+from windfall.servicekit.errors import Mistake
 from windfall.servicekit.settings import Settings, load
 
 SITES = ("site-a", "site-b", "site-c")
@@ -109,3 +111,44 @@ def test_a_run_folder_is_furnished(tmp_path: Path) -> None:
     assert (made.held_out / "text.txt").read_text() not in texts
     assert prepared.wish.trace_file.read_text().startswith("point_time,site-b,site-c\n")
     assert prepared.wish.trace_end - prepared.wish.trace_start == timedelta(hours=6, minutes=30)
+
+
+def test_a_flower_app_takes_the_place_of_coordinator_and_trainer() -> None:
+    app = FlowerApp(Path("/app"), "somebodys", "rounds=3")
+    chosen = plan(replace(PLAN.wish, flower=app), NOW, count(40_000))
+    coordinator, *others = chosen.programs
+    assert coordinator.name == "federation-coordinator@hub"
+    assert coordinator.argv[-1] == "windfall.flower_adapter.coordinator"
+    assert coordinator.environ["WINDFALL_FLOWER_APP"] == "/app"
+    assert coordinator.environ["WINDFALL_RUN_CONFIG"] == "rounds=3"
+    (provisioner,) = [program for program in others if program.name == "provisioner@site-b"]
+    assert provisioner.environ["WINDFALL_NODE_MODULE"] == "windfall.flower_adapter.site"
+    assert provisioner.environ["WINDFALL_TRAINER_NODE_CONFIG"] == "partition-id=1 num-partitions=3"
+    settings = importlib.import_module("windfall.provisioner.settings")
+    assert load(settings.ProvisionerSettings, provisioner.environ).node_module == "windfall.flower_adapter.site"
+
+
+@pytest.mark.parametrize(
+    ("toml", "text"),
+    [
+        (None, "cannot read"),
+        ("[project]\nname = 'x'", "is not that of a Flower app"),
+        ("[[", "Mend it and start again"),
+    ],
+)
+def test_a_folder_that_is_no_flower_app_is_refused_before_anything_starts(
+    tmp_path: Path, toml: str | None, text: str
+) -> None:
+    if toml is not None:
+        (tmp_path / "pyproject.toml").write_text(toml)
+    with pytest.raises(Mistake, match=text):
+        prepare(Asked(flower_app=tmp_path, out=tmp_path / "run"), NOW)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sites_data_is_its_own_folder_where_there_is_one(tmp_path: Path) -> None:
+    (tmp_path / "site-a").mkdir()
+    app = FlowerApp(Path("/app"), "somebodys", data=tmp_path)
+    chosen = plan(replace(PLAN.wish, flower=app), NOW, count(40_000))
+    assert chosen.data_of("site-a") == tmp_path / "site-a"
+    assert chosen.data_of("site-b") == tmp_path

@@ -192,6 +192,87 @@ async def test_a_site_whose_window_closes_is_not_waited_for(tmp_path: Path) -> N
     assert not node.session.delivered
 
 
+async def test_a_batch_whose_sites_all_go_dark_waits_for_the_first_to_come_back(tmp_path: Path) -> None:
+    """That is a pause and not a result: the strategy's round is not spent on it."""
+    begun, dark = threading.Event(), threading.Event()
+
+    def before(partition: int, number: int) -> None:
+        if number == 2 and not dark.is_set():
+            begun.set()
+            dark.wait(30)
+
+    calls: list[tuple[int, int]] = []
+    results: list[Result] = []
+    async with LocalFleet(tmp_path, adding(before, calls), ("site-a",), finish_within=timedelta(seconds=0.1)) as fleet:
+        await fleet.until_up(1)
+        main = averaging(results, 3, fraction_evaluate=0.0, min_available_nodes=1)
+        running = asyncio.create_task(fleet.run(server(main)))
+        await asyncio.to_thread(begun.wait, 30)
+        node = fleet.nodes["site-a"]
+        node.stop("the window closed")
+        await node.finished.wait()
+        assert not fleet.office.state.members
+        dark.set()
+        await fleet.up("site-a")
+        await running
+        said = await fleet.said()
+    assert calls == [(0, 1), (0, 2), (0, 2), (0, 3)]
+    assert results[0].arrays is not None and results[0].arrays["0"].numpy().tolist() == [3.0] * 4
+    assert [event.round for event in said if isinstance(event, RoundStarted)] == [0, 1, 2]
+    assert [event.round for event in said if isinstance(event, RoundCompleted)] == [0, 1, 2]
+
+
+async def test_a_site_that_drains_is_not_sampled(tmp_path: Path) -> None:
+    begun, go = threading.Event(), threading.Event()
+    nodes: list[list[int]] = []
+
+    def before(partition: int, number: int) -> None:
+        if partition == 0:
+            begun.set()
+            go.wait(30)
+
+    def main(grid: Grid, context: Context) -> None:
+        content = RecordDict({"arrays": ArrayRecord([np.zeros(1)]), "config": ConfigRecord({"server-round": 1})})
+        nodes.append(list(grid.get_node_ids()))
+        ids = grid.push_messages([Message(content, nodes[0][0], "train")])
+        begun.wait(30)
+        while len(nodes[-1]) > 1:
+            threading.Event().wait(0.02)  # as an app that polls does
+            nodes.append(list(grid.get_node_ids()))
+        go.set()
+        while not list(grid.pull_messages(ids)):
+            threading.Event().wait(0.02)
+
+    async with LocalFleet(tmp_path, adding(before), ("site-a", "site-b")) as fleet:
+        await fleet.until_up(2)
+        running = asyncio.create_task(fleet.run(server(main)))
+        await asyncio.to_thread(begun.wait, 30)
+        fleet.nodes["site-a"].stop("the window closed")
+        await running
+    assert nodes[-1] == [node_id_of("local", "site-b")]
+
+
+async def test_a_run_that_is_too_large_to_be_resumed_begins_anew(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    results: list[Result] = []
+
+    def broken(grid: Grid, context: Context) -> None:
+        averaging([], 2, min_train_nodes=3)(grid, context)
+        raise RuntimeError("after two rounds")
+
+    async with LocalFleet(tmp_path, adding(calls=calls), replay_bytes=100) as fleet:
+        await fleet.until_up(3)
+        with pytest.raises(Exception, match="after two rounds"):
+            await fleet.run(server(broken))
+        assert not fleet.office.state.replayable
+    calls.clear()
+    async with LocalFleet(tmp_path, adding(calls=calls)) as again:
+        await again.until_up(3)
+        await again.run(server(averaging(results, 2, min_train_nodes=3)))
+    assert sorted(calls) == [(partition, number) for partition in range(3) for number in (1, 2)]
+    assert results[0].arrays is not None and results[0].arrays["0"].numpy().tolist() == [4.0] * 4
+
+
 async def test_an_app_that_looks_at_the_window_replies_with_what_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,56 @@ def demo(
         print(line)
 
 
+@windfall.command("run")
+@click.option(
+    "--flower-app",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of a Flower app (message API), with its pyproject.toml.",
+)
+@click.option(
+    "-c", "config", multiple=True, metavar="KEY=VALUE", help="Of the app's run config, as in TOML; repeat it."
+)
+@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="The sites' data, DIR/SITE or DIR.")
+@click.option("--fast", is_flag=True, help="Six hours around noon.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<date>-<time>]")
+@click.option("--sites", default="", metavar="A,B", help="Sites, by their columns in the trace.  [default: all]")
+@click.option("--trace", type=click.Path(path_type=Path), help="CSV of gCO2/kWh: point_time and a column per site.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Of the hub's NATS.  [default: a free one]")
+@click.option("--plain", is_flag=True, help="Lines, even in a terminal.")
+@click.option("-v", "--verbose", is_flag=True, help="Every line worth a line, not only the first ones.")
+def run_app(
+    flower_app: Path,
+    config: tuple[str, ...],
+    data: Path | None,
+    fast: bool,
+    out: Path | None,
+    sites: str,
+    trace: Path | None,
+    port: int | None,
+    plain: bool,
+    verbose: bool,
+) -> None:
+    """Run a Flower app on a whole fleet on this machine, then report.
+
+    Its strategy and its ClientApp as they are, on sites whose power comes and goes; no account and no network, and
+    nothing is installed. It ends when the app does, or with the trace.
+    """
+    commanded_at = datetime.now(UTC)
+    from windfall.cli.demo import run
+    from windfall.cli.preparation import Asked
+    from windfall.cli.report import closing_words
+
+    chosen = tuple(name.strip() for name in sites.split(",") if name.strip())
+    asked = Asked(
+        fast=fast, out=out, sites=chosen, trace=trace, port=port, flower_app=flower_app, config=config, data=data
+    )
+    harvest = run(asked, plain=plain, everything=verbose, commanded_at=commanded_at)
+    for line in closing_words(harvest.summary, harvest.folder):
+        print(line)
+
+
 @windfall.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(

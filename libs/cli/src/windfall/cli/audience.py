@@ -62,6 +62,10 @@ class Audience:
             for lane in self.fleet.lanes.values()
         )
 
+    def all_released(self) -> bool:
+        """Every node has gone, whatever the power is like."""
+        return all(lane.node not in ("warm", "ready") for lane in self.fleet.lanes.values())
+
     async def reconciled(self, hub: Client, site_urls: tuple[str, ...], within: timedelta) -> bool:
         """Wait until the last event of every site has come to the hub and been heard; false when not in time."""
         last = {await _last_id(url) for url in site_urls} - {""}

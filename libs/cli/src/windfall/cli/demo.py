@@ -1,4 +1,5 @@
-"""``windfall demo``: a day of three sites in a minute and a half, then what it came to."""
+"""``windfall demo``: a day of three sites in a minute and a half, then what it came to; and ``windfall run``: the same
+fleet, for an app of one's own."""
 
 import asyncio
 import signal
@@ -92,8 +93,13 @@ async def _story(chosen: Plan, crew: Crew, view: View) -> Sequence[Said]:
 
 async def _day(chosen: Plan, crew: Crew, view: View, audience: Audience, hub: Client) -> None:
     """The replay, and an orderly end: the last window, the last round, the services of the sites, the coordinator."""
-    await chosen.clock.sleep_until(chosen.wish.trace_end)
-    await audience.until(audience.all_dark, chosen.wish.pace.drain + _GOODBYE)
+    clock, end = chosen.clock, chosen.wish.trace_end
+    if chosen.wish.flower is None:
+        await clock.sleep_until(end)
+    elif await audience.until(lambda: audience.fleet.finished, clock.wall(end - clock.now())):
+        view.say("the app has come to its end")
+    over = audience.all_released if audience.fleet.finished else audience.all_dark
+    await audience.until(over, chosen.wish.pace.drain + _GOODBYE)
     order = StopFederation(
         id=uuid4(), at=chosen.clock.now(), federation=chosen.wish.federation, reason="the replay is over"
     )

@@ -1,4 +1,4 @@
-"""Which processes a demo is made of: a plan as a value. Pure: nothing here starts, listens or writes.
+"""Which processes a demo or a run is made of: a plan as a value. Pure: nothing here starts, listens or writes.
 
 Durations of the plan are wall time, because people and processors live in it; services are told business time, so each
 is multiplied by the replay's speed on its way into an environment.
@@ -50,6 +50,19 @@ FAST_HOURS: Final = (timedelta(hours=8, minutes=50), timedelta(hours=15, minutes
 
 
 @dataclass(frozen=True)
+class FlowerApp:
+    """Somebody's app that is run on the fleet, instead of a task of ours."""
+
+    folder: Path
+    """With its ``pyproject.toml``."""
+    name: str
+    config: str = ""
+    """What is changed of its configuration: ``key=value`` pairs separated by blanks."""
+    data: Path | None = None
+    """Folder with the sites' data, in a folder for each or for all; none makes empty ones."""
+
+
+@dataclass(frozen=True)
 class Wish:
     """What the person asked for, after it was found to be possible."""
 
@@ -73,6 +86,8 @@ class Wish:
     task_settings: Mapping[str, Any] = field(default_factory=dict)
     codec: str = "topk-ef"
     """In which contributions travel."""
+    flower: FlowerApp | None = None
+    """What is trained, when it is no task of ours."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +133,10 @@ class Plan:
         return self.wish.folder / "traces"
 
     def data_of(self, site: str) -> Path:
-        """Folder of a site's own text."""
+        """Folder of a site's own data."""
+        if self.wish.flower is not None and self.wish.flower.data is not None:
+            own = self.wish.flower.data / site
+            return own if own.is_dir() else self.wish.flower.data
         return self.wish.folder / "data" / site
 
     @property
@@ -176,6 +194,15 @@ def _programs(plan: Plan) -> Iterator[Program]:
 def _coordinator(plan: Plan) -> Program:
     wish = plan.wish
     hub = next(server for server in plan.servers if server.domain == HUB)
+    if wish.flower is not None:
+        told = {
+            "SITES": ",".join(wish.sites),
+            "FEDERATION": wish.federation,
+            "LISTEN": plan.coordinator,
+            "FLOWER_APP": str(wish.flower.folder),
+            "RUN_CONFIG": wish.flower.config,
+        }
+        return _service(plan, "federation-coordinator", HUB, hub, told, module="flower_adapter.coordinator")
     settings = {
         "SITES": ",".join(wish.sites),
         "FEDERATION": wish.federation,
@@ -226,6 +253,21 @@ def _provisioning(plan: Plan, site: str) -> dict[str, str]:
         "TRAINER_TRACES_FILE": str(plan.traces / f"site-trainer@{site}.jsonl"),
         "TRAINER_TORCH_THREADS": "1",
         "TRAINER_DRAIN_TIME": _iso(timedelta(seconds=0.5)),
+        **_hosting(plan, site),
+    }
+
+
+def _hosting(plan: Plan, site: str) -> dict[str, str]:
+    """What a provisioner is told beside it when its nodes run a Flower app."""
+    wish = plan.wish
+    if wish.flower is None:
+        return {}
+    return {
+        "NODE_MODULE": "windfall.flower_adapter.site",
+        "TRAINER_FLOWER_APP": str(wish.flower.folder),
+        "TRAINER_NODE_CONFIG": f"partition-id={wish.sites.index(site)} num-partitions={len(wish.sites)}",
+        # The provisioner waits for as long; a moment of it is for the reply.
+        "TRAINER_FINISH_WITHIN": _iso(wish.pace.drain * 0.7),
     }
 
 
@@ -240,7 +282,13 @@ def _profiling(plan: Plan) -> dict[str, str]:
 
 
 def _service(
-    plan: Plan, service: str, whom: str, server: ServerPlan, settings: Mapping[str, str], after: str | None = None
+    plan: Plan,
+    service: str,
+    whom: str,
+    server: ServerPlan,
+    settings: Mapping[str, str],
+    after: str | None = None,
+    module: str | None = None,
 ) -> Program:
     name = f"{service}@{whom}"
     folder = plan.state_of(service, whom)
@@ -255,7 +303,7 @@ def _service(
     }
     return Program(
         name=name,
-        argv=(sys.executable, "-m", f"windfall.{service.replace('-', '_')}"),
+        argv=(sys.executable, "-m", f"windfall.{module or service.replace('-', '_')}"),
         environ={**_SILENT_THREADS, **{f"WINDFALL_{key}": value for key, value in told.items()}},
         folder=folder,
         log=plan.wish.folder / "logs" / f"{name}.log",

@@ -42,12 +42,15 @@ def gather_in(
     spans = _merged_spans(plan.traces)
     _write_lines(folder / "traces.jsonl", [json.dumps(span) for span in spans])
     model = _final_model(plan.state_of("federation-coordinator", HUB), folder / "model.safetensors")
+    # A Flower app may be done long before the trace is.
+    last = max((sentence.message.at for sentence in said), default=wish.trace_end)
+    end = wish.trace_end if wish.flower is None else min(wish.trace_end, last)
     run = Run(
         federation=wish.federation,
         sites=wish.sites,
         traces=prepared.traces,
         trace_start=wish.trace_start,
-        trace_end=wish.trace_end,
+        trace_end=end,
         speed=wish.pace.speed,
         wall_start=plan.clock.wall_start,
         commanded_at=commanded_at,
@@ -57,6 +60,7 @@ def gather_in(
         model_bytes=model_bytes(model) if model else 0,
         model_sha256=_sha256(model) if model else None,
         seed=wish.seed,
+        app=None if wish.flower is None else wish.flower.name,
     )
     kept = _ledgers(plan, folder / ledger.FOLDER)
     summary = summarise(run, said, ledger.section(kept, ledger.published(said)))

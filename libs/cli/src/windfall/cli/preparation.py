@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import socket
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from windfall.cli.fleet import DAY, FAST, FAST_HOURS, LOOPBACK, Plan, Wish
+from windfall.cli.fleet import DAY, FAST, FAST_HOURS, LOOPBACK, FlowerApp, Plan, Wish
 from windfall.contracts.message import Name
 from windfall.contracts.subjects import HUB
 from windfall.energy.shipped import synthetic_trace
@@ -42,6 +43,12 @@ class Asked:
     """Whether sites see the ends of their windows coming."""
     codec: str = "topk-ef"
     """In which contributions travel."""
+    flower_app: Path | None = None
+    """Folder of a Flower app to run; none trains our own model."""
+    config: tuple[str, ...] = ()
+    """What is changed of the app's configuration."""
+    data: Path | None = None
+    """The sites' data, for the app."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ def prepare(asked: Asked, now: datetime) -> Prepared:
         Mistake: a trace that cannot be read, a site that it does not have, a folder that is taken or not writable, a
             full disk.
     """
+    flower = None if asked.flower_app is None else _app(asked.flower_app, asked.config, asked.data)
     name = str(asked.trace) if asked.trace else SHIPPED
     lines = _lines(asked.trace)
     sites = _sites(asked.sites, lines, name)
@@ -79,9 +87,32 @@ def prepare(asked: Asked, now: datetime) -> Prepared:
         forecast=asked.forecast,
         task_settings={"preset": "tiny" if asked.fast else "small"},
         codec=asked.codec,
+        flower=flower,
     )
     wish.trace_file.write_text(in_csv(traces), encoding="utf-8")
     return Prepared(wish, traces)
+
+
+def _app(folder: Path, config: tuple[str, ...], data: Path | None) -> FlowerApp:
+    """Look whether the app can be found. What is in it is read where it runs: this command knows nothing of Flower."""
+    path = folder / "pyproject.toml"
+    try:
+        parsed = tomllib.loads(path.read_text(encoding="utf-8"))
+        name = str(parsed["project"]["name"])
+        _ = parsed["tool"]["flwr"]["app"]["components"]
+    except OSError as error:
+        raise Mistake(
+            f"cannot read {path} ({error.strerror})", "Name the folder of a Flower app with --flower-app"
+        ) from error
+    except (KeyError, TypeError) as error:
+        raise Mistake(
+            f"{path} is not that of a Flower app ({error} is missing)", "It needs [tool.flwr.app.components]"
+        ) from error
+    except ValueError as error:
+        raise Mistake(f"{path}: {error}", "Mend it and start again") from error
+    if data is not None and not data.is_dir():
+        raise Mistake(f"there is no data folder {data}", "Name one with --data, or leave it out", ExitCode.RESOURCE)
+    return FlowerApp(folder.resolve(), name, " ".join(config), None if data is None else data.resolve())
 
 
 def _hours(start: datetime, end: datetime) -> tuple[datetime, datetime]:
@@ -120,11 +151,15 @@ def ports(first: int | None) -> Iterator[int]:
 
 
 def furnish(plan: Plan) -> None:
-    """Write each site's own text and the held-out text.
+    """Write each site's own text and the held-out text; a Flower app brings its own data.
 
     Raises:
         OSError: the disk is full or the folder is gone.
     """
+    if plan.wish.flower is not None:
+        for site in plan.wish.sites:
+            plan.data_of(site).mkdir(parents=True, exist_ok=True)
+        return
     text = files("windfall.cli").joinpath("data/tinyshakespeare.txt").read_text(encoding="utf-8")
     shards, held_out = split(text, len(plan.wish.sites))
     for site, shard in zip(plan.wish.sites, shards, strict=True):

@@ -56,7 +56,7 @@ def page(
             }
         ),
         versions=_pairs(versions()),
-        reproduce=escape(_reproduce(policy)),
+        reproduce=escape(_reproduce(policy, summary.get("app"))),
     )
 
 
@@ -66,12 +66,16 @@ def policy_in_words(wish: Wish) -> dict[str, str]:
     return {
         "sites": ", ".join(wish.sites),
         "federation": wish.federation,
-        "task": f"{wish.task} {dict(wish.task_settings)}",
+        "task": f"{wish.task} {dict(wish.task_settings)}"
+        if wish.flower is None
+        else f"the Flower app {wish.flower.name} {wish.flower.config}".strip(),
         "seed": str(wish.seed),
         "replayed": f"{wish.trace_start:%Y-%m-%d %H:%M} to {wish.trace_end:%Y-%m-%d %H:%M} UTC at {pace.speed:g} ×",
         "a window opens": f"below {wish.open_below_g_per_kwh:g} gCO2/kWh, if it should last {wish.minimum_window}",
         "a window closes": f"above {wish.close_above_g_per_kwh:g} gCO2/kWh for {wish.close_grace}",
-        "a round ends": f"after {pace.round_length.total_seconds():g} s on the wall",
+        "a round ends": f"after {pace.round_length.total_seconds():g} s on the wall"
+        if wish.flower is None
+        else "when every message is answered",
         "a node may drain for": f"{pace.drain.total_seconds():g} s on the wall",
     }
 
@@ -87,7 +91,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _reproduce(policy: Mapping[str, str]) -> str:
+def _reproduce(policy: Mapping[str, str], app: str | None) -> str:
+    if app is not None:
+        return "windfall run --flower-app DIR --trace trace.csv\nwindfall events replay --from-file events.jsonl"
     return f"windfall demo --seed {policy['seed']} --trace trace.csv\nwindfall events replay --from-file events.jsonl"
 
 
@@ -101,9 +107,9 @@ def _lead(summary: Json) -> str:
 
 def _figures(summary: Json) -> Iterable[tuple[str, str]]:
     yield str(summary["rounds"]), "rounds committed"
-    yield f"{summary['tokens']:,}", "tokens trained"
+    yield f"{summary['tokens']:,}", f"{_unit(summary)} trained"
     if summary["loss_first"] is not None:
-        yield f"{summary['loss_first']:.2f} → {summary['loss_final']:.2f}", "held-out loss, nats per token"
+        yield f"{summary['loss_first']:.2f} → {summary['loss_final']:.2f}", f"held-out loss{_loss_unit(summary)}"
     if summary["bytes_saved_factor"] is not None:
         yield f"{summary['bytes_saved_factor']:.0f} ×", "fewer bytes than dense synchronisation"
     if summary["emissions_always_on_kg"]:
@@ -113,6 +119,15 @@ def _figures(summary: Json) -> Iterable[tuple[str, str]]:
         yield f"{summary['clean_energy_share']:.1%}", "of the energy was surplus"
     if summary["time_to_first_step_s"] is not None:
         yield f"{summary['time_to_first_step_s']:.1f} s", "from command to first step"
+
+
+def _unit(summary: Json) -> str:
+    """What a round's work is counted in: a Flower app counts examples."""
+    return "examples" if summary.get("app") else "tokens"
+
+
+def _loss_unit(summary: Json) -> str:
+    return "" if summary.get("app") else ", nats per token"
 
 
 def _figure(value: str, label: str) -> str:
@@ -278,13 +293,14 @@ def _speaker(resource: Json) -> str:
 def closing_words(summary: Json, folder: Path) -> Sequence[str]:
     """The run in a few lines, for the terminal."""
     lines = [
-        f"{summary['rounds']} rounds, {summary['tokens']:,} tokens, {len(summary['windows'])} windows at "
+        f"{summary['rounds']} rounds, {summary['tokens']:,} {_unit(summary)}, {len(summary['windows'])} windows at "
         f"{summary['sites']} sites in {summary['duration_s']:.0f} s"
     ]
     if summary["loss_first"] is not None:
-        lines.append(f"held-out loss  {summary['loss_first']:.3f} → {summary['loss_final']:.3f} nats per token")
-    moved = summary["bytes_up"] + summary["bytes_down"]
-    lines.append(f"bytes moved    {size(moved)}; dense synchronisation {size(summary['bytes_dense_sync'])}")
+        unit = _loss_unit(summary).removeprefix(",")
+        lines.append(f"held-out loss  {summary['loss_first']:.3f} → {summary['loss_final']:.3f}{unit}")
+    moved, dense = summary["bytes_up"] + summary["bytes_down"], summary["bytes_dense_sync"]
+    lines.append(f"bytes moved    {size(moved)}" + (f"; dense synchronisation {size(dense)}" if dense else ""))
     if summary["energy_kwh"] is not None:
         lines.append(
             f"CO2            {summary['emissions_kg']:.2f} kg for {summary['energy_kwh']:.1f} kWh; "

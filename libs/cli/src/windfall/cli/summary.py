@@ -55,6 +55,8 @@ class Run:
     model_sha256: str | None = None
     seed: int = 0
     power: PowerModel = field(default_factory=PowerModel)
+    app: str | None = None
+    """The Flower app that was run; none for a task of ours. Its tokens are examples, and it counts no steps."""
 
     def wall_s(self, duration: timedelta) -> float:
         """A business duration in seconds on the wall."""
@@ -84,6 +86,7 @@ def summarise(run: Run, said: Sequence[Said], ledger: Mapping[str, Any] | None =
         "sites": len(run.sites),
         "site_names": list(run.sites),
         "federation": run.federation,
+        "app": run.app,
         "tokens": max((message.tokens_total for message in completed), default=0),
         "steps": steps,
         "contributions": len(accepted),
@@ -94,7 +97,7 @@ def summarise(run: Run, said: Sequence[Said], ledger: Mapping[str, Any] | None =
         "bytes_up": up,
         "bytes_down": down,
         "bytes_dense_sync": dense,
-        "bytes_saved_factor": round(dense / (up + down), 2) if up + down else None,
+        "bytes_saved_factor": round(dense / (up + down), 2) if dense and up + down else None,
         "energy_kwh": _kept(used.total.energy_kwh),
         "energy_always_on_kwh": _kept(counterfactual.total.energy_kwh),
         "emissions_kg": _kept(used.total.emissions_kg),

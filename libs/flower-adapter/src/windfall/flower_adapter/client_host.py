@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +46,15 @@ class Identity:
     run_id: int
     node_id: int
     run_config: RunConfig
+
+
+def warm_up() -> None:
+    """Where the app trains with torch: load now what its first optimizer step would load, seconds of it."""
+    if (torch := sys.modules.get("torch")) is not None:
+        weights = torch.nn.Parameter(torch.zeros(1))
+        optimizer = torch.optim.SGD([weights], lr=0.0)
+        weights.sum().backward()
+        optimizer.step()
 
 
 class Worker:

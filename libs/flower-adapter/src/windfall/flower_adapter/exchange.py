@@ -91,12 +91,14 @@ def leave(
 def push(exchange: Exchange, sent: tuple[Sent, ...], unavailable: int, now: datetime) -> tuple[Exchange, Decision]:
     """A batch goes out. What is meant for a site that is not up is answered with an error.
 
-    It also says what became of the round before: its model is what this batch carries.
+    It also says what became of the round before: its model is what this batch carries. A round to which nobody has
+    contributed is not over: the same model that is sent once more belongs to it.
     """
     model = next((one.body_sha256 for one in sent if one.body_bytes and one.category in (TRAIN, EVALUATE)), "")
     trains = any(one.category == TRAIN for one in sent)
     say: tuple[Message, ...] = ()
-    if exchange.training is not None and (model or trains):
+    again = trains and (vain := exchange.training) is not None and not vain.contributors and vain.base_digest == model
+    if exchange.training is not None and (model or trains) and not again:
         exchange, say = _completed(exchange, model or exchange.training.base_digest, now)
     up = tuple(one for one in sent if one.site in exchange.members)
     update: dict[str, Any] = {
@@ -105,12 +107,12 @@ def push(exchange: Exchange, sent: tuple[Sent, ...], unavailable: int, now: date
         "buffered_bytes": 0,
         "model_digest": model or exchange.model_digest,
     }
-    if trains:
+    if trains and not again:
         down = sum(one.body_bytes for one in up)
         tally = Tally(round=exchange.rounds, base_digest=model or exchange.model_digest or NO_MODEL, bytes_down=down)
         say += (said.started(exchange, tally, tuple(sorted({one.site for one in up})), now),)
         update |= {"rounds": exchange.rounds + 1, "training": tally}
-    elif model:
+    elif model and not trains:
         update |= {"evaluation": Tally(round=exchange.rounds, base_digest=model)}
     exchange = exchange.model_copy(update=update)
     missing = tuple(

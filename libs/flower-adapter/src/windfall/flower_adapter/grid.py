@@ -8,9 +8,10 @@ those that were sent, which is said in the log, and the old answers count.
 """
 
 import logging
+import time
 from asyncio import AbstractEventLoop, run_coroutine_threadsafe
 from collections.abc import Coroutine, Iterable
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
@@ -29,7 +30,6 @@ from windfall.servicekit.telemetry import outgoing_trace, span
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_HOUR_S: Final = 3600.0
 
 
 class WindfallGrid(Grid):
@@ -120,22 +120,42 @@ class WindfallGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send a batch and wait for an answer to each message: its node's, or an error as soon as the node is gone.
 
+        When every node of it has gone, it is sent again once one of them is back, until the timeout.
+
         Raises:
             RunStopped: the run was told to stop.
         """
+        batch = list(messages)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while batch:
+            replies = self._answered_once(batch, deadline)
+            if len(replies) < len(batch) or not all(_is_away(reply) for reply in replies):
+                return replies
+            # Nobody is left to contribute: that is a pause, not a result. The first site that is back goes on.
+            log.info("every site of the batch has gone dark: it is sent again to the first that comes back")
+            if not self._back(batch, deadline):
+                return replies
+        return []
+
+    def _answered_once(self, batch: list[Message], deadline: float | None) -> list[Message]:
         number = self._number
-        ids = list(self.push_messages(messages))
-        if not ids:
-            return []
+        ids = list(self.push_messages(batch))
         ended = self._call(self._ended(number))
         if ended is not None:
             replies = self._replies([name for name in ended.taken if name in self._out], 0)
             randomness.restore(ended.after)
             return replies
-        replies = self._replies(ids, timeout)
+        replies = self._replies(ids, _left(deadline))
         taken = tuple(reply.metadata.reply_to_message_id for reply in replies)
         self._end = BatchEnd(taken=taken, after=randomness.captured())
         return replies
+
+    def _back(self, batch: list[Message], deadline: float | None) -> bool:
+        """Wait until a site of the batch is up; it was, if the batch is one that was sent again before a crash."""
+        if self._call(self._stored()) is not None:
+            return True
+        sites = {self._office.site_of(message.metadata.dst_node_id) for message in batch}
+        return self._call(self._office.until_up([site for site in sites if site is not None], _left(deadline)))
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -229,3 +249,12 @@ class WindfallGrid(Grid):
             work.close()
             raise RunStopped("the coordinator has ended") from error
         return future.result()
+
+
+def _is_away(reply: Message) -> bool:
+    return reply.has_error() and reply.error.code == shim.NODE_UNAVAILABLE
+
+
+def _left(deadline: float | None) -> float | None:
+    """Seconds until then; none when there is no end."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

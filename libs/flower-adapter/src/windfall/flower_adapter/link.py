@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -58,13 +59,24 @@ class NodeLink:
         identity = Identity(reply.run_id, reply.node_id, json.loads(reply.run_config_json))
         return Membership(reply.attempt, identity, max(0.1, reply.heartbeat_interval_ms / 1000), reply.max_body_bytes)
 
-    async def announcements(self, membership: Membership) -> AsyncGenerator[pb.Announcement, None]:
-        """What the coordinator says for as long as the stream holds; signs of life go up at once and then regularly."""
+    async def announcements(
+        self, membership: Membership, draining: asyncio.Event
+    ) -> AsyncGenerator[pb.Announcement, None]:
+        """What the coordinator says for as long as the stream holds; signs of life go up at once and then regularly.
+
+        Args:
+            draining: set when we are about to go; that goes up at once as well.
+        """
 
         async def beats() -> AsyncGenerator[pb.NodeBeat, None]:
             while True:
-                yield pb.NodeBeat(federation=self._federation, site=self._site, attempt=membership.attempt)
-                await asyncio.sleep(membership.heartbeat_s)
+                drains = draining.is_set()
+                yield pb.NodeBeat(
+                    federation=self._federation, site=self._site, attempt=membership.attempt, draining=drains
+                )
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(membership.heartbeat_s):
+                        await (asyncio.Event() if drains else draining).wait()
 
         with translated("listen"):
             call = self._stub.Listen(beats(), metadata=metadata())

@@ -135,10 +135,10 @@ class MessagesService(rpc.MessagesServicer):
             return pb.NodeLeaveReply()
 
     async def _hear(self, first: pb.NodeBeat, beats: AsyncIterator[pb.NodeBeat]) -> None:
-        self._office.beat(first.site, first.attempt)
-        async for _ in beats:
+        self._office.beat(first.site, first.attempt, first.draining)
+        async for beat in beats:
             # Who a stream belongs to is said once.
-            self._office.beat(first.site, first.attempt)
+            self._office.beat(first.site, first.attempt, beat.draining)
 
     @asynccontextmanager
     async def _answering(self, context: Any) -> AsyncIterator[None]:

@@ -76,6 +76,7 @@ class Node:
         self._body: tuple[str, memoryview] = ("", memoryview(b""))
         """The newest body: the model that was evaluated is the one that is trained next."""
         self._changed = asyncio.Event()
+        self._draining = asyncio.Event()
         self._started = False
         speed = 1 / stand.clock.wall(timedelta(seconds=1)).total_seconds()
         self.session = Session(
@@ -138,6 +139,7 @@ class Node:
             while (action := next_action(self.session, self._stand.clock.now())) is not Action.END:
                 if sessions.draining(self.session, self._stand.clock.now()):
                     window.close()
+                    self._draining.set()
                 try:
                     await actions[action]()
                 except Transient as error:
@@ -171,7 +173,7 @@ class Node:
         """Hear the coordinator; a cut stream is opened again, an ended membership joined anew."""
         while True:
             try:
-                async with aclosing(self._link.announcements(membership)) as stream:
+                async with aclosing(self._link.announcements(membership, self._draining)) as stream:
                     async for announcement in stream:
                         if announcement.HasField("message"):
                             self._notices[announcement.message.message_id] = announcement.message
@@ -210,7 +212,7 @@ class Node:
                 self._become(sessions.again(self.session, message))
                 return
             except Refused as refused:
-                outcome = Outcome(None, shim.NODE_UNAVAILABLE, str(refused))
+                outcome = Outcome(None, shim.MESSAGE_UNAVAILABLE, str(refused))
         if message == self.session.running:
             self._outcome = outcome
         self._become(sessions.ran(self.session, message))

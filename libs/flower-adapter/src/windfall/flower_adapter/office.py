@@ -69,6 +69,7 @@ class Office:
         self._changed = asyncio.Condition()
         self._stopping = False
         self._resting = False
+        self._draining: set[tuple[str, int]] = set()
 
     def attend(self) -> None:
         """Register handlers; after a restart, watch over the members that the journal names."""
@@ -79,11 +80,31 @@ class Office:
     # --- for the strategy ---------------------------------------------------------------------------------------------
 
     async def nodes(self) -> tuple[int, ...]:
-        """Node ids of the members that are up now; who is waited for is said in the log."""
+        """Node ids of the members that are up now and not about to go; who is waited for is said in the log."""
         self._check_running()
-        up = sorted(self.state.members)
+        up = self._up()
         self._attendance.say(up)
         return tuple(node_id_of(self.state.federation, site) for site in up)
+
+    async def until_up(self, sites: Iterable[str], timeout_s: float | None) -> bool:
+        """Wait until one of these is up, and at most so long; false when none was.
+
+        Raises:
+            RunStopped: the run was told to stop.
+        """
+        wanted = set(sites)
+        self._attendance.say(self._up())
+        try:
+            async with asyncio.timeout(timeout_s), self._changed:
+                await self._changed.wait_for(lambda: self._stopping or wanted & set(self._up()))
+        except TimeoutError:
+            return False
+        self._check_running()
+        return True
+
+    def _up(self) -> list[str]:
+        members = self.state.members.values()
+        return sorted(one.site for one in members if (one.site, one.attempt) not in self._draining)
 
     def site_of(self, node_id: int) -> str | None:
         """The site behind a node id, up or not."""
@@ -167,10 +188,12 @@ class Office:
         first += [ended()] if self.state.finished else []
         return self._streams.announcements(site, attempt, first)
 
-    def beat(self, site: str, attempt: int) -> None:
-        """The member lives."""
+    def beat(self, site: str, attempt: int, draining: bool) -> None:
+        """The member lives; one that drains is sent nothing more."""
         if (member := self.state.members.get(site)) is not None and member.attempt == attempt:
             self._streams.watch(site, attempt)
+            if draining:
+                self._draining.add((site, attempt))
 
     def check_member(self, site: str, attempt: int) -> None:
         member = self.state.members.get(site)
@@ -183,6 +206,7 @@ class Office:
         if state is self.state:
             return
         self._attendance.left(site, why)
+        self._draining.discard((site, attempt))
         self._commit(state, decision)
         self._streams.end(site, attempt)
         await self._say_changed()

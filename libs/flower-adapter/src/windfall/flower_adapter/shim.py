@@ -24,6 +24,7 @@ COORDINATOR_NODE: Final = SUPERLINK_NODE_ID
 """The node id of whoever runs the ServerApp."""
 NODE_UNAVAILABLE: Final = ErrorCode.NODE_UNAVAILABLE
 APP_FAILED: Final = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+MESSAGE_UNAVAILABLE: Final = ErrorCode.MESSAGE_UNAVAILABLE
 REPLY_UNAVAILABLE: Final = ErrorCode.REPLY_MESSAGE_UNAVAILABLE
 
 __all__ = ["Error", "Result", "Run"]

@@ -16,7 +16,7 @@ from windfall.contracts.envelope import TRACEPARENT
 from windfall.contracts.subjects import StreamSpec, site_streams
 from windfall.flower_adapter import shim
 from windfall.flower_adapter.app_folder import load, node_config, read_app
-from windfall.flower_adapter.client_host import ClientHost
+from windfall.flower_adapter.client_host import ClientHost, warm_up
 from windfall.flower_adapter.link import NodeLink
 from windfall.flower_adapter.node import Node, Terms
 from windfall.flower_adapter.settings import FlowerSiteSettings
@@ -34,6 +34,7 @@ async def attend(settings: FlowerSiteSettings, stand: Stand) -> AsyncIterator[No
         raise Mistake(f"there is no data folder {settings.data_dir}", "Set WINDFALL_DATA_DIR to the site's data")
     app = read_app(settings.flower_app)
     client_app: ClientApp = load(app, app.client, ClientApp)
+    warm_up()
     told = {"data-dir": str(settings.data_dir.resolve()), **node_config(settings.node_config)}
     terms = Terms(
         settings.site,

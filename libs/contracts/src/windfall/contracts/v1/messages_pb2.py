@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$windfall/contracts/v1/messages.proto\x12\x15windfall.contracts.v1\"z\n\x0fNodeJoinRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x11\n\twindow_id\x18\x03 \x01(\t\x12\x13\n\x0blease_token\x18\x04 \x01(\x04\x12\x10\n\x08protocol\x18\x05 \x01(\r\x12\x0b\n\x03\x61pp\x18\x06 \x01(\t\"\x91\x01\n\rNodeJoinReply\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\x0e\n\x06run_id\x18\x03 \x01(\x04\x12\x17\n\x0frun_config_json\x18\x04 \x01(\t\x12\x1d\n\x15heartbeat_interval_ms\x18\x05 \x01(\x04\x12\x16\n\x0emax_body_bytes\x18\x06 \x01(\x04\"=\n\x08NodeBeat\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"\x81\x01\n\x0c\x41nnouncement\x12\x37\n\x07message\x18\x01 \x01(\x0b\x32$.windfall.contracts.v1.MessageNoticeH\x00\x12\x30\n\x05\x65nded\x18\x02 \x01(\x0b\x32\x1f.windfall.contracts.v1.RunEndedH\x00\x42\x06\n\x04kind\"\xf7\x01\n\rMessageNotice\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x14\n\x0cmessage_type\x18\x02 \x01(\t\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12\x13\n\x0bsrc_node_id\x18\x04 \x01(\x04\x12\x13\n\x0b\x64st_node_id\x18\x05 \x01(\x04\x12\r\n\x05ttl_s\x18\x06 \x01(\x01\x12\x14\n\x0c\x63reated_at_s\x18\x07 \x01(\x01\x12\x0e\n\x06header\x18\x08 \x01(\x0c\x12\x12\n\nbody_bytes\x18\t \x01(\x04\x12\x13\n\x0b\x62ody_sha256\x18\n \x01(\t\x12\r\n\x05round\x18\x0b \x01(\x04\x12\x13\n\x0btraceparent\x18\x0c \x01(\t\"\x1a\n\x08RunEnded\x12\x0e\n\x06reason\x18\x01 \x01(\t\"f\n\x0c\x46\x65tchRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x13\n\x0b\x62ody_sha256\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x04\"\x1a\n\nFetchFrame\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"Q\n\x08ReplyKey\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x12\n\nmessage_id\x18\x04 \x01(\t\">\n\x12ReplyProgressReply\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\x12\x10\n\x08\x61nswered\x18\x02 \x01(\x08\"V\n\nReplyFrame\x12\x30\n\x04head\x18\x01 \x01(\x0b\x32 .windfall.contracts.v1.ReplyHeadH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"\xc9\x01\n\tReplyHead\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.windfall.contracts.v1.ReplyKey\x12\x13\n\x0blease_token\x18\x02 \x01(\x04\x12\x0e\n\x06header\x18\x03 \x01(\x0c\x12\x12\n\nbody_bytes\x18\x04 \x01(\x04\x12\x13\n\x0b\x62ody_sha256\x18\x05 \x01(\t\x12\x0e\n\x06offset\x18\x06 \x01(\x04\x12\x30\n\x05\x65rror\x18\x07 \x01(\x0b\x32!.windfall.contracts.v1.ReplyError\"*\n\nReplyError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"!\n\x0cReplyReceipt\x12\x11\n\tduplicate\x18\x01 \x01(\x08\"U\n\x10NodeLeaveRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x10\n\x0eNodeLeaveReply2\x90\x04\n\x08Messages\x12T\n\x04Join\x12&.windfall.contracts.v1.NodeJoinRequest\x1a$.windfall.contracts.v1.NodeJoinReply\x12R\n\x06Listen\x12\x1f.windfall.contracts.v1.NodeBeat\x1a#.windfall.contracts.v1.Announcement(\x01\x30\x01\x12Q\n\x05\x46\x65tch\x12#.windfall.contracts.v1.FetchRequest\x1a!.windfall.contracts.v1.FetchFrame0\x01\x12[\n\rReplyProgress\x12\x1f.windfall.contracts.v1.ReplyKey\x1a).windfall.contracts.v1.ReplyProgressReply\x12Q\n\x05Reply\x12!.windfall.contracts.v1.ReplyFrame\x1a#.windfall.contracts.v1.ReplyReceipt(\x01\x12W\n\x05Leave\x12\'.windfall.contracts.v1.NodeLeaveRequest\x1a%.windfall.contracts.v1.NodeLeaveReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$windfall/contracts/v1/messages.proto\x12\x15windfall.contracts.v1\"z\n\x0fNodeJoinRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x11\n\twindow_id\x18\x03 \x01(\t\x12\x13\n\x0blease_token\x18\x04 \x01(\x04\x12\x10\n\x08protocol\x18\x05 \x01(\r\x12\x0b\n\x03\x61pp\x18\x06 \x01(\t\"\x91\x01\n\rNodeJoinReply\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\x0e\n\x06run_id\x18\x03 \x01(\x04\x12\x17\n\x0frun_config_json\x18\x04 \x01(\t\x12\x1d\n\x15heartbeat_interval_ms\x18\x05 \x01(\x04\x12\x16\n\x0emax_body_bytes\x18\x06 \x01(\x04\"O\n\x08NodeBeat\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08\"\x81\x01\n\x0c\x41nnouncement\x12\x37\n\x07message\x18\x01 \x01(\x0b\x32$.windfall.contracts.v1.MessageNoticeH\x00\x12\x30\n\x05\x65nded\x18\x02 \x01(\x0b\x32\x1f.windfall.contracts.v1.RunEndedH\x00\x42\x06\n\x04kind\"\xf7\x01\n\rMessageNotice\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x14\n\x0cmessage_type\x18\x02 \x01(\t\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12\x13\n\x0bsrc_node_id\x18\x04 \x01(\x04\x12\x13\n\x0b\x64st_node_id\x18\x05 \x01(\x04\x12\r\n\x05ttl_s\x18\x06 \x01(\x01\x12\x14\n\x0c\x63reated_at_s\x18\x07 \x01(\x01\x12\x0e\n\x06header\x18\x08 \x01(\x0c\x12\x12\n\nbody_bytes\x18\t \x01(\x04\x12\x13\n\x0b\x62ody_sha256\x18\n \x01(\t\x12\r\n\x05round\x18\x0b \x01(\x04\x12\x13\n\x0btraceparent\x18\x0c \x01(\t\"\x1a\n\x08RunEnded\x12\x0e\n\x06reason\x18\x01 \x01(\t\"f\n\x0c\x46\x65tchRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x13\n\x0b\x62ody_sha256\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x04\"\x1a\n\nFetchFrame\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"Q\n\x08ReplyKey\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x12\n\nmessage_id\x18\x04 \x01(\t\">\n\x12ReplyProgressReply\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\x12\x10\n\x08\x61nswered\x18\x02 \x01(\x08\"V\n\nReplyFrame\x12\x30\n\x04head\x18\x01 \x01(\x0b\x32 .windfall.contracts.v1.ReplyHeadH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"\xc9\x01\n\tReplyHead\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.windfall.contracts.v1.ReplyKey\x12\x13\n\x0blease_token\x18\x02 \x01(\x04\x12\x0e\n\x06header\x18\x03 \x01(\x0c\x12\x12\n\nbody_bytes\x18\x04 \x01(\x04\x12\x13\n\x0b\x62ody_sha256\x18\x05 \x01(\t\x12\x0e\n\x06offset\x18\x06 \x01(\x04\x12\x30\n\x05\x65rror\x18\x07 \x01(\x0b\x32!.windfall.contracts.v1.ReplyError\"*\n\nReplyError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"!\n\x0cReplyReceipt\x12\x11\n\tduplicate\x18\x01 \x01(\x08\"U\n\x10NodeLeaveRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x10\n\x0eNodeLeaveReply2\x90\x04\n\x08Messages\x12T\n\x04Join\x12&.windfall.contracts.v1.NodeJoinRequest\x1a$.windfall.contracts.v1.NodeJoinReply\x12R\n\x06Listen\x12\x1f.windfall.contracts.v1.NodeBeat\x1a#.windfall.contracts.v1.Announcement(\x01\x30\x01\x12Q\n\x05\x46\x65tch\x12#.windfall.contracts.v1.FetchRequest\x1a!.windfall.contracts.v1.FetchFrame0\x01\x12[\n\rReplyProgress\x12\x1f.windfall.contracts.v1.ReplyKey\x1a).windfall.contracts.v1.ReplyProgressReply\x12Q\n\x05Reply\x12!.windfall.contracts.v1.ReplyFrame\x1a#.windfall.contracts.v1.ReplyReceipt(\x01\x12W\n\x05Leave\x12\'.windfall.contracts.v1.NodeLeaveRequest\x1a%.windfall.contracts.v1.NodeLeaveReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,33 +36,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODEJOINREPLY']._serialized_start=188
   _globals['_NODEJOINREPLY']._serialized_end=333
   _globals['_NODEBEAT']._serialized_start=335
-  _globals['_NODEBEAT']._serialized_end=396
-  _globals['_ANNOUNCEMENT']._serialized_start=399
-  _globals['_ANNOUNCEMENT']._serialized_end=528
-  _globals['_MESSAGENOTICE']._serialized_start=531
-  _globals['_MESSAGENOTICE']._serialized_end=778
-  _globals['_RUNENDED']._serialized_start=780
-  _globals['_RUNENDED']._serialized_end=806
-  _globals['_FETCHREQUEST']._serialized_start=808
-  _globals['_FETCHREQUEST']._serialized_end=910
-  _globals['_FETCHFRAME']._serialized_start=912
-  _globals['_FETCHFRAME']._serialized_end=938
-  _globals['_REPLYKEY']._serialized_start=940
-  _globals['_REPLYKEY']._serialized_end=1021
-  _globals['_REPLYPROGRESSREPLY']._serialized_start=1023
-  _globals['_REPLYPROGRESSREPLY']._serialized_end=1085
-  _globals['_REPLYFRAME']._serialized_start=1087
-  _globals['_REPLYFRAME']._serialized_end=1173
-  _globals['_REPLYHEAD']._serialized_start=1176
-  _globals['_REPLYHEAD']._serialized_end=1377
-  _globals['_REPLYERROR']._serialized_start=1379
-  _globals['_REPLYERROR']._serialized_end=1421
-  _globals['_REPLYRECEIPT']._serialized_start=1423
-  _globals['_REPLYRECEIPT']._serialized_end=1456
-  _globals['_NODELEAVEREQUEST']._serialized_start=1458
-  _globals['_NODELEAVEREQUEST']._serialized_end=1543
-  _globals['_NODELEAVEREPLY']._serialized_start=1545
-  _globals['_NODELEAVEREPLY']._serialized_end=1561
-  _globals['_MESSAGES']._serialized_start=1564
-  _globals['_MESSAGES']._serialized_end=2092
+  _globals['_NODEBEAT']._serialized_end=414
+  _globals['_ANNOUNCEMENT']._serialized_start=417
+  _globals['_ANNOUNCEMENT']._serialized_end=546
+  _globals['_MESSAGENOTICE']._serialized_start=549
+  _globals['_MESSAGENOTICE']._serialized_end=796
+  _globals['_RUNENDED']._serialized_start=798
+  _globals['_RUNENDED']._serialized_end=824
+  _globals['_FETCHREQUEST']._serialized_start=826
+  _globals['_FETCHREQUEST']._serialized_end=928
+  _globals['_FETCHFRAME']._serialized_start=930
+  _globals['_FETCHFRAME']._serialized_end=956
+  _globals['_REPLYKEY']._serialized_start=958
+  _globals['_REPLYKEY']._serialized_end=1039
+  _globals['_REPLYPROGRESSREPLY']._serialized_start=1041
+  _globals['_REPLYPROGRESSREPLY']._serialized_end=1103
+  _globals['_REPLYFRAME']._serialized_start=1105
+  _globals['_REPLYFRAME']._serialized_end=1191
+  _globals['_REPLYHEAD']._serialized_start=1194
+  _globals['_REPLYHEAD']._serialized_end=1395
+  _globals['_REPLYERROR']._serialized_start=1397
+  _globals['_REPLYERROR']._serialized_end=1439
+  _globals['_REPLYRECEIPT']._serialized_start=1441
+  _globals['_REPLYRECEIPT']._serialized_end=1474
+  _globals['_NODELEAVEREQUEST']._serialized_start=1476
+  _globals['_NODELEAVEREQUEST']._serialized_end=1561
+  _globals['_NODELEAVEREPLY']._serialized_start=1563
+  _globals['_NODELEAVEREPLY']._serialized_end=1579
+  _globals['_MESSAGES']._serialized_start=1582
+  _globals['_MESSAGES']._serialized_end=2110
 # @@protoc_insertion_point(module_scope)

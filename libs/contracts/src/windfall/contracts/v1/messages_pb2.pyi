@@ -38,14 +38,16 @@ class NodeJoinReply(_message.Message):
     def __init__(self, attempt: _Optional[int] = ..., node_id: _Optional[int] = ..., run_id: _Optional[int] = ..., run_config_json: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ..., max_body_bytes: _Optional[int] = ...) -> None: ...
 
 class NodeBeat(_message.Message):
-    __slots__ = ("federation", "site", "attempt")
+    __slots__ = ("federation", "site", "attempt", "draining")
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
     federation: str
     site: str
     attempt: int
-    def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
+    draining: bool
+    def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., attempt: _Optional[int] = ..., draining: _Optional[bool] = ...) -> None: ...
 
 class Announcement(_message.Message):
     __slots__ = ("message", "ended")
