@@ -25,6 +25,7 @@ from windfall.contracts.commands import (
     AcquireNode,
     FinishRound,
     FollowPlan,
+    ReadmitSite,
     ReleaseNode,
     RollBack,
     Span,
@@ -291,6 +292,7 @@ SAID = (
     said(StopTraining, lease_token=7, reason="the window has closed"),
     said(StopFederation, reason="asked"),
     said(RollBack, reason="asked"),
+    said(ReadmitSite, member=SITE, reason="its disk was replaced"),
 )
 
 every_sentence = pytest.mark.parametrize("message", SAID, ids=lambda message: message.topic)

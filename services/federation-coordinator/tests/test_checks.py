@@ -1,14 +1,20 @@
 """What a contribution must be before a byte of it is believed: one row for each way to fail."""
 
+import struct
+import tracemalloc
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from math import inf, nan
 from pathlib import Path
-from typing import get_args
+from typing import Final, get_args
 from uuid import UUID
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from windfall.contracts.events import ContributionRefused
 from windfall.contracts.v1 import training_pb2 as pb
@@ -23,7 +29,7 @@ from windfall.federation_coordinator.checks import (
 from windfall.federation_coordinator.federation import Federation, Member, Phase, Policy
 from windfall.lowcomm.compressor import COMPRESSORS
 from windfall.lowcomm.layout import Layout, TensorSpec
-from windfall.lowcomm.rule import Rule
+from windfall.lowcomm.rule import Rule, Split
 from windfall.lowcomm.wire import HEADER_BYTES, Header, compose
 
 LAYOUT = Layout(
@@ -296,3 +302,112 @@ def test_any_byte_may_be_anything_and_nothing_but_a_refusal_follows(codec: str, 
             passed += 1
     # Other numbers are numbers too; but the header of each part is held against what is known.
     assert passed <= len(whole) - 2 * (HEADER_BYTES - 8)
+
+
+def said_in(codec: str) -> pb.Manifest:
+    fine = manifest()
+    fine.codec = codec
+    return fine
+
+
+# --- how long it is, and how much room it takes -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", COMPRESSORS)
+def test_the_norm_is_that_of_what_moves_the_model(codec: str, tmp_path: Path) -> None:
+    rule, path = Rule.parse(codec), tmp_path / "contribution"
+    path.write_bytes(message(rule))
+    (moves, _) = rule.decode(message(rule), LAYOUT.split)[1]
+    expected = float((moves if isinstance(moves, torch.Tensor) else torch.from_numpy(moves.values)).norm())
+    assert check_content(path, rule, LAYOUT.split, said_in(codec)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_norm_beyond_fp32_is_a_number(tmp_path: Path) -> None:
+    huge = Layout((TensorSpec("weights", (300_000,)),))
+    rule, path = Rule.parse("fp32"), tmp_path / "contribution"
+    path.write_bytes(part("fp32", torch.full((300_000,), 2.0**49)))
+    norm = check_content(path, rule, huge.split, said_in("fp32"))
+    assert norm == pytest.approx(2.0**49 * 300_000**0.5, rel=1e-4)
+
+
+def deflated(data: bytes, strategy: int = zlib.Z_HUFFMAN_ONLY) -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, strategy)
+    packed = packer.compress(data) + packer.flush()
+    return struct.pack("<I", len(packed)) + packed
+
+
+def hostile_topk(elements: int, keep: int, strategy: int) -> bytes:
+    """As many coordinates as the bytes allow, side by side: the least that can be said about the most."""
+    chunks = elements // 4096
+    count = keep * chunks
+    gaps = b"".join([b"\0" * keep + b"\xff" * ((4096 - keep) // 255)] * chunks)
+    bits, planes = -(-count // 8), 2 * chunks
+    return b"".join(
+        (
+            struct.pack("<HHB", 4096, keep, 2),
+            deflated(gaps, strategy),
+            bytes(bits),
+            deflated(bytes(bits), strategy),
+            deflated(bytes(planes), strategy),
+            deflated(bytes(planes), strategy),
+        )
+    )
+
+
+ELEMENTS: Final = 1 << 20
+HOSTILE: dict[str, tuple[str, bytes]] = {
+    "more coordinates than the rule keeps": ("topk-ef", hostile_topk(ELEMENTS, 300, zlib.Z_HUFFMAN_ONLY)),
+    "all coordinates, in a few bytes": ("topk-ef", hostile_topk(ELEMENTS, 4096, zlib.Z_DEFAULT_STRATEGY)),
+    "the same in frequencies": ("dct-momentum", hostile_topk(ELEMENTS, 4096, zlib.Z_DEFAULT_STRATEGY)),
+    "codes in a few bytes": (
+        "q2-ef",
+        bytes(8 * ELEMENTS // 4096) + deflated(bytes(ELEMENTS * 64), zlib.Z_DEFAULT_STRATEGY),
+    ),
+    "a section of two gigabytes": ("topk-ef", struct.pack("<HHBI", 4096, 64, 2, 2**31 - 1) + bytes(1000)),
+    "a stored section of two gigabytes": ("q2-ef", bytes(8 * ELEMENTS // 4096) + struct.pack("<I", 2**32 - 1)),
+    "chunks of one element": ("topk-ef", struct.pack("<HHB", 1, 1, 2) + deflated(bytes(ELEMENTS)) + bytes(1000)),
+}
+
+
+@pytest.mark.parametrize(("codec", "payload"), HOSTILE.values(), ids=HOSTILE)
+def test_whatever_a_payload_says_of_itself_it_takes_no_more_room_than_two_models(
+    codec: str, payload: bytes, tmp_path: Path
+) -> None:
+    rule, elements = Rule.parse(codec), Split(ELEMENTS)
+    path = tmp_path / "contribution"
+    path.write_bytes(compose(Header(codec, 0, ELEMENTS, 5, 1000, 10), payload))
+    if path.stat().st_size > rule.most_bytes(elements):
+        return  # the manifest was refused for its size
+    tracemalloc.start()
+    try:
+        with suppress(Refusal):
+            check_content(path, rule, elements, said_in(codec))
+        assert tracemalloc.get_traced_memory()[1] < 2 * 4 * ELEMENTS + (1 << 20)
+    finally:
+        tracemalloc.stop()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(sorted(COMPRESSORS)),
+    st.binary(max_size=64),
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=6),
+)
+def test_count_fields_that_were_tampered_with_take_no_more_room_than_two_models(
+    tmp_path_factory: pytest.TempPathFactory, codec: str, tail: bytes, changes: list[tuple[int, int]]
+) -> None:
+    rule, elements = Rule.parse(codec), Split(1 << 14)
+    gradient = torch.randn(1 << 14, generator=torch.Generator().manual_seed(1))
+    state = rule.codec.init(elements.trained)
+    data = bytearray(rule.encode(state, gradient, elements, base=5, tokens=1000, steps=10)[1])
+    for place, value in changes:
+        data[HEADER_BYTES + place] = value
+    path = tmp_path_factory.mktemp("tampered") / "contribution"
+    path.write_bytes(bytes(data) + tail)
+    tracemalloc.start()
+    try:
+        with suppress(Refusal):
+            check_content(path, rule, elements, said_in(codec))
+        assert tracemalloc.get_traced_memory()[1] < 2 * 4 * (1 << 14) + (1 << 20)
+    finally:
+        tracemalloc.stop()

@@ -15,7 +15,9 @@ from windfall.contracts.commands import (
     AcquireNode,
     FinishRound,
     FollowPlan,
+    ReadmitSite,
     ReleaseNode,
+    RollBack,
     SiteCommand,
     StopFederation,
     StopTraining,
@@ -79,6 +81,8 @@ SAID_BY: Mapping[type[Message], tuple[str, ...]] = {
     FinishRound: ("federation-coordinator",),
     StopTraining: (PERSON,),
     StopFederation: (PERSON,),
+    RollBack: (PERSON,),
+    ReadmitSite: (PERSON,),
     FollowPlan: ("federation-coordinator",),
 }
 """Who gives a command. An event's speaker stands at the head of its docstring."""

@@ -107,6 +107,15 @@ class RollBack(FederationCommand):
     reason: str = "asked"
 
 
+class ReadmitSite(FederationCommand):
+    """federation-coordinator: forget what a site's refused contributions count against it; it may join again."""
+
+    topic: ClassVar[str] = "federation-coordinator.readmit"
+    member: Name
+    """The site."""
+    reason: str = "asked"
+
+
 COMMANDS: tuple[type[SiteCommand] | type[FederationCommand], ...] = (
     FollowPlan,
     AcquireNode,
@@ -115,5 +124,6 @@ COMMANDS: tuple[type[SiteCommand] | type[FederationCommand], ...] = (
     StopTraining,
     StopFederation,
     RollBack,
+    ReadmitSite,
 )
 """Every command."""

@@ -371,6 +371,9 @@ class ContributionRefused(SiteEvent):
         "member",
         "rows",
         "canary",
+        "norm",
+        "replay",
+        "shut-out",
     ]
     detail: Sentence
     rows: Rows = ()
@@ -510,7 +513,7 @@ class SiteLeft(SiteEvent):
     topic: ClassVar[str] = "site.left"
     federation: Name
     attempt: int = Field(ge=1)
-    reason: Literal["drained", "silent", "replaced", "stopped"]
+    reason: Literal["drained", "silent", "replaced", "stopped", "shut-out"]
 
 
 class NodeReleased(SiteEvent):

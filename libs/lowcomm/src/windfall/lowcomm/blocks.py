@@ -77,6 +77,11 @@ def decode_blocks(payload: Buffer, elements: int, bits: int) -> Tensor:
     return torch.from_numpy(values)
 
 
+def bytes_of_blocks(elements: int, bits: int) -> int:
+    """Of the payload of a vector of so many elements."""
+    return 4 * rows_of(elements, BLOCK) + _bytes_of(elements, bits)
+
+
 def _bytes_of(elements: int, bits: int) -> int:
     return elements if bits == 8 else (elements + 1) // 2
 

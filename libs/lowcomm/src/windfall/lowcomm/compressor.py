@@ -13,13 +13,13 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from windfall.lowcomm.blocks import encode_blocks
+from windfall.lowcomm.blocks import bytes_of_blocks, encode_blocks
 from windfall.lowcomm.codec import CODECS
 from windfall.lowcomm.dct import forward_dct
 from windfall.lowcomm.gradient import accumulated, checked
 from windfall.lowcomm.setting import parse_named
 from windfall.lowcomm.topk import TopK, send_largest
-from windfall.lowcomm.twobit import send_bins
+from windfall.lowcomm.twobit import most_bytes_of_bins, send_bins
 
 State = tuple[Tensor, ...]
 
@@ -36,6 +36,9 @@ class Compressor:
     name: str
     slots: int
     encode: Callable[[State, Tensor], tuple[State, bytes]]
+    most_bytes: Callable[[int], int]
+    """Of a payload of so many elements: no honest one is longer, so that a receiver refuses more before it has made
+    room for it. It also bounds what a payload can be inflated to."""
 
     def init(self, elements: int) -> State:
         """The state of a site that has just joined: ``slots`` vectors of zeros, fp32 ``[elements]``."""
@@ -47,11 +50,16 @@ def _plain(name: str) -> Compressor:
         checked(gradient)
         return state, bytes(CODECS[name].encode(gradient))
 
-    return Compressor(name, 0, encode)
+    return Compressor(name, 0, encode, lambda elements: elements * CODECS[name].bytes_per_element)
 
 
 def _blocks(name: str, bits: int) -> Compressor:
-    return Compressor(name, 0, lambda state, gradient: (state, encode_blocks(gradient, bits)))
+    return Compressor(
+        name,
+        0,
+        lambda state, gradient: (state, encode_blocks(gradient, bits)),
+        lambda elements: bytes_of_blocks(elements, bits),
+    )
 
 
 def q2_ef(decay: float = 1.0) -> Compressor:
@@ -68,7 +76,7 @@ def q2_ef(decay: float = 1.0) -> Compressor:
         payload = send_bins(total)
         return (torch.from_numpy(total),), payload
 
-    return Compressor("q2-ef", 1, encode)
+    return Compressor("q2-ef", 1, encode, most_bytes_of_bins)
 
 
 def topk_ef(chunk: float = 4096, keep: float = 64, decay: float = 0.9, levels: float = 2) -> Compressor:
@@ -86,7 +94,7 @@ def topk_ef(chunk: float = 4096, keep: float = 64, decay: float = 0.9, levels: f
         payload = send_largest(total, rule)
         return (torch.from_numpy(total),), payload
 
-    return Compressor("topk-ef", 1, encode)
+    return Compressor("topk-ef", 1, encode, rule.most_bytes)
 
 
 def dct_momentum(chunk: float = 4096, keep: float = 64, momentum: float = 0.9, levels: float = 2) -> Compressor:
@@ -108,7 +116,7 @@ def dct_momentum(chunk: float = 4096, keep: float = 64, momentum: float = 0.9, l
         payload = send_largest(total, rule)
         return (torch.from_numpy(total),), payload
 
-    return Compressor("dct-momentum", 1, encode)
+    return Compressor("dct-momentum", 1, encode, rule.most_bytes)
 
 
 COMPRESSORS: Final[dict[str, Callable[..., Compressor]]] = {

@@ -7,7 +7,7 @@ arrived, on threads, or on the device that trained.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, overload
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ from windfall.lowcomm.said import SPARSE as SPARSE
 from windfall.lowcomm.said import Said as Said
 from windfall.lowcomm.said import Spoken, Vectors
 from windfall.lowcomm.sparse import Contribution, Sparse, descend
+from windfall.lowcomm.unread import Unread as Unread
 from windfall.lowcomm.wire import HEADER_BYTES, Header, split
 
 MEMORYLESS: Final = ("fp32", "bf16", "int8-block", "int4-block")
@@ -38,26 +39,6 @@ MEMORYLESS: Final = ("fp32", "bf16", "int8-block", "int4-block")
 long says in one of them all that it learnt."""
 
 _EXACT: Final = compressors.parse_compressor("fp32")
-
-
-class Unread(Sequence[Contribution]):
-    """The parts of messages that were checked, decoded each time that they are looked at: they may be large."""
-
-    def __init__(self, rule: "Rule", messages: Buffer, elements: Split, codec: str = "") -> None:
-        self._payloads = rule.payloads(messages, elements, whole=True, codec=codec)
-
-    def __len__(self) -> int:
-        return len(self._payloads)
-
-    @overload
-    def __getitem__(self, index: int) -> Contribution: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Contribution]: ...
-    def __getitem__(self, index: int | slice) -> Contribution | Sequence[Contribution]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        header, payload = self._payloads[index]
-        return decode(header.codec, payload, header.elements)
 
 
 @dataclass(frozen=True)
@@ -255,9 +236,13 @@ class Rule:
                 moved.append(ahead)
         return state, moved[0] if len(moved) == 1 else torch.cat(moved) if moved else base.clone()
 
-    def most_bytes(self, elements: Split) -> int:
-        """More than any contribution has: what a receiver makes room for before it has seen a byte."""
-        return sum(HEADER_BYTES + 1024 + 5 * (part.stop - part.start) for part in elements.parts)
+    def most_bytes(self, elements: Split, codec: str = "") -> int:
+        """What no honest contribution exceeds: a receiver refuses more before it has seen a byte. ``codec`` names
+        another one than the rule's."""
+        own = self.codec if codec in ("", self.codec.name) else parse_compressor(codec)
+        of_part = [own if part.stop <= elements.trained else _EXACT for part in elements.parts]
+        sizes = [part.stop - part.start for part in elements.parts]
+        return sum(HEADER_BYTES + one.most_bytes(size) for one, size in zip(of_part, sizes, strict=True))
 
 
 def _plain(base: Tensor, gradient: Contribution) -> Tensor:

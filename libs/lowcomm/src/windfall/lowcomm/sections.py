@@ -36,6 +36,11 @@ def squeeze(data: Buffer) -> bytes:
     return _SIZE.pack(size | _STORED) + bytes(data)
 
 
+def most_squeezed(size: int) -> int:
+    """Bytes of the section of so many bytes, at most: it is stored as it is where that is shorter."""
+    return _SIZE.size + size
+
+
 class Sections:
     """Reads a payload from its beginning to its end; every method raises ``ValueError`` when the payload is short."""
 

@@ -32,7 +32,7 @@ import numpy.typing as npt
 from windfall.lowcomm.codec import Buffer
 from windfall.lowcomm.halves import from_halves, to_halves
 from windfall.lowcomm.positions import gaps_of, most_bytes, positions_of
-from windfall.lowcomm.sections import Sections, squeeze
+from windfall.lowcomm.sections import Sections, most_squeezed, squeeze
 from windfall.lowcomm.tiles import rows_of, tiles
 
 _HEAD: Final = struct.Struct("<HHB")
@@ -69,6 +69,13 @@ class TopK:
     def kept_of_last(self, rest: int) -> int:
         """How many of a last chunk of ``rest`` elements."""
         return -(-rest * self.keep // self.chunk)
+
+    def most_bytes(self, elements: int) -> int:
+        """No payload of a vector of so many elements is longer."""
+        count = self.kept(elements)
+        bits, planes = -(-count // 8), self.levels * rows_of(elements, self.chunk)
+        squeezed = (most_bytes(count, elements), *((bits,) if self.levels == 2 else ()), planes, planes)
+        return _HEAD.size + bits + sum(map(most_squeezed, squeezed))
 
 
 def send_largest(total: Floats, rule: TopK) -> bytes:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from windfall.lowcomm.codec import Buffer
 from windfall.lowcomm.halves import from_halves, to_halves
-from windfall.lowcomm.sections import Sections, squeeze
+from windfall.lowcomm.sections import Sections, most_squeezed, squeeze
 from windfall.lowcomm.tiles import Tile, rows_of, tiles
 
 CHUNK: Final = 4096
@@ -89,6 +89,11 @@ def _means(rows: Floats, bins: npt.NDArray[np.uint8]) -> Floats:
         many = inside.sum(axis=1)
         np.divide(np.einsum("ij,ij->i", rows, inside), many, out=means[:, code], where=many > 0)
     return means
+
+
+def most_bytes_of_bins(elements: int) -> int:
+    """No payload of a vector of so many elements is longer."""
+    return 2 * _LEVELS * rows_of(elements, CHUNK) + most_squeezed(_bytes_of(elements))
 
 
 def _bytes_of(elements: int) -> int:

@@ -70,6 +70,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         evaluate,
         settings.follows_links,
         planning,
+        settings.limits,
     )
     coordinator.attend()
     try:

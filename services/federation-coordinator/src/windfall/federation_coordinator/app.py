@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Literal
 from uuid import UUID
 
-from windfall.contracts.commands import RollBack, StopFederation
+from windfall.contracts.commands import ReadmitSite, RollBack, StopFederation
 from windfall.contracts.events import ContributionRefused, EnergyRecorded, NodeProfiled, RoundEvaluated
 from windfall.contracts.message import derived_id
 from windfall.contracts.v1 import training_pb2 as pb
@@ -18,6 +18,8 @@ from windfall.federation_coordinator.checkpoints import KEY as CHECKPOINTS
 from windfall.federation_coordinator.checkpoints import Checkpoint, Kept, led_to, left_out, stayed, stepped
 from windfall.federation_coordinator.checks import Refusal
 from windfall.federation_coordinator.federation import Best, Contribution, Decision, Federation, Phase, Policy, Word
+from windfall.federation_coordinator.firewall import Limits
+from windfall.federation_coordinator.guard import Guard
 from windfall.federation_coordinator.incoming import Chunk
 from windfall.federation_coordinator.pace import paced
 from windfall.federation_coordinator.planning import Planning
@@ -68,6 +70,7 @@ class Coordinator:
         evaluate: Callable[[int], Evaluation | None] | None = None,
         follows_links: bool = False,
         planning: Planning | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.stand = stand
         self.model = model
@@ -83,6 +86,7 @@ class Coordinator:
         self._fresh_model = asyncio.Event()
         self._scored: tuple[str, Evaluation] | None = None
         self._bytes_down = 0
+        self._guard = Guard(stand.journal, limits or Limits())
         self.state = stand.journal.load(_STATE, Federation) or Federation(name=name, base_digest=first_digest)
 
     def attend(self) -> None:
@@ -91,6 +95,7 @@ class Coordinator:
         bus.hears(NodeProfiled, "*", self._profiled)
         bus.hears(StopFederation, self.state.name, self._stop)
         bus.hears(RollBack, self.state.name, self._roll_back)
+        bus.hears(ReadmitSite, self.state.name, self._readmit)
         if self._told.ends.emissions_kg is not None and self._planning is None:
             bus.hears(EnergyRecorded, "*", self._emitted)
         rule = json.dumps(self.store.rule.settings)
@@ -145,6 +150,9 @@ class Coordinator:
             raise Transient("a round was merged meanwhile")
         self._commit(*quality.rolled_back(state, self.stand.clock.now(), self.policy), command.id, kept)
 
+    async def _readmit(self, command: ReadmitSite) -> None:
+        self.stand.journal.commit(state=self._guard.readmit(command.member), heard=command.id)
+
     def _conclude(self) -> None:
         """The plan has reached its goal: end as one who is told to stop."""
         self._commit(*rounds.stop(self.state, self.stand.clock.now(), self.policy, "the plan's work is done"))
@@ -152,7 +160,8 @@ class Coordinator:
     # --- asked over gRPC ----------------------------------------------------------------------------------------------
 
     def join(self, site: str, window_id: UUID, lease_token: int) -> int:
-        """Admit a site and give its attempt number. Raises ``federation.Fenced``."""
+        """Admit a site and give its attempt number. Raises ``federation.Fenced``; ``Refusal`` when it is shut out."""
+        self._guard.admit(site, self.state.round)
         now, progresses = self.stand.clock.now(), self._presence.progresses
         state, decision = membership.join(self.state, site, window_id, lease_token, now, self._paced(site), progresses)
         self._commit(state, decision)
@@ -193,6 +202,10 @@ class Coordinator:
     def accepted(self, key: pb.ContributionKey) -> bool:
         """Whether this contribution counts, in this round or an earlier one."""
         return key.federation == self.state.name and rounds.accepted(self.state, key.round, key.site, key.attempt)
+
+    def judge(self, manifest: pb.Manifest, norm: float) -> None:
+        """Hold a contribution of this norm against those that were accepted before. Raises ``Refusal``."""
+        self._guard.judge(manifest, norm, (*self.state.contributions, *self.state.late))
 
     async def receive(self, manifest: pb.Manifest, chunks: AsyncIterator[Chunk]) -> bool:
         """Take a contribution in; true when it had been accepted already.
@@ -248,6 +261,8 @@ class Coordinator:
         )
         state, follows = membership.refuse(self.state, key.site, key.attempt, key.round, now, self.policy)
         self._commit(state, Decision(say=(event,)) + follows)
+        if self._guard.barred(key.site, self.state.round):
+            self._end_membership(key.site, key.attempt, "shut-out")
 
     # --- loops --------------------------------------------------------------------------------------------------------
 
@@ -370,7 +385,8 @@ class Coordinator:
     ) -> None:
         planning = {} if self._planning is None else self._planning.overhear(decision.say)
         checkpoints = {} if kept is None else {CHECKPOINTS: kept}
-        self.stand.journal.commit(state={_STATE: state, **planning, **checkpoints}, say=decision.say, heard=heard)
+        remembered = {_STATE: state, **planning, **checkpoints, **self._guard.overhear(decision.say)}
+        self.stand.journal.commit(state=remembered, say=decision.say, heard=heard)
         before, self.state = self.state, state
         self.stand.outbox.wake()
         for word in decision.tell:
@@ -409,7 +425,7 @@ class Coordinator:
             # A timer has nobody above it who would hear.
             self.stand.fail(mistake)
 
-    def _end_membership(self, site: str, attempt: int, reason: Literal["drained", "silent"]) -> None:
+    def _end_membership(self, site: str, attempt: int, reason: Literal["drained", "silent", "shut-out"]) -> None:
         state, decision = membership.leave(self.state, site, attempt, reason, self.stand.clock.now(), self.policy)
         if state is not self.state:
             self._commit(state, decision)

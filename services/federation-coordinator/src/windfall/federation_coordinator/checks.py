@@ -1,9 +1,11 @@
 """The update firewall: what a contribution must be before a byte of it is believed."""
 
-from collections.abc import Sequence
-from math import isfinite
+from dataclasses import dataclass
+from math import isfinite, sqrt
 from pathlib import Path
 from typing import Final, Literal
+
+import numpy as np
 
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator.federation import Federation, Policy
@@ -12,10 +14,25 @@ from windfall.lowcomm.codec import CODECS
 from windfall.lowcomm.gradient import checked
 from windfall.lowcomm.layout import Layout
 from windfall.lowcomm.rule import Rule, Split
+from windfall.lowcomm.sparse import Sparse
 from windfall.lowcomm.wire import HEADER_BYTES, Header, head
 
 Reason = Literal[
-    "lease", "round", "base", "codec", "layout", "size", "digest", "not-finite", "tokens", "member", "rows", "canary"
+    "lease",
+    "round",
+    "base",
+    "codec",
+    "layout",
+    "size",
+    "digest",
+    "not-finite",
+    "tokens",
+    "member",
+    "rows",
+    "canary",
+    "norm",
+    "replay",
+    "shut-out",
 ]
 
 MAX_TOKENS: Final = 2**40
@@ -57,7 +74,7 @@ def check_manifest(manifest: pb.Manifest, state: Federation, policy: Policy, lay
     if manifest.codec not in (rule.codec.name, policy.alone_codec):
         raise Refusal("codec", f"codec {manifest.codec[:20]!r} is not the federation's {rule.codec.name!r}")
     _check_layout(manifest, layout)
-    most = rule.most_bytes(layout.split)
+    most = rule.most_bytes(layout.split, manifest.codec)
     if not manifest.offset <= manifest.total_bytes <= most:
         raise Refusal("size", f"{manifest.total_bytes} bytes from {manifest.offset} are declared, at most {most} fit")
     if not (0 < manifest.tokens <= MAX_TOKENS and 0 < manifest.steps <= manifest.tokens):
@@ -66,33 +83,48 @@ def check_manifest(manifest: pb.Manifest, state: Federation, policy: Policy, lay
         raise Refusal("not-finite", "the loss is not a finite number")
 
 
-def check_content(path: Path, rule: Rule, elements: Split, manifest: pb.Manifest) -> None:
+@dataclass(frozen=True)
+class Seen:
+    """What was found in a contribution on the way through its values."""
+
+    headers: tuple[Header, ...]
+    """Of each part."""
+    norm: float
+    """Euclidean, of the part that gradients move."""
+
+
+def check_content(path: Path, rule: Rule, elements: Split, manifest: pb.Manifest) -> float:
     """Hold a contribution that lies on disk against its manifest and against what a site may say: every value is
-    looked at. Its SHA-256 has been checked.
+    looked at, once. Its SHA-256 has been checked. Gives its Euclidean norm, without the exact part.
 
     Raises:
         Refusal: it does not pass.
     """
     try:
         look = _look_at_chunks if manifest.codec in CODECS else _look_at_all
-        headers = look(path, rule, elements, manifest.codec)
+        seen = look(path, rule, elements, manifest.codec)
     except ValueError as error:
         raise Refusal("not-finite" if "NaN" in str(error) else "layout", str(error)) from error
-    for header in headers:
+    for header in seen.headers:
         said = (header.base, header.tokens, header.steps)
         if said != (manifest.key.round, manifest.tokens, manifest.steps):
             raise Refusal("tokens", f"its header says base, tokens and steps {said}, its manifest other numbers")
+    return seen.norm
 
 
-def _look_at_all(path: Path, rule: Rule, elements: Split, codec: str) -> Sequence[Header]:
+def _look_at_all(path: Path, rule: Rule, elements: Split, codec: str) -> Seen:
     headers, parts = rule.decode(path.read_bytes(), elements, whole=True, codec=codec)
-    del parts
-    return headers
+    squares = 0.0
+    for part, one in zip(elements.parts, parts, strict=True):
+        if part.stop <= elements.trained:
+            values = one.values if isinstance(one, Sparse) else one.numpy()
+            squares += sum(_squares(values[start : start + _CHUNK]) for start in range(0, len(values), _CHUNK))
+    return Seen(headers, sqrt(squares))
 
 
-def _look_at_chunks(path: Path, rule: Rule, elements: Split, name: str) -> Sequence[Header]:
+def _look_at_chunks(path: Path, rule: Rule, elements: Split, name: str) -> Seen:
     """Codecs that code every element alone are looked at in memory of one chunk."""
-    headers = []
+    headers, squares = [], 0.0
     with path.open("rb") as file:
         for fragment, part in enumerate(elements.parts):
             header, size, _ = head(file.read(HEADER_BYTES), max_elements=part.stop - part.start)
@@ -102,11 +134,18 @@ def _look_at_chunks(path: Path, rule: Rule, elements: Split, name: str) -> Seque
                 raise ValueError(f"part {fragment} has {size} bytes for {header.elements} elements")
             for start in range(0, header.elements, _CHUNK):
                 count = min(_CHUNK, header.elements - start)
-                checked(codec.decode(file.read(count * codec.bytes_per_element)), count)
+                values = checked(codec.decode(file.read(count * codec.bytes_per_element)), count)
+                if part.stop <= elements.trained:
+                    squares += _squares(values)
             headers.append(header)
         if file.read(1):
             raise ValueError("more bytes follow the last part")
-    return headers
+    return Seen(tuple(headers), sqrt(squares))
+
+
+def _squares(values: "np.ndarray[tuple[int], np.dtype[np.float32]]") -> float:
+    """To some five digits: a chunk's sum of squares below 2¹⁰⁰ does not overflow in fp32, and is never in the model."""
+    return float(np.dot(values, values))
 
 
 def described(layout: Layout) -> list[pb.Tensor]:

@@ -159,7 +159,12 @@ def refuse(
 
 
 def leave(
-    state: Federation, site: str, attempt: int, reason: Literal["drained", "silent"], now: datetime, policy: Policy
+    state: Federation,
+    site: str,
+    attempt: int,
+    reason: Literal["drained", "silent", "shut-out"],
+    now: datetime,
+    policy: Policy,
 ) -> tuple[Federation, Decision]:
     """End a membership; one that has ended already changes nothing."""
     member = state.members.get(site)
@@ -189,7 +194,7 @@ def _has_room(state: Federation, policy: Policy) -> bool:
 
 
 def without(
-    state: Federation, member: Member, reason: Literal["drained", "silent", "replaced"], now: datetime
+    state: Federation, member: Member, reason: Literal["drained", "silent", "replaced", "shut-out"], now: datetime
 ) -> tuple[Federation, Decision]:
     """End a membership, and say so; what follows for the round is not looked at."""
     left = SiteLeft(

@@ -27,6 +27,9 @@ class Standing(Protocol):
     @property
     def policy(self) -> Policy: ...
 
+    def judge(self, manifest: pb.Manifest, norm: float) -> None:
+        """Refuse a contribution of this Euclidean norm, or pass it."""
+
 
 class Reception:
     """Takes contributions in, one stream at a time for each.
@@ -85,9 +88,10 @@ class Reception:
                     raise Transient(f"{incoming.received} of {manifest.total_bytes} bytes arrived")
                 final = self._store.contribution_path(key.round, key.site, key.attempt)
                 await self._finish(incoming.seal, manifest.sha256, final)
-                await self._finish(self._store.look, key.round, key.site, key.attempt, manifest)
+                norm = await self._finish(self._store.look, key.round, key.site, key.attempt, manifest)
                 # The round may have been merged while the bytes came, and its base may be too old by now.
                 self._check(manifest)
+                self._standing.judge(manifest, norm)
             except Refusal as refusal:
                 incoming.discard()
                 if refusal.reason == "digest" and manifest.offset > 0:

@@ -11,6 +11,7 @@ from windfall.contracts.message import Instant, Name
 from windfall.energy.fleet import Told
 from windfall.energy.goal import Goal
 from windfall.federation_coordinator.federation import Ends, Policy
+from windfall.federation_coordinator.firewall import Limits
 from windfall.lowcomm.rule import MEMORYLESS, Rule
 from windfall.lowcomm.staleness import MOST_ROUNDS_LATE
 from windfall.servicekit.settings import Settings, TlsSettings
@@ -58,6 +59,16 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     merge: str = "mean"
     """How contributions become one: ``mean``; ``rda`` for radial-directional averaging of dense ones; or what liars
     cannot move at will: ``median``, ``trimmed-mean:share=0.2``, ``krum:byzantine=1``, ``multi-krum:byzantine=1``."""
+    norm_factor: float = Field(default=10.0, ge=0)
+    """A contribution that is so many times as long as the median of the last ones is refused; 0 judges none."""
+    norm_history: int = Field(default=12, ge=1)
+    """Contributions that must have been accepted before norms are judged."""
+    shut_out_after: int = Field(default=5, ge=0)
+    """So many refused contributions of a kind that no honest site brings shut a site out; 0 shuts nobody out."""
+    shut_out_within: int = Field(default=20, ge=1)
+    """Rounds within which they are counted."""
+    shut_out_rounds: int = Field(default=100, ge=0)
+    """Rounds for which a site is shut out; 0 leaves it to an operator, who readmits it."""
     round_length: timedelta | None = None
     """Business time after which a round ends. Unset, and without ``round_steps`` and ``round_tokens``, rounds follow
     the links: a site takes so many local steps that synchronising costs it at most a twentieth of its training, and 10
@@ -174,6 +185,16 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     @property
     def rule(self) -> Rule:
         return Rule.parse(self.codec, self.outer, self.clip, self.merge)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            self.norm_factor or None,
+            self.norm_history,
+            self.shut_out_after or None,
+            self.shut_out_within,
+            self.shut_out_rounds or None,
+        )
 
     @property
     def policy(self) -> Policy:

@@ -172,16 +172,17 @@ class ModelStore:
                     copyfileobj(source, file, _BLOCK)
         return Incoming(part, expected_bytes)
 
-    def look(self, round_number: int, site: str, attempt: int, manifest: pb.Manifest) -> None:
-        """Read a sealed contribution to its end.
+    def look(self, round_number: int, site: str, attempt: int, manifest: pb.Manifest) -> float:
+        """Read a sealed contribution to its end; gives its Euclidean norm.
 
         Raises:
             Refusal: it is not what its manifest says, or not what a site says under this rule.
         """
         path = self.contribution_path(round_number, site, attempt)
         with self._looking, explained(path):
-            check_content(path, self.rule, self._layout.split, manifest)
+            norm = check_content(path, self.rule, self._layout.split, manifest)
             self._looked_at.add(path)
+        return norm
 
     def received(self, round_number: int, site: str, attempt: int) -> int:
         """Bytes that have arrived of a contribution that is not accepted: where its site goes on."""

@@ -45,6 +45,9 @@ _CODES = {
     "digest": grpc.StatusCode.INVALID_ARGUMENT,
     "not-finite": grpc.StatusCode.INVALID_ARGUMENT,
     "tokens": grpc.StatusCode.INVALID_ARGUMENT,
+    "norm": grpc.StatusCode.INVALID_ARGUMENT,
+    "replay": grpc.StatusCode.INVALID_ARGUMENT,
+    "shut-out": grpc.StatusCode.PERMISSION_DENIED,
     "rows": grpc.StatusCode.FAILED_PRECONDITION,
 }
 

@@ -1,0 +1,83 @@
+"""The update firewall in the live federation: it remembers what the coordinator decides about contributions and sites.
+
+Its state lies in the journal with the decision that it follows from, so that a crash leaves both or neither.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from pydantic import BaseModel
+
+from windfall.contracts.events import ContributionAccepted, ContributionRefused
+from windfall.contracts.message import Message
+from windfall.contracts.v1 import training_pb2 as pb
+from windfall.federation_coordinator import firewall
+from windfall.federation_coordinator.checks import Refusal
+from windfall.federation_coordinator.federation import Contribution
+from windfall.federation_coordinator.firewall import Firewall, Limits
+from windfall.servicekit.journal import Journal
+
+STATE: Final = "firewall"
+
+
+class Guard:
+    """Of one federation."""
+
+    def __init__(self, journal: Journal, limits: Limits) -> None:
+        self._limits = limits
+        self.state = journal.load(STATE, Firewall) or Firewall()
+        self._looked_at: dict[tuple[str, int], tuple[float, int, str]] = {}
+
+    def admit(self, site: str, round_number: int) -> None:
+        """Let a site join.
+
+        Raises:
+            Refusal: it is shut out.
+        """
+        if because := self.barred(site, round_number):
+            raise Refusal("shut-out", because)
+
+    def barred(self, site: str, round_number: int) -> str:
+        """Why it may not take part; empty when it may."""
+        return firewall.barred(self.state, site, round_number)
+
+    def judge(self, manifest: pb.Manifest, norm: float, counted: Sequence[Contribution]) -> None:
+        """Hold a contribution that was looked at against those that were accepted before.
+
+        Args:
+            counted: what counts already, in this round and the next.
+
+        Raises:
+            Refusal: it is too long, or its bytes were accepted before.
+        """
+        site, sha256 = manifest.key.site, manifest.sha256
+        self._looked_at[site, manifest.key.attempt] = norm, manifest.steps, sha256
+        if because := firewall.replayed(self.state, site, sha256, norm):
+            raise Refusal("replay", because)
+        if any((one.site, one.sha256) == (site, sha256) for one in counted):
+            # A receipt that was lost explains it: nothing that is held against the site.
+            raise Refusal("round", "these bytes count already, under an earlier attempt")
+        if because := firewall.too_long(self.state, norm, manifest.steps, self._limits):
+            raise Refusal("norm", because)
+
+    def overhear(self, said: Sequence[Message]) -> dict[str, BaseModel]:
+        """What the coordinator is about to say; gives what to keep of it in the same commit."""
+        before = self.state
+        for event in said:
+            if isinstance(event, ContributionAccepted | ContributionRefused):
+                norm, steps, sha256 = self._looked_at.pop((event.site, event.attempt), (0.0, 0, ""))
+                if isinstance(event, ContributionRefused):
+                    self._refused(event, norm)
+                elif sha256:
+                    self.state = firewall.accepted(self.state, event.site, norm, steps, sha256)
+        return {} if self.state is before else {STATE: self.state}
+
+    def readmit(self, site: str) -> dict[str, BaseModel]:
+        """Let a site in again; gives what to keep of it in the same commit."""
+        self.state = firewall.readmitted(self.state, site)
+        return {STATE: self.state}
+
+    def _refused(self, event: ContributionRefused, norm: float) -> None:
+        self.state = firewall.refused(self.state, event.site, event.reason, event.round, self._limits)
+        if event.reason == "norm":
+            self.state = firewall.doubted(self.state, event.site, norm)
