@@ -28,6 +28,7 @@ from windfall.energy_watcher import app as watcher
 from windfall.energy_watcher.settings import WatcherSettings
 from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.federation import Federation, Policy
+from windfall.federation_coordinator.jurisdiction import Law
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
 from windfall.federation_coordinator.wire import register
@@ -47,7 +48,9 @@ from windfall.servicekit.outbox import Outbox
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import span
 from windfall.site_trainer.app import Terms, Trainer
-from windfall.site_trainer.coordinator import CoordinatorLink, Membership
+from windfall.site_trainer.coordinator import Membership
+from windfall.site_trainer.guarded import GuardedLink
+from windfall.site_trainer.policy import Offer, SitePolicy
 from windfall.site_trainer.toy import ToyEngine
 
 T = TypeVar("T")
@@ -100,6 +103,8 @@ class Fleet:
     step: timedelta = timedelta(seconds=60)
     heartbeat: timedelta = timedelta(seconds=30)
     rule: Rule = field(default_factory=lambda: Rule.parse("topk-ef"))
+    law: Law = field(default_factory=Law)
+    policies: dict[str, SitePolicy] = field(default_factory=dict)
     services: dict[tuple[str, str], Running] = field(default_factory=dict)
     trainers: dict[str, Trainer] = field(default_factory=dict)
     backends: dict[str, MemoryBackend] = field(default_factory=dict)
@@ -160,7 +165,7 @@ class Fleet:
             self._in_place,
         )
         self.coordinator = coordinator
-        service = TrainingService(coordinator, self.sites, self.heartbeat)
+        service = TrainingService(coordinator, self.sites, self.heartbeat, law=self.law)
         await self.wiring.serve(partial(register, service))
         coordinator.attend()
         life = AsyncExitStack()
@@ -219,8 +224,11 @@ class Fleet:
             checkpoint=folder / "checkpoint",
             opens_at=datetime.fromisoformat(opens_at) if opens_at else None,
         )
-        link = CoordinatorLink(self.wiring.channel(site), FEDERATION, site)
+        policy = self.policies.get(site, SitePolicy())
+        offer = Offer(FEDERATION, "127.0.0.1", loopback=True, tls=False)
+        link = GuardedLink(self.wiring.channel(site), offer, site, stand, policy, timedelta(minutes=5))
         trainer = self.trainers[site] = Trainer(stand, terms, link, partial(self._engine, site), self._in_place)
+        link.drain = trainer.stop
         with span("train", parent={TRACEPARENT: life.environment.get("TRACEPARENT", "")}):
             trainer.attend()
             drain = asyncio.create_task(_when(life.drain, lambda: trainer.stop("asked to drain")))

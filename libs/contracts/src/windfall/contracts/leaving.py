@@ -34,6 +34,8 @@ class Cargo(StrEnum):
     SENTENCE = "sentence"
     """A line for a person that code composes (``windfall.contracts.message.Sentence``): no path, no address, bounded.
     """
+    APP = "app"
+    """Whatever a Flower ClientApp returns that the site's owner has put there: nobody else can vouch for it."""
     NOISE = "noise"
     """Random bytes that measure a link."""
 
@@ -64,6 +66,7 @@ REQUESTS: Final[dict[str, dict[str, Leaves]]] = {
         **_LEASE,
         **_all(Cargo.IDENTIFIER, federation="which federation is meant"),
         **_all(Cargo.COUNT, protocol="an unknown version is refused"),
+        **_all(Cargo.STATE, jurisdiction="under whose law the site lies, when its policy says so"),
     },
     "Beat": {
         **_MEMBER,
@@ -107,6 +110,34 @@ REQUESTS: Final[dict[str, dict[str, Leaves]]] = {
         end="a place in the order of a corpus that every site has",
     ),
     "LeaveRequest": {**_MEMBER, **_all(Cargo.SENTENCE, reason="why it goes")},
+    "NodeJoinRequest": {
+        **_SITE,
+        **_WINDOW,
+        **_LEASE,
+        **_all(Cargo.IDENTIFIER, federation="which federation is meant", app="which app the site holds"),
+        **_all(Cargo.COUNT, protocol="an unknown version is refused"),
+    },
+    "NodeBeat": {**_MEMBER, **_all(Cargo.STATE, draining="whether the site leaves")},
+    "FetchRequest": {
+        **_MEMBER,
+        **_all(Cargo.DIGEST, body_sha256="which message"),
+        **_all(Cargo.COUNT, offset="where a cut download goes on"),
+    },
+    "ReplyKey": {**_MEMBER, **_all(Cargo.IDENTIFIER, message_id="what it answers")},
+    "ReplyFrame": {
+        **_all(Cargo.LAYOUT, head="what the reply is, see ReplyHead"),
+        **_all(Cargo.APP, data="the arrays of a ClientApp's reply"),
+    },
+    "ReplyHead": {
+        **_LEASE,
+        **_all(Cargo.IDENTIFIER, key="whose it is and what it answers, see ReplyKey"),
+        **_all(Cargo.APP, header="the records of a ClientApp's reply"),
+        **_all(Cargo.COUNT, body_bytes="that it arrived whole", offset="where a cut upload goes on"),
+        **_all(Cargo.DIGEST, body_sha256="that it arrived whole"),
+        **_all(Cargo.SENTENCE, error="why there is none, see ReplyError"),
+    },
+    "ReplyError": {**_all(Cargo.STATE, code="Flower's number for it"), **_all(Cargo.SENTENCE, reason="in words")},
+    "NodeLeaveRequest": {**_MEMBER, **_all(Cargo.SENTENCE, reason="why it goes")},
     "EchoMessage": _all(Cargo.COUNT, sequence="measures the way there and back"),
     "ProbeChunk": _all(Cargo.NOISE, data="measures the link"),
     "SourceRequest": _all(Cargo.COUNT, bytes="how much noise is asked for"),
@@ -141,6 +172,14 @@ ANSWERS: Final = frozenset(
         "PushProgress",
         "PushReceipt",
         "LeaveReply",
+        "NodeJoinReply",
+        "Announcement",
+        "MessageNotice",
+        "RunEnded",
+        "FetchFrame",
+        "ReplyProgressReply",
+        "ReplyReceipt",
+        "NodeLeaveReply",
         "SinkReport",
         "PlanRequest",
         "AcquireRequest",

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import grpc.aio
 
+from windfall.contracts.message import sentence
 from windfall.contracts.v1 import messages_pb2 as pb
 from windfall.contracts.v1.messages_pb2_grpc import MessagesStub
 from windfall.flower_adapter.client_host import Identity, Outcome
@@ -138,7 +139,7 @@ class NodeLink:
         pieces: tuple[bytes, ...] = ()
         with translated("reply"):
             if outcome.packed is None:
-                head.error.CopyFrom(pb.ReplyError(code=outcome.code, reason=outcome.reason))
+                head.error.CopyFrom(pb.ReplyError(code=outcome.code, reason=sentence(outcome.reason)))
             else:
                 pieces = outcome.packed.pieces
                 head.header, head.body_bytes = outcome.packed.header, outcome.packed.body_bytes
@@ -152,7 +153,9 @@ class NodeLink:
         return receipt.duplicate
 
     async def leave(self, attempt: int, reason: str) -> None:
-        request = pb.NodeLeaveRequest(federation=self._federation, site=self._site, attempt=attempt, reason=reason)
+        request = pb.NodeLeaveRequest(
+            federation=self._federation, site=self._site, attempt=attempt, reason=sentence(reason)
+        )
         with translated("leave"):
             await self._stub.Leave(request, timeout=_DEADLINE_S, metadata=metadata())
 

@@ -77,7 +77,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         server = await serve(
             settings.listen,
             [
-                partial(register, TrainingService(coordinator, settings.sites)),
+                partial(register, TrainingService(coordinator, settings.sites, law=settings.law)),
                 partial(add_LinkProbeServicer_to_server, LinkProbeServicer()),
             ],
             settings.tls,

@@ -7,11 +7,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from windfall.contracts.jurisdiction import Jurisdiction
 from windfall.contracts.message import Instant, Name
 from windfall.energy.fleet import Told
 from windfall.energy.goal import Goal
 from windfall.federation_coordinator.federation import Ends, Policy
 from windfall.federation_coordinator.firewall import Limits
+from windfall.federation_coordinator.jurisdiction import Law
 from windfall.lowcomm.rule import MEMORYLESS, Rule
 from windfall.lowcomm.staleness import MOST_ROUNDS_LATE
 from windfall.servicekit.settings import Settings, TlsSettings
@@ -40,6 +42,10 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     federation: Name = "demo"
     sites: Annotated[tuple[Name, ...], BeforeValidator(_split)] = ()
     """Sites whose events the hub sources; only they may join. Comma-separated."""
+    jurisdiction: Jurisdiction | None = None
+    """Under whose law this coordinator lies, like ``CA-QC``: sites may ask for it."""
+    jurisdictions: Annotated[tuple[Jurisdiction, ...], BeforeValidator(_split)] = ()
+    """Only sites under these laws may join; ``CA`` admits ``CA-QC``. Comma-separated; unset admits any."""
     listen: str = "127.0.0.1:0"
     """Where ``Training`` is served."""
     insecure: bool = False
@@ -181,6 +187,10 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
             tokens_per_hour=self.tokens_per_hour,
             told=self.site_power,
         )
+
+    @property
+    def law(self) -> Law:
+        return Law(self.jurisdiction or "", self.jurisdictions)
 
     @property
     def rule(self) -> Rule:

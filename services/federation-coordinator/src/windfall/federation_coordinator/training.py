@@ -17,6 +17,7 @@ from windfall.federation_coordinator.app import Coordinator
 from windfall.federation_coordinator.checks import Refusal, described
 from windfall.federation_coordinator.federation import Fenced, NotMember
 from windfall.federation_coordinator.incoming import Chunk
+from windfall.federation_coordinator.jurisdiction import Law, refusal, refused
 from windfall.federation_coordinator.outer_step import Base
 from windfall.federation_coordinator.row_leases import RowLeases
 from windfall.federation_coordinator.wire import Frames, PushFrame, pull_frame
@@ -61,7 +62,9 @@ class TrainingService(rpc.TrainingServicer):
         sites: tuple[str, ...],
         heartbeat: timedelta = HEARTBEAT,
         leases: RowLeases | None = None,
+        law: Law = Law(),
     ) -> None:
+        self._law = law
         self._heartbeat = heartbeat
         self._leases = leases or RowLeases()
         self._frames = Frames()
@@ -89,6 +92,8 @@ class TrainingService(rpc.TrainingServicer):
                 outer=outer,
                 clip=clip,
                 merge=merge,
+                jurisdiction=self._law.own,
+                jurisdictions=self._law.allowed,
                 corpus=self._leases.terms,
             )
 
@@ -103,6 +108,8 @@ class TrainingService(rpc.TrainingServicer):
         listening = asyncio.get_running_loop().create_task(self._listen(first, beats))
         try:
             async for directive in self._coordinator.directives(site, attempt):
+                if directive.HasField("round_opened"):
+                    directive.round_opened.jurisdictions.extend(self._law.allowed)
                 yield directive
         except NotMember as ended:
             await context.abort(grpc.StatusCode.NOT_FOUND, str(ended))
@@ -224,12 +231,20 @@ class TrainingService(rpc.TrainingServicer):
                 grpc.StatusCode.NOT_FOUND, f"there is no federation {request.federation[:_SHOWN]!r} here"
             )
         await self._check_name(request.site, context)
+        await self._check_jurisdiction(request, context)
         if self._sites and request.site not in self._sites:
             await context.abort(
                 grpc.StatusCode.PERMISSION_DENIED, f"{request.site!r} is not a site of {request.federation}"
             )
         if request.lease_token < 1:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "a site joins under a lease")
+
+    async def _check_jurisdiction(self, request: pb.JoinRequest, context: Any) -> None:
+        if detail := refusal(self._law, request.jurisdiction):
+            stand, label = self._coordinator.stand, request.jurisdiction[:_SHOWN]
+            stand.journal.commit(say=(refused(request.federation, request.site, label, detail, stand.clock.now()),))
+            stand.outbox.wake()
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, detail)
 
     async def _check_name(self, site: str, context: Any) -> None:
         if not _is_name(site):

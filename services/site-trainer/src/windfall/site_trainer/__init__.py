@@ -2,5 +2,5 @@
 
 Hears ``window.opened``, ``window.withdrawn``, ``window.closing``, ``window.closed``, ``command.site-trainer.finish``,
 ``command.site-trainer.stop``.
-Says ``training.started``, ``site.drained``. Calls ``Training`` of the federation-coordinator.
+Says ``training.started``, ``site.withheld``, ``site.drained``. Calls ``Training`` of the federation-coordinator.
 """

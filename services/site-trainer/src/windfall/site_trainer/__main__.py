@@ -13,8 +13,9 @@ from windfall.servicekit.rpc import connect
 from windfall.servicekit.service import Stand, run
 from windfall.servicekit.telemetry import span
 from windfall.site_trainer.app import Terms, Trainer
-from windfall.site_trainer.coordinator import CoordinatorLink
 from windfall.site_trainer.engines import Engines
+from windfall.site_trainer.guarded import GuardedLink
+from windfall.site_trainer.policy_file import offer_of, read_policy
 from windfall.site_trainer.settings import TrainerSettings
 
 
@@ -24,6 +25,7 @@ async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]
         raise Mistake(f"there is no data folder {settings.data_dir}", "Set WINDFALL_DATA_DIR to the site's data")
 
     engines = Engines(settings)
+    policy = read_policy(settings.site_policy)
     terms = Terms(
         settings.site,
         settings.federation,
@@ -35,8 +37,11 @@ async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]
         settings.state_dir / "checkpoint.safetensors",
         settings.window_opens_at,
     )
-    link = CoordinatorLink(connect(settings.coordinator, settings.tls), settings.federation, settings.site)
+    link = GuardedLink(
+        connect(settings.coordinator, settings.tls), offer_of(settings), settings.site, stand, policy, terms.drain_time
+    )
     trainer = Trainer(stand, terms, link, engines.make, asyncio.to_thread, engines.warm)
+    link.drain = trainer.stop
     # The window's trace goes on here: the provisioner hands it over in the environment, as one process to another.
     with span(
         "train", parent={TRACEPARENT: os.environ.get("TRACEPARENT", "")}, attributes={"windfall.site": terms.site}

@@ -10,6 +10,7 @@ from uuid import UUID
 import grpc.aio
 from google.protobuf.json_format import MessageToJson
 
+from windfall.contracts.message import sentence
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1.training_pb2_grpc import TrainingStub
 from windfall.lowcomm.layout import Layout, TensorSpec
@@ -79,7 +80,8 @@ class Download:
 class CoordinatorLink:
     """One site's calls. ``Transient`` means try again, ``Refused`` means no."""
 
-    def __init__(self, channel: grpc.aio.Channel, federation: str, site: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, federation: str, site: str, jurisdiction: str = "") -> None:
+        self._jurisdiction = jurisdiction
         self._channel = channel
         self._stub = TrainingStub(channel)
         self._bulk = BulkStub(channel)
@@ -93,6 +95,7 @@ class CoordinatorLink:
             window_id=str(window_id),
             lease_token=lease_token,
             protocol=PROTOCOL,
+            jurisdiction=self._jurisdiction,
         )
         with translated("join"):
             reply = await self._stub.Join(request, timeout=DEADLINE.total_seconds(), metadata=metadata())
@@ -103,12 +106,15 @@ class CoordinatorLink:
                 grpc.StatusCode.UNIMPLEMENTED, f"this trainer does not know what the coordinator asks for: {error}"
             ) from error
 
-    async def directives(self, beat: Callable[[], pb.Beat], every_s: float) -> AsyncGenerator[pb.Directive, None]:
-        """What the coordinator says for as long as the stream holds; a heartbeat goes up at once and then regularly."""
+    async def directives(
+        self, beat: Callable[[], pb.Beat | None], every_s: float
+    ) -> AsyncGenerator[pb.Directive, None]:
+        """What the coordinator says for as long as the stream holds; a heartbeat goes up at once and then regularly,
+        until there is none to send."""
 
         async def beats() -> AsyncGenerator[pb.Beat, None]:
-            while True:
-                yield beat()
+            while (said := beat()) is not None:
+                yield said
                 await asyncio.sleep(every_s)
 
         with translated("heartbeat"):
@@ -214,7 +220,10 @@ class CoordinatorLink:
         return tuple((one.begin, one.end) for one in reply.held)
 
     async def leave(self, attempt: int, reason: str) -> None:
-        request = pb.LeaveRequest(federation=self._federation, site=self._site, attempt=attempt, reason=reason)
+        # Why a site goes may have come from anywhere in it.
+        request = pb.LeaveRequest(
+            federation=self._federation, site=self._site, attempt=attempt, reason=sentence(reason)
+        )
         with translated("leave"):
             await self._stub.Leave(request, timeout=DEADLINE.total_seconds(), metadata=metadata())
 

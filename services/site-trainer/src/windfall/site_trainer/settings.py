@@ -50,6 +50,8 @@ class TrainerSettings(SiteSettings, TlsSettings):
     """Wall time reserved before a window's end for the last push; a slower one that was measured counts instead."""
     checkpoint_every: timedelta = timedelta(seconds=60)
     """Wall time between checkpoints of work that has not been pushed; they are written while training goes on."""
+    site_policy: Path | None = None
+    """What the site's owner allows, in TOML or JSON (docs/sovereignty.md): no coordinator can change it."""
     ready_file: Path | None = None
     """Written when the trainer is up, whether or not its window is open."""
     ready_fd: int | None = None

@@ -23,21 +23,23 @@ SITE_STATE_PUSHING: SiteState
 SITE_STATE_DRAINING: SiteState
 
 class JoinRequest(_message.Message):
-    __slots__ = ("federation", "site", "window_id", "lease_token", "protocol")
+    __slots__ = ("federation", "site", "window_id", "lease_token", "protocol", "jurisdiction")
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     WINDOW_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    JURISDICTION_FIELD_NUMBER: _ClassVar[int]
     federation: str
     site: str
     window_id: str
     lease_token: int
     protocol: int
-    def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., window_id: _Optional[str] = ..., lease_token: _Optional[int] = ..., protocol: _Optional[int] = ...) -> None: ...
+    jurisdiction: str
+    def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., window_id: _Optional[str] = ..., lease_token: _Optional[int] = ..., protocol: _Optional[int] = ..., jurisdiction: _Optional[str] = ...) -> None: ...
 
 class JoinReply(_message.Message):
-    __slots__ = ("attempt", "task", "task_settings_json", "tensors", "codec", "heartbeat_interval_ms", "outer", "clip", "merge", "corpus")
+    __slots__ = ("attempt", "task", "task_settings_json", "tensors", "codec", "heartbeat_interval_ms", "outer", "clip", "merge", "corpus", "jurisdiction", "jurisdictions")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     TASK_SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +50,8 @@ class JoinReply(_message.Message):
     CLIP_FIELD_NUMBER: _ClassVar[int]
     MERGE_FIELD_NUMBER: _ClassVar[int]
     CORPUS_FIELD_NUMBER: _ClassVar[int]
+    JURISDICTION_FIELD_NUMBER: _ClassVar[int]
+    JURISDICTIONS_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     task: str
     task_settings_json: str
@@ -58,7 +62,9 @@ class JoinReply(_message.Message):
     clip: bool
     merge: str
     corpus: Corpus
-    def __init__(self, attempt: _Optional[int] = ..., task: _Optional[str] = ..., task_settings_json: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., codec: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ..., outer: _Optional[str] = ..., clip: _Optional[bool] = ..., merge: _Optional[str] = ..., corpus: _Optional[_Union[Corpus, _Mapping]] = ...) -> None: ...
+    jurisdiction: str
+    jurisdictions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, attempt: _Optional[int] = ..., task: _Optional[str] = ..., task_settings_json: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., codec: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ..., outer: _Optional[str] = ..., clip: _Optional[bool] = ..., merge: _Optional[str] = ..., corpus: _Optional[_Union[Corpus, _Mapping]] = ..., jurisdiction: _Optional[str] = ..., jurisdictions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Corpus(_message.Message):
     __slots__ = ("rows", "seed")
@@ -139,7 +145,7 @@ class Directive(_message.Message):
     def __init__(self, round_opened: _Optional[_Union[RoundOpened, _Mapping]] = ..., finish_round: _Optional[_Union[FinishRound, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ...) -> None: ...
 
 class RoundOpened(_message.Message):
-    __slots__ = ("round", "base_digest", "base_bytes", "local_steps", "micro_batch", "tokens", "sites", "codec")
+    __slots__ = ("round", "base_digest", "base_bytes", "local_steps", "micro_batch", "tokens", "sites", "codec", "jurisdictions")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     BASE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +154,7 @@ class RoundOpened(_message.Message):
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     SITES_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
+    JURISDICTIONS_FIELD_NUMBER: _ClassVar[int]
     round: int
     base_digest: str
     base_bytes: int
@@ -156,7 +163,8 @@ class RoundOpened(_message.Message):
     tokens: int
     sites: int
     codec: str
-    def __init__(self, round: _Optional[int] = ..., base_digest: _Optional[str] = ..., base_bytes: _Optional[int] = ..., local_steps: _Optional[int] = ..., micro_batch: _Optional[int] = ..., tokens: _Optional[int] = ..., sites: _Optional[int] = ..., codec: _Optional[str] = ...) -> None: ...
+    jurisdictions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, round: _Optional[int] = ..., base_digest: _Optional[str] = ..., base_bytes: _Optional[int] = ..., local_steps: _Optional[int] = ..., micro_batch: _Optional[int] = ..., tokens: _Optional[int] = ..., sites: _Optional[int] = ..., codec: _Optional[str] = ..., jurisdictions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FinishRound(_message.Message):
     __slots__ = ("round",)
