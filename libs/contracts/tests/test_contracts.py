@@ -207,6 +207,8 @@ SAID = (
         bytes_up=40_123_456,
         partial=False,
         skipped=1,
+        spikes=2,
+        refused_passes=1,
         cursor=328,
         rows=((1_000, 1_320), (2_048, 2_056)),
     ),

@@ -1273,6 +1273,27 @@ def test_alone_and_not_a_number_it_begins_afresh(tmp_path: Path) -> None:
     play(story, Field(tmp_path, BY_STEPS))
 
 
+class Troubled(Watched):
+    """Every third step is a spike, and once memory was refused."""
+
+    def step(self, micro_batch: int) -> StepReport:
+        report = super().step(micro_batch)
+        if self.progress.steps % 3 == 2:
+            self._progress = self._progress.after(StepReport(0, 99.0, Skip.SPIKE, refused=1))
+        return report
+
+
+def test_spikes_and_refused_passes_are_said_with_the_contribution(tmp_path: Path) -> None:
+    async def story(field: Field) -> None:
+        node = await field.start(make=field.watched("site-a", Troubled))
+        await field.until(RoundCompleted)
+        await field.drain(node)
+        first = field.events(ContributionAccepted)[0]
+        assert (first.steps, first.spikes, first.refused_passes, first.skipped) == (5, 2, 2, 0)
+
+    play(story, Field(tmp_path, BY_STEPS))
+
+
 class Broken(ToyEngine):
     """Cannot do what it is named after."""
 

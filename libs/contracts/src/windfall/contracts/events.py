@@ -342,6 +342,10 @@ class ContributionAccepted(SiteEvent):
     """The site leaves and the round goes on without it."""
     skipped: int = Field(default=0, ge=0)
     """Steps that made no update, because their loss or a gradient was not finite."""
+    spikes: int = Field(default=0, ge=0)
+    """Steps that made no update, because their loss and gradient were far beyond those before."""
+    refused_passes: int = Field(default=0, ge=0)
+    """Times that memory refused a pass, so that a step was begun anew in smaller ones; nothing is lost by it."""
     cursor: int = Field(default=0, ge=0)
     """Samples of its own data that the site had drawn: where its data goes on."""
     rows: Rows = ()

@@ -90,6 +90,7 @@ REQUESTS: Final[dict[str, dict[str, Leaves]]] = {
         **_all(Cargo.DIGEST, base_digest="what it was trained from", sha256="that it arrived whole"),
         **_all(Cargo.LAYOUT, codec="how it is written", tensors="what it is about, see Tensor"),
         **_all(Cargo.COUNT, tokens="its weight", steps="its weight", skipped="whether training is sound"),
+        **_all(Cargo.COUNT, spikes="whether training is sound", refused_passes="whether the node has memory enough"),
         **_all(Cargo.COUNT, total_bytes="that it arrived whole", offset="where a cut upload goes on"),
         **_all(Cargo.COUNT, cursor="where the site's data goes on", rows="of a shared corpus, see RowRange"),
         **_all(Cargo.BUCKETED, loss="how training goes: a mean over all steps, to 0.01 or the site's coarser step"),

@@ -233,6 +233,8 @@ class Coordinator:
             sha256=manifest.sha256,
             codec=manifest.codec,
             skipped=manifest.skipped,
+            spikes=manifest.spikes,
+            refused_passes=manifest.refused_passes,
             trace=outgoing_trace(),
         )
         state, decision = rounds.accept(self.state, contribution, self.stand.clock.now(), self.policy)

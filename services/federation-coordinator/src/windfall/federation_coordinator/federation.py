@@ -104,6 +104,8 @@ class Contribution(Frozen):
     sha256: Digest
     codec: str
     skipped: int = 0
+    spikes: int = 0
+    refused_passes: int = 0
     rounds_late: int = 0
     """Outer steps that the model took without it, as known when it merges."""
     trace: dict[str, str] = Field(default_factory=dict)

@@ -93,6 +93,8 @@ def accept(state: Federation, contribution: Contribution, now: datetime, policy:
         bytes_up=contribution.bytes_up,
         partial=contribution.partial,
         skipped=contribution.skipped,
+        spikes=contribution.spikes,
+        refused_passes=contribution.refused_passes,
         rounds_late=number - base_round,
     )
     state, follows = settle(state, now, policy)

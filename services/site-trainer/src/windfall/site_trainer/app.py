@@ -489,6 +489,8 @@ class Trainer:
             sha256=digest,
             tensors=tensors_of(membership.layout),
             skipped=engine.progress.skipped,
+            spikes=engine.progress.spikes,
+            refused_passes=engine.progress.refused,
         )
         return Parcel(manifest, data, membership.attempt, after)
 

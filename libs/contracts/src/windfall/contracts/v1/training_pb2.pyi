@@ -243,7 +243,7 @@ class PushFrame(_message.Message):
     def __init__(self, manifest: _Optional[_Union[Manifest, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("key", "lease_token", "base_digest", "codec", "tokens", "steps", "loss", "partial", "total_bytes", "sha256", "tensors", "offset", "skipped", "cursor", "rows")
+    __slots__ = ("key", "lease_token", "base_digest", "codec", "tokens", "steps", "loss", "partial", "total_bytes", "sha256", "tensors", "offset", "skipped", "cursor", "rows", "spikes", "refused_passes")
     KEY_FIELD_NUMBER: _ClassVar[int]
     LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -259,6 +259,8 @@ class Manifest(_message.Message):
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    SPIKES_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_PASSES_FIELD_NUMBER: _ClassVar[int]
     key: ContributionKey
     lease_token: int
     base_digest: str
@@ -274,7 +276,9 @@ class Manifest(_message.Message):
     skipped: int
     cursor: int
     rows: _containers.RepeatedCompositeFieldContainer[RowRange]
-    def __init__(self, key: _Optional[_Union[ContributionKey, _Mapping]] = ..., lease_token: _Optional[int] = ..., base_digest: _Optional[str] = ..., codec: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., partial: _Optional[bool] = ..., total_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., offset: _Optional[int] = ..., skipped: _Optional[int] = ..., cursor: _Optional[int] = ..., rows: _Optional[_Iterable[_Union[RowRange, _Mapping]]] = ...) -> None: ...
+    spikes: int
+    refused_passes: int
+    def __init__(self, key: _Optional[_Union[ContributionKey, _Mapping]] = ..., lease_token: _Optional[int] = ..., base_digest: _Optional[str] = ..., codec: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., partial: _Optional[bool] = ..., total_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., offset: _Optional[int] = ..., skipped: _Optional[int] = ..., cursor: _Optional[int] = ..., rows: _Optional[_Iterable[_Union[RowRange, _Mapping]]] = ..., spikes: _Optional[int] = ..., refused_passes: _Optional[int] = ...) -> None: ...
 
 class PushReceipt(_message.Message):
     __slots__ = ("duplicate",)
