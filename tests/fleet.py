@@ -100,6 +100,7 @@ class Fleet:
     seed: int = 0
     round_length: timedelta = timedelta(minutes=20)
     straggler_grace: timedelta = timedelta(minutes=5)
+    alone: timedelta | None = None
     step: timedelta = timedelta(seconds=60)
     heartbeat: timedelta = timedelta(seconds=30)
     rule: Rule = field(default_factory=lambda: Rule.parse("topk-ef"))
@@ -153,7 +154,8 @@ class Fleet:
         store = ModelStore(self.folder / "models", LAYOUT, self.rule)
         journaled = stand.journal.load("federation", Federation)
         first = journaled.base_digest if journaled else store.initialise(torch.zeros(LAYOUT.elements))
-        policy = Policy(self.round_length, None, self.straggler_grace, None)
+        codec = "int8-block" if self.alone else ""
+        policy = Policy(self.round_length, None, self.straggler_grace, None, alone=self.alone, alone_codec=codec)
         coordinator = Coordinator(
             stand,
             FEDERATION,

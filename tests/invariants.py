@@ -9,6 +9,7 @@ from windfall.contracts.events import (
     NodeReady,
     NodeReleased,
     RoundCompleted,
+    RoundStarted,
     SiteDrained,
     SiteJoined,
     SiteLeft,
@@ -61,7 +62,8 @@ def check_replicas(events: Sequence[Message], bases: Mapping[str, Sequence[str]]
         bases: digests of what each site's engines were given, oldest first, computed from the vectors themselves.
     """
     rounds = [event for event in events if isinstance(event, RoundCompleted)]
-    number = {one.base_digest: one.round for one in rounds} | {one.model_digest: one.round + 1 for one in rounds[-1:]}
+    number = {event.base_digest: event.round for event in events if isinstance(event, RoundStarted)}
+    number |= {one.base_digest: one.round for one in rounds} | {one.model_digest: one.round + 1 for one in rounds[-1:]}
     for site, digests in bases.items():
         assert not (strange := set(digests) - set(number)), f"{site} trained from {strange}, which nobody committed"
         # A base may be loaded anew, after a refusal or under a new membership, but never one from before.

@@ -19,13 +19,14 @@ MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 SITES = ("site-a", "site-b", "site-c")
 
 
-def day(folder: Path, codec: str) -> list[Message]:
+def day(folder: Path, codec: str, alone: timedelta | None = None) -> list[Message]:
     """14 hours under the shipped trace, in which every site comes and goes; after each hour, replicas are compared."""
     trace = folder / "trace.csv"
     trace.write_text("\n".join(synthetic_trace()) + "\n")
 
     async def live() -> list[Message]:
-        fleet = Fleet(folder, trace, SITES, LoopClock(MIDNIGHT), MemoryWiring(), seed=3, rule=Rule.parse(codec))
+        rule = Rule.parse(codec)
+        fleet = Fleet(folder, trace, SITES, LoopClock(MIDNIGHT), MemoryWiring(), seed=3, alone=alone, rule=rule)
         async with standing(fleet):
             for hour in range(1, 15):
                 await fleet.clock.sleep_until(MIDNIGHT + timedelta(hours=hour))
@@ -48,3 +49,23 @@ def test_after_every_round_each_site_has_the_coordinators_model_to_the_bit(codec
     full = sum(len(one.contributors) for one in rounds) * LAYOUT.nbytes
     # The others' messages are shorter than a model; a site's first base is a model.
     assert down < {"topk-ef": 0.25, "dct-momentum": 0.25, "q2-ef": 0.4, "int4-block": 0.5, "bf16": 1.01}[codec] * full
+
+
+def test_a_site_that_is_alone_synchronises_with_nobody_and_loses_nothing(tmp_path: Path) -> None:
+    events = day(tmp_path, "topk-ef", alone=timedelta(hours=2))
+    invariants.check_rounds(events)
+    invariants.check_members(events)
+    assert not invariants.undelivered(events)
+    (tmp_path / "beside").mkdir()
+    beside = day(tmp_path / "beside", "topk-ef")
+    (rounds, as_many), (tokens, trained) = (
+        [len(of) for of in (completed(events), completed(beside))],
+        [sum(one.tokens for one in of) for of in (completed(events), completed(beside))],
+    )
+    # The same training, in fewer rounds.
+    assert rounds < 0.6 * as_many
+    assert tokens > 0.9 * trained  # what is under way at the end is not in yet
+
+
+def completed(events: list[Message]) -> list[RoundCompleted]:
+    return [event for event in events if isinstance(event, RoundCompleted)]
