@@ -138,7 +138,7 @@ def _norm(source: Runs, part: slice, cores: int | None) -> float:
         source.read(part, start, values)
         return squares(values)
 
-    runs = ((part, start) for start in range(part.start, part.stop, RUN))
+    runs = [(part, start) for start in range(part.start, part.stop, RUN)]
     return root_of(one for found in spread(of_run, runs, cores) for one in found)
 
 
@@ -148,7 +148,7 @@ def _products(sources: Sequence[Runs], factors: Sequence[float], part: slice, co
         (products,) = inner_products([torch.from_numpy(row) for row in rows])
         return products
 
-    return spread(of_run, ((part, start) for start in range(part.start, part.stop, RUN)), cores)
+    return spread(of_run, [(part, start) for start in range(part.start, part.stop, RUN)], cores)
 
 
 def _merged_first(

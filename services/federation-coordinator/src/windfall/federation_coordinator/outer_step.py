@@ -84,7 +84,7 @@ def take_step(
             state, ahead = rule.outer.apply((*kept, *counters), base, towards)
             return ahead, state
 
-        starts = ((part, start) for part in elements.parts for start in range(part.start, part.stop, longest))
+        starts = [(part, start) for part in elements.parts for start in range(part.start, part.stop, longest)]
         for ahead, state in spread(moved, starts, cores):
             sha.update(raw(ahead))
             new.write(raw(ahead))

@@ -2,16 +2,19 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
 Run = tuple[slice, int]
 """Of which part of the vector, and from which element."""
 
+_TOGETHER: Final = 4
+"""Runs that a thread takes at once, where there are many: handing one over costs a tenth of merging it."""
 
-def spread(work: Callable[[slice, int], T], runs: Iterable[Run], cores: int | None = None) -> Iterator[T]:
+
+def spread(work: Callable[[slice, int], T], runs: Sequence[Run], cores: int | None = None) -> Iterator[T]:
     """Results in the order of the runs, a few of the next being computed beside whoever uses the last.
 
     numpy, torch and reads release the interpreter, so that threads are enough. Results that wait are bounded.
@@ -20,11 +23,16 @@ def spread(work: Callable[[slice, int], T], runs: Iterable[Run], cores: int | No
         cores: threads; none is as many as this process may run on.
     """
     cores = cores or len(os.sched_getaffinity(0))
-    waiting: deque[Future[T]] = deque()
+    together = max(1, min(_TOGETHER, len(runs) // (4 * cores)))
+    waiting: deque[Future[list[T]]] = deque()
+
+    def some(first: int) -> list[T]:
+        return [work(*run) for run in runs[first : first + together]]
+
     with ThreadPoolExecutor(cores) as threads:
-        for run in runs:
-            waiting.append(threads.submit(work, *run))
+        for first in range(0, len(runs), together):
+            waiting.append(threads.submit(some, first))
             if len(waiting) > 2 * cores:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         while waiting:
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()
