@@ -36,6 +36,7 @@ class FlowerFleet:
         self._running: list[Process] = []
 
     async def __aenter__(self) -> "FlowerFleet":
+        self.folder.mkdir(exist_ok=True)
         await self.wiring.rise(self.sites)
         for site in self.sites:
             self.data(site).mkdir(parents=True)

@@ -18,7 +18,7 @@ class Damaged(Exception):
 
 
 class Blobs:
-    """A folder of bodies. What :meth:`write` and :meth:`Incoming.seal` have returned from survives a power cut."""
+    """A folder of bodies. What :meth:`Incoming.seal` has returned from survives a power cut."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -31,7 +31,7 @@ class Blobs:
         return self._folder / f"{sha256}.body"
 
     def write(self, pieces: Iterable[bytes]) -> str:
-        """Keep a body and name it.
+        """Keep a body and name it. A power cut may lose or damage it: who sent it sends it again after a restart.
 
         Raises:
             Mistake: the disk is full or broken.
@@ -40,9 +40,10 @@ class Blobs:
         name = self.named(pieces)
         if any(pieces) and not self.path(name).exists():
             try:
-                with (self._folder / "writing").open("wb") as file:
+                draft = self._folder / "writing"
+                with draft.open("wb") as file:
                     file.writelines(pieces)
-                self._settle(self._folder / "writing", name)
+                draft.replace(self.path(name))
             except OSError as error:
                 raise _explained(error, self._folder) from error
         return name
@@ -86,6 +87,11 @@ class Blobs:
         """Bytes of a transfer that are here already."""
         path = self._arriving(key)
         return path.stat().st_size if path.exists() else 0
+
+    def check(self, sha256: str) -> None:
+        """Remove a body that is not what its name says: a power cut was faster than the disk."""
+        if sha256 != EMPTY and self.path(sha256).exists() and self.named([self.read(sha256)]) != sha256:
+            self.remove(sha256)
 
     def keep(self, names: Iterable[str]) -> None:
         """Remove every body but these."""
@@ -135,7 +141,7 @@ class Incoming:
             raise _explained(error, path) from error
         self.received = self._file.tell()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: memoryview | bytes) -> None:
         """Take the next bytes.
 
         Raises:

@@ -16,7 +16,6 @@ from flwr.serverapp import ServerApp
 
 from windfall.contracts.subjects import StreamSpec, hub_streams
 from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_server
-from windfall.contracts.v1.messages_pb2_grpc import add_MessagesServicer_to_server
 from windfall.flower_adapter import shim
 from windfall.flower_adapter.app_folder import load, read_app, run_config
 from windfall.flower_adapter.blobs import Blobs
@@ -26,6 +25,7 @@ from windfall.flower_adapter.reception import Caps, Reception
 from windfall.flower_adapter.server_host import ServerHost
 from windfall.flower_adapter.settings import FlowerCoordinatorSettings
 from windfall.flower_adapter.values import Exchange
+from windfall.flower_adapter.wire import register
 from windfall.servicekit.link_probe import LinkProbeServicer
 from windfall.servicekit.rpc import serve
 from windfall.servicekit.service import Stand, run
@@ -52,7 +52,7 @@ async def attend(settings: FlowerCoordinatorSettings, stand: Stand) -> AsyncIter
     server = await serve(
         settings.listen,
         [
-            partial(add_MessagesServicer_to_server, service),
+            partial(register, service),
             partial(add_LinkProbeServicer_to_server, LinkProbeServicer()),
         ],
         settings.tls,

@@ -7,6 +7,7 @@ from elsewhere (the time, ``secrets``, a file that has changed) it draws anew; t
 those that were sent, which is said in the log, and the old answers count.
 """
 
+import base64
 import logging
 import time
 from asyncio import AbstractEventLoop, run_coroutine_threadsafe
@@ -73,7 +74,7 @@ class WindfallGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Node ids of the sites that are up now; a site keeps its id for ever."""
-        stored = self._call(self._stored())
+        stored = self._stored()
         first, self._asked = self._asked == 0, self._asked + 1
         if stored is not None and stored.nodes:
             if first and stored.before is not None:
@@ -96,9 +97,9 @@ class WindfallGrid(Grid):
         batch = list(messages)
         if not batch:
             return []
-        stored = self._call(self._stored())
+        stored = self._stored()
         with span("push", root=True, attributes={"windfall.federation": self._office.state.federation}):
-            sent = self._sent(batch, stored)
+            sent = self._sent(batch)
             if stored is None:
                 self._call(
                     self._office.post(Batch(sent=sent, nodes=tuple(self._nodes), before=self._before), self._end)
@@ -140,7 +141,7 @@ class WindfallGrid(Grid):
     def _answered_once(self, batch: list[Message], deadline: float | None) -> list[Message]:
         number = self._number
         ids = list(self.push_messages(batch))
-        ended = self._call(self._ended(number))
+        ended = self._ended(number)
         if ended is not None:
             replies = self._replies([name for name in ended.taken if name in self._out], 0)
             randomness.restore(ended.after)
@@ -152,14 +153,14 @@ class WindfallGrid(Grid):
 
     def _back(self, batch: list[Message], deadline: float | None) -> bool:
         """Wait until a site of the batch is up; it was, if the batch is one that was sent again before a crash."""
-        if self._call(self._stored()) is not None:
+        if self._stored() is not None:
             return True
         sites = {self._office.site_of(message.metadata.dst_node_id) for message in batch}
         return self._call(self._office.until_up([site for site in sites if site is not None], _left(deadline)))
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
-    def _sent(self, batch: list[Message], stored: Batch | None) -> tuple[Sent, ...]:
+    def _sent(self, batch: list[Message]) -> tuple[Sent, ...]:
         packed: dict[int, tuple[Packed, str]] = {}
         counts: dict[str, int] = {}
         sent = []
@@ -167,7 +168,7 @@ class WindfallGrid(Grid):
             whole = message.content
             if id(whole) not in packed:
                 # Stock strategies send one content to many nodes: it is packed, hashed and kept once.
-                packed[id(whole)] = self._kept(whole, write=stored is None)
+                packed[id(whole)] = self._kept(whole)
             content, digest = packed[id(whole)]
             site = self._office.site_of(message.metadata.dst_node_id)
             if site is None:
@@ -194,7 +195,7 @@ class WindfallGrid(Grid):
             self._out[one.id] = self._stub(message, one.id)
         return tuple(sent)
 
-    def _kept(self, whole: RecordDict, *, write: bool) -> tuple[Packed, str]:
+    def _kept(self, whole: RecordDict) -> tuple[Packed, str]:
         self.last = whole = self.types.kept(whole)
         packed = pack(whole)
         if packed.body_bytes > self._max_body_bytes:
@@ -202,6 +203,8 @@ class WindfallGrid(Grid):
                 f"the ServerApp sends a message of {packed.body_bytes} bytes, at most {self._max_body_bytes} travel",
                 "Set WINDFALL_MAX_MESSAGE_BYTES",
             )
+        # What may still be fetched: a new batch, or the last one before a crash, of which a power cut kept no body.
+        write = self._number >= self._office.records.replayed - 1
         name = self._office.blobs.write if write else self._office.blobs.named
         return packed, name(packed.pieces)
 
@@ -229,17 +232,26 @@ class WindfallGrid(Grid):
             return Message(Error(answer.error_code, answer.reason), reply_to=to)
         content = self._office.contents.get(answer.id)
         if content is None:
-            content = unpack(answer.header.encode(), self._office.blobs.read(answer.body_sha256))
+            body = base64.b64decode(answer.body) if answer.body else self._office.blobs.read(answer.body_sha256)
+            content = unpack(answer.header.encode(), body)
         reply = Message(content, reply_to=to)
         shim.name_message(reply, f"reply-{answer.id}")
         return reply
 
     # --- the other thread ---------------------------------------------------------------------------------------------
 
-    async def _stored(self) -> Batch | None:
-        return self._office.records.stored(self._number)
+    def _stored(self) -> Batch | None:
+        """The next batch as it was pushed before this process began; none when it is new."""
+        replays = self._number < self._office.records.replayed
+        return self._call(self._load_batch(self._number)) if replays else None
 
-    async def _ended(self, number: int) -> BatchEnd | None:
+    def _ended(self, number: int) -> BatchEnd | None:
+        return self._call(self._load_end(number)) if number < self._office.records.replayed else None
+
+    async def _load_batch(self, number: int) -> Batch | None:
+        return self._office.records.stored(number)
+
+    async def _load_end(self, number: int) -> BatchEnd | None:
         return self._office.records.end(number)
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -15,11 +15,14 @@ from windfall.contracts.message import sentence
 from windfall.contracts.v1 import messages_pb2 as pb
 from windfall.contracts.v1.messages_pb2_grpc import MessagesStub
 from windfall.flower_adapter.client_host import Identity, Outcome
-from windfall.flower_adapter.messages import CHUNK, PROTOCOL
+from windfall.flower_adapter.messages import PROTOCOL
+from windfall.flower_adapter.wire import BulkStub
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.rpc import DEADLINE, Refused, metadata, translated
 
 _DEADLINE_S: Final = DEADLINE.total_seconds()
+_STRETCH: Final = 4 * 1024 * 1024
+"""Bytes that are worth the way to a thread."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class NodeLink:
     def __init__(self, channel: grpc.aio.Channel, federation: str, site: str, max_body_bytes: int) -> None:
         self._channel = channel
         self._stub = MessagesStub(channel)
+        self._bulk = BulkStub(channel)
         self._federation = federation
         self._site = site
         self._max_body_bytes = max_body_bytes
@@ -100,8 +104,8 @@ class NodeLink:
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"a message of {nbytes} bytes; this site takes {self._max_body_bytes} (WINDFALL_MAX_MESSAGE_BYTES)",
             )
-        buffer = memoryview(bytearray(nbytes))
-        digest, filled = hashlib.sha256(), 0
+        buffer, filled = memoryview(bytearray(nbytes)), 0
+        digest = _HashBehind(buffer)
         while filled < nbytes:
             before = filled
             request = pb.FetchRequest(
@@ -109,19 +113,18 @@ class NodeLink:
             )
             try:
                 with translated("fetch"):
-                    async for frame in self._stub.Fetch(request, metadata=metadata()):
-                        data = frame.data
+                    async for data in self._bulk.fetch(request):
                         if filled + len(data) > nbytes:
                             raise Transient("more bytes came than were announced")
                         buffer[filled : filled + len(data)] = data
-                        await asyncio.to_thread(digest.update, data)
                         filled += len(data)
+                        digest.follow(filled)
             except Transient:
                 if filled == before:
                     raise
             if filled == before:
                 raise Transient(f"the body ends after {filled} of {nbytes} bytes")
-        if digest.hexdigest() != sha256:
+        if await digest.hexdigest() != sha256:
             raise Transient("the body does not have its digest")
         return buffer
 
@@ -149,7 +152,7 @@ class NodeLink:
                     if progress.answered:
                         return True
                     head.offset = min(progress.received_bytes, head.body_bytes)
-            receipt = await self._stub.Reply(_frames(head, pieces), metadata=metadata())
+            receipt = await self._bulk.reply(head, pieces)
         return receipt.duplicate
 
     async def leave(self, attempt: int, reason: str) -> None:
@@ -170,12 +173,25 @@ def _sha256(pieces: tuple[bytes, ...]) -> str:
     return digest.hexdigest()
 
 
-async def _frames(head: pb.ReplyHead, pieces: tuple[bytes, ...]) -> AsyncIterator[pb.ReplyFrame]:
-    yield pb.ReplyFrame(head=head)
-    skip = head.offset
-    for piece in pieces:
-        start = min(skip, len(piece))
-        skip -= start
-        view = memoryview(piece)
-        for at in range(start, len(piece), CHUNK):
-            yield pb.ReplyFrame(data=bytes(view[at : at + CHUNK]))
+class _HashBehind:
+    """The SHA-256 of a buffer that is being filled, beside the event loop and never waited for while it fills."""
+
+    def __init__(self, buffer: memoryview) -> None:
+        self._buffer = buffer
+        self._sha = hashlib.sha256()
+        self._hashed = 0
+        self._running: asyncio.Future[None] | None = None
+
+    def follow(self, filled: int) -> None:
+        """So many bytes are there now."""
+        if filled - self._hashed < _STRETCH or (self._running is not None and not self._running.done()):
+            return
+        piece, self._hashed = self._buffer[self._hashed : filled], filled
+        self._running = asyncio.get_running_loop().run_in_executor(None, self._sha.update, piece)
+
+    async def hexdigest(self) -> str:
+        """Of all of it."""
+        if self._running is not None:
+            await self._running
+        await asyncio.to_thread(self._sha.update, self._buffer[self._hashed :])
+        return self._sha.hexdigest()

@@ -18,14 +18,13 @@ from windfall.flower_adapter.exchange import Fenced, node_id_of
 from windfall.flower_adapter.office import Office
 from windfall.flower_adapter.reception import Reception, Refused
 from windfall.flower_adapter.streams import NotMember
+from windfall.flower_adapter.wire import CHUNK, ReplyFrame, fetch_frame
 from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.rpc import serving
 
 PROTOCOL: Final = 1
 HEARTBEAT: Final = timedelta(seconds=1)
 """How often a member says that it lives, in wall time."""
-CHUNK: Final = 1024 * 1024
-"""Bodies travel in pieces of this size."""
 
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 _SHOWN: Final = 60
@@ -90,7 +89,7 @@ class MessagesService(rpc.MessagesServicer):
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
 
-    async def Fetch(self, request: pb.FetchRequest, context: Any) -> AsyncIterator[pb.FetchFrame]:  # noqa: N802
+    async def Fetch(self, request: pb.FetchRequest, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - see ``wire``
         with serving(context, "Messages/Fetch", {"windfall.site": request.site}):
             office = self._office
             async with self._answering(context):
@@ -103,10 +102,11 @@ class MessagesService(rpc.MessagesServicer):
                 try:
                     data = office.blobs.stretch(request.body_sha256, offset, CHUNK)
                 except FileNotFoundError:
-                    await context.abort(grpc.StatusCode.NOT_FOUND, "the message was answered meanwhile")
+                    # Answered meanwhile; or lost in a crash, and the strategy is about to send it again.
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, "this body is not here now")
                 if not data:
                     return
-                yield pb.FetchFrame(data=data)
+                yield fetch_frame(data)
                 offset += len(data)
 
     async def ReplyProgress(self, request: pb.ReplyKey, context: Any) -> pb.ReplyProgressReply:  # noqa: N802
@@ -117,12 +117,12 @@ class MessagesService(rpc.MessagesServicer):
             return pb.ReplyProgressReply(answered=office.is_answered(request.message_id))
         return pb.ReplyProgressReply(received_bytes=office.blobs.received(request.message_id))
 
-    async def Reply(self, frames: AsyncIterator[pb.ReplyFrame], context: Any) -> pb.ReplyReceipt:  # noqa: N802
+    async def Reply(self, frames: AsyncIterator[Any], context: Any) -> pb.ReplyReceipt:  # noqa: N802 - see ``wire``
         source = aiter(frames)
-        first = await anext(source, None)
-        if first is None or first.WhichOneof("kind") != "head":
+        first: ReplyFrame | None = await anext(source, None)
+        if first is None or isinstance(first, memoryview) or first.WhichOneof("kind") != "head":
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a reply begins with its head")
-        assert first is not None
+        assert isinstance(first, pb.ReplyFrame)
         with serving(context, "Messages/Reply", {"windfall.site": first.head.key.site}):
             async with self._answering(context):
                 duplicate = await self._reception.receive(first.head, _data(source))
@@ -187,10 +187,11 @@ class MessagesService(rpc.MessagesServicer):
             )
 
 
-async def _data(frames: AsyncIterator[pb.ReplyFrame]) -> AsyncIterator[bytes]:
+async def _data(frames: AsyncIterator[ReplyFrame]) -> AsyncIterator[memoryview]:
     async for frame in frames:
-        if frame.WhichOneof("kind") != "data":
+        if isinstance(frame, memoryview):
+            yield frame
+        elif frame.WhichOneof("kind") == "data":
+            yield memoryview(frame.data)
+        else:
             raise Refused("size", "a second head in one stream")
-        data = frame.data
-        del frame  # one copy of the bytes is enough while they are written
-        yield data

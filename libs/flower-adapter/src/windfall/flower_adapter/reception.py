@@ -4,6 +4,9 @@ A reply that does not pass is refused for good: the site is told with a status, 
 and the fleet hears ``contribution.refused``. A transfer that was cut goes on where it stopped.
 """
 
+import asyncio
+import base64
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
@@ -20,10 +23,13 @@ from windfall.flower_adapter.said import told
 from windfall.flower_adapter.streams import NotMember
 from windfall.flower_adapter.values import Answer, Sent, Told
 from windfall.servicekit.errors import Transient
+from windfall.servicekit.offload import finished
 from windfall.servicekit.telemetry import outgoing_trace
 
 _REASON_CHARACTERS: Final = 2000
 """Of a stranger's error that are kept."""
+_SHORT: Final = 64 * 1024
+"""Bodies up to here are journaled with their answer: one flush of the disk instead of three."""
 
 
 class Refused(Exception):
@@ -53,7 +59,7 @@ class Reception:
         self.caps = caps
         self._arriving: dict[str, int] = {}
 
-    async def receive(self, head: pb.ReplyHead, chunks: AsyncIterator[bytes]) -> bool:
+    async def receive(self, head: pb.ReplyHead, chunks: AsyncIterator[memoryview]) -> bool:
         """Take a reply in; true when its message was answered before.
 
         Raises:
@@ -80,7 +86,13 @@ class Reception:
         try:
             self._check_size(head)
             self._arriving[sent.id] = head.body_bytes
-            content = await self._content(head, sent, chunks)
+            body = b""
+            if head.body_bytes <= _SHORT:
+                body = await self._short(head, chunks)
+                content = self._checked(head, sent, body)
+            else:
+                await self._long(head, sent, chunks)
+                content = await office.offload(self._read, head, sent)
         except Refused as refused:
             await office.refuse(sent.id, refused.reason, refused.detail)
             raise
@@ -91,6 +103,7 @@ class Reception:
             header=head.header.decode(),
             body_sha256=head.body_sha256,
             body_bytes=head.body_bytes,
+            body=base64.b64encode(body).decode(),
             trace=outgoing_trace(),
         )
         metrics = {name: value for record in content.metric_records.values() for name, value in record.items()}
@@ -111,29 +124,51 @@ class Reception:
         if not head.body_bytes and head.body_sha256 != EMPTY:
             raise Refused("digest", "an empty body under another digest")
 
-    async def _content(self, head: pb.ReplyHead, sent: Sent, chunks: AsyncIterator[bytes]) -> RecordDict:
+    async def _short(self, head: pb.ReplyHead, chunks: AsyncIterator[memoryview]) -> bytes:
+        body = bytearray()
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > head.body_bytes:
+                raise Refused("size", f"more than the declared {head.body_bytes} bytes")
+        if len(body) < head.body_bytes:
+            raise Transient(f"{len(body)} of {head.body_bytes} bytes arrived")
+        if hashlib.sha256(body).hexdigest() != head.body_sha256:
+            raise Refused("digest", "the bytes do not have the declared SHA-256")
+        return bytes(body)
+
+    async def _long(self, head: pb.ReplyHead, sent: Sent, chunks: AsyncIterator[memoryview]) -> None:
         office = self._office
         incoming: Incoming = await office.offload(office.blobs.incoming, sent.id, head.body_sha256, head.body_bytes)
+        writing: asyncio.Future[None] | None = None
         try:
             if head.offset != incoming.received:
                 raise Transient(f"bytes from {head.offset} are offered, {incoming.received} are wanted")
             async for chunk in chunks:
-                await office.offload(incoming.write, chunk)
+                # The next piece comes while this one is hashed and written.
+                if writing is not None:
+                    await finished(writing)
+                writing = asyncio.ensure_future(office.offload(incoming.write, chunk))
+            if writing is not None:
+                await finished(writing)
             if incoming.received < head.body_bytes:
                 # A broken stream may look like one that has ended.
                 raise Transient(f"{incoming.received} of {head.body_bytes} bytes arrived")
-            await office.offload(incoming.seal)
+            await finished(asyncio.ensure_future(office.offload(incoming.seal)))
         except Damaged as damaged:
             if head.offset:
                 raise Transient("the bytes before the cut are damaged; begin again") from damaged
             raise Refused("digest", str(damaged)) from damaged
         finally:
+            if writing is not None and not writing.done():
+                await finished(writing)
             incoming.pause()
-        return await office.offload(self._checked, head, sent)
 
-    def _checked(self, head: pb.ReplyHead, sent: Sent) -> RecordDict:
+    def _read(self, head: pb.ReplyHead, sent: Sent) -> RecordDict:
+        return self._checked(head, sent, self._office.blobs.read(head.body_sha256))
+
+    def _checked(self, head: pb.ReplyHead, sent: Sent, body: bytes) -> RecordDict:
         try:
-            content = unpack(head.header, self._office.blobs.read(head.body_sha256))
+            content = unpack(head.header, body)
         except Unreadable as error:
             raise Refused("layout", str(error)) from error
         if self.caps.refuse_not_finite and sent.category == TRAIN:

@@ -59,6 +59,8 @@ class Records:
         self._replies: set[str] = set()
         """Bodies of the replies that lie on disk."""
         self._newest: tuple[Sent, ...] = ()
+        self.replayed = 0
+        """Batches that were pushed before this process began."""
 
     def opened(self, fresh: Exchange) -> Exchange:
         """The run as the journal holds it; ``fresh`` when it holds none."""
@@ -72,9 +74,12 @@ class Records:
             batch = self.stored(number)
             self._newest = batch.sent if batch is not None else ()
             answers = [self.answer(sent.id) for sent in self._newest]
-            self._replies |= {one.body_sha256 for one in answers if one is not None and one.body_bytes}
+            self._replies |= {one.body_sha256 for one in answers if one is not None and one.on_disk}
         out = {sent.body_sha256 for sent in (*self._newest, *exchange.waiting.values())}
         self._blobs.keep(out | self._replies)
+        for body in out - self._replies:
+            self._blobs.check(body)
+        self.replayed = exchange.batches
         return exchange
 
     def stored(self, number: int) -> Batch | None:
@@ -119,7 +124,7 @@ class Records:
             log.warning("the run's replies are over WINDFALL_MAX_REPLAY_BYTES: a restart would begin it anew")
             exchange = exchange.model_copy(update={"replayable": False})
         self._journal.commit(state={"exchange": exchange, **rows, **more}, say=decision.say)
-        self._replies |= {answer.body_sha256 for answer in decision.answers if answer.body_bytes}
+        self._replies |= {answer.body_sha256 for answer in decision.answers if answer.on_disk}
         return exchange
 
     def _key(self, kind: str, number: int) -> str:

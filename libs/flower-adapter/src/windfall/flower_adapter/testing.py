@@ -19,7 +19,6 @@ from flwr.serverapp import ServerApp
 from windfall.contracts.envelope import unseal
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import EVENTS_STREAM, HUB, hub_streams, site_streams
-from windfall.contracts.v1.messages_pb2_grpc import add_MessagesServicer_to_server
 from windfall.flower_adapter.app_folder import AppFolder, RunConfig
 from windfall.flower_adapter.blobs import Blobs
 from windfall.flower_adapter.client_host import ClientHost
@@ -30,6 +29,7 @@ from windfall.flower_adapter.office import Office
 from windfall.flower_adapter.reception import Caps, Reception
 from windfall.flower_adapter.server_host import ServerHost
 from windfall.flower_adapter.values import Exchange
+from windfall.flower_adapter.wire import register
 from windfall.servicekit.clock import SystemClock
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.journal import Journal
@@ -88,7 +88,7 @@ class LocalFleet:
         )
         self.host: ServerHost | None = None
         service = MessagesService(self.office, Reception(self.office, caps), APP, sites, silence / 5)
-        add_MessagesServicer_to_server(service, cast(grpc.aio.Server, self._server))
+        register(service, self._server)
 
     async def __aenter__(self) -> Self:
         self.office.attend()

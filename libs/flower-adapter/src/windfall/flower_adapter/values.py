@@ -57,9 +57,16 @@ class Answer(Value):
     """JSON; empty for an error."""
     body_sha256: str = ""
     body_bytes: int = 0
+    body: str = ""
+    """Base64 of a short body, which lies here and in no file of its own."""
     error_code: int | None = None
     reason: str = ""
     trace: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether its body lies in a file of its own."""
+        return self.body_bytes > 0 and not self.body
 
 
 class Told(Value):
