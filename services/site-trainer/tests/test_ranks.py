@@ -24,6 +24,7 @@ from windfall.site_trainer.engine import Sharding, StepReport
 from windfall.site_trainer.peers import Peers, pass_over
 from windfall.site_trainer.ranks import wire
 from windfall.site_trainer.ranks.engine import Order, RanksEngine
+from windfall.site_trainer.ranks.flats import SharedFile, leave, left
 from windfall.site_trainer.ranks.group import RankGroup
 from windfall.site_trainer.torch_engine import TorchEngine
 from windfall.tasks.registry import load_task
@@ -50,6 +51,7 @@ def fatal(settings):
 """
 LINE = '{"slope_lr": 0.1}'
 WAIT_S = 100
+SHAPES = st.lists(st.integers(0, 3), max_size=3)
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +267,7 @@ class SkippingReading(Reading):
 def test_every_sample_is_taken_by_one_process(
     kind: Callable[[], Reading], size: int, sizes: list[int], steps: int
 ) -> None:
-    taken = []
+    taken: list[int] = []
     model = torch.nn.Identity()
     for rank in range(size):
         loader = kind()
@@ -302,3 +304,27 @@ def test_words_arrive_as_they_were_said_and_long_ones_are_refused() -> None:
         theirs.sendall(struct.pack(">I", wire.MOST_BYTES + 1))
         with pytest.raises(ValueError, match="longer than"):
             wire.receive(ours)
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=5),
+        st.tuples(
+            st.sampled_from([torch.float32, torch.int64, torch.bool, torch.bfloat16]), st.lists(st.integers(0, 3))
+        ),
+        max_size=5,
+    )
+)
+def test_tensors_that_are_left_in_shared_memory_are_found_as_they_were(
+    said: dict[str, tuple[torch.dtype, list[int]]],
+) -> None:
+    tensors = {name: torch.randint(0, 2, shape).to(dtype) for name, (dtype, shape) in said.items()}
+    file = SharedFile("draft")
+    index = leave(file.path, tensors)
+    if not any(tensor.nbytes for tensor in tensors.values()):
+        return
+    found = left(file.path, json.loads(json.dumps(index)))
+    assert list(found) == list(tensors)
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)

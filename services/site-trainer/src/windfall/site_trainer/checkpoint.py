@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from windfall.site_trainer.engine import Progress
@@ -46,28 +44,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         OSError: it could not be written; the old file is as it was.
     """
-    about, tensors = _about(checkpoint), dict(checkpoint.tensors)
-    write_whole(path, tensors, {"about": about, "sha256": _seal(about, tensors)}, two=True)
-
-
-def hand_over(path: Path, checkpoint: Checkpoint) -> None:
-    """Leave a checkpoint in a file for another process of this machine, which takes it at once: neither sealed nor
-    waited for until it is on disk.
-
-    Raises:
-        OSError: it could not be written.
-    """
-    try:
-        save_file(dict(checkpoint.tensors), path, {"about": _about(checkpoint)})
-    except SafetensorError as error:
-        raise OSError(f"not handed over: {error}") from error
-
-
-def take_over(path: Path) -> Checkpoint:
-    """What another process left; the file may go."""
-    metadata, tensors = read_whole(path)
-    fields: dict[str, Any] = json.loads(metadata["about"])
-    return _of(fields, fields["owner"], tensors)
+    said, tensors = about(checkpoint), dict(checkpoint.tensors)
+    write_whole(path, tensors, {"about": said, "sha256": _seal(said, tensors)}, two=True)
 
 
 def read(path: Path, owner: Mapping[str, str]) -> Checkpoint:
@@ -78,31 +56,20 @@ def read(path: Path, owner: Mapping[str, str]) -> Checkpoint:
         OSError: it cannot be read; ``FileNotFoundError`` when there is none.
     """
     metadata, tensors = read_whole(path)
-    about = metadata.get("about", "")
-    if metadata.get("sha256") != _seal(about, tensors):
+    said = metadata.get("about", "")
+    if metadata.get("sha256") != _seal(said, tensors):
         raise Unusable("its SHA-256 is not the one it names")
-    fields: dict[str, Any] = json.loads(about)
+    fields: dict[str, Any] = json.loads(said)
     if fields["format"] != FORMAT:
         raise Unusable(f"its format is {fields['format']!r}, not {FORMAT!r}")
     if fields["owner"] != owner:
         other = ", ".join(name for name, value in owner.items() if fields["owner"].get(name) != value)
         raise Unusable(f"it was written under another {other}")
-    return _of(fields, owner, tensors)
+    return from_about(fields, tensors)
 
 
-def _of(fields: Mapping[str, Any], owner: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
-    return Checkpoint(
-        owner=owner,
-        base_digest=fields["base_digest"],
-        cursor=fields["cursor"],
-        progress=Progress(**fields["progress"]),
-        scalars=fields["scalars"],
-        tensors=tensors,
-        learnt=fields.get("learnt", {}),
-    )
-
-
-def _about(checkpoint: Checkpoint) -> str:
+def about(checkpoint: Checkpoint) -> str:
+    """All but its tensors, as JSON."""
     return json.dumps(
         {
             "format": FORMAT,
@@ -113,6 +80,19 @@ def _about(checkpoint: Checkpoint) -> str:
             "scalars": checkpoint.scalars,
             "learnt": checkpoint.learnt,
         }
+    )
+
+
+def from_about(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoint:
+    """The checkpoint of which that was said."""
+    return Checkpoint(
+        owner=fields["owner"],
+        base_digest=fields["base_digest"],
+        cursor=fields["cursor"],
+        progress=Progress(**fields["progress"]),
+        scalars=fields["scalars"],
+        tensors=tensors,
+        learnt=fields.get("learnt", {}),
     )
 
 

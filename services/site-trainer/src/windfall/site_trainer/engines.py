@@ -86,7 +86,7 @@ class Engines:
             return RanksEngine(order, group)
         except OSError as error:
             raise Mistake(
-                f"no room for what {group.processes} processes exchange: {error}",
-                "Give the node more shared memory, or space in its temporary folder",
+                f"no memory that {group.processes} processes could share: {error}",
+                "Train a smaller model, or on a larger node",
                 ExitCode.RESOURCE,
             ) from error

@@ -1,7 +1,8 @@
 """The processes of one site that train one model together, as one of them sees it: PyTorch's DDP or FSDP2 around a
 task's loss, and the few numbers that all must agree on.
 
-Everything that decides (tokens, loss, gradient norm) is summed over all, so that each comes to the same verdict.
+What a step is judged by (loss, gradient norm) is of all samples, and the same bits in each, so that all come to one
+verdict.
 """
 
 from collections.abc import Iterator, Sequence
@@ -56,7 +57,7 @@ class Peers:
                 fully_shard(unit, mesh=mesh)
             fully_shard(loss, mesh=mesh)
             return loss
-        return DistributedDataParallel(loss, device_ids=[device] if device.type == "cuda" else None)
+        return DistributedDataParallel(loss)
 
     @contextmanager
     def pass_(self, loss: nn.Module, last: bool) -> Iterator[None]:
@@ -70,12 +71,20 @@ class Peers:
             yield
 
     def sum(self, *values: float) -> tuple[float, ...]:
-        """Each value summed over all processes, to the same bits in every one."""
+        """Each value summed over all processes."""
         if self.size == 1:
             return values
         summed = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(summed)
         return tuple(summed.tolist())
+
+    def agreed(self, *values: float) -> tuple[float, ...]:
+        """The first process's values, to the bit: what all decide by, whatever a device's reductions round to."""
+        if self.size == 1:
+            return values
+        said = torch.tensor(values, dtype=torch.float64)
+        dist.broadcast(said, 0)
+        return tuple(said.tolist())
 
     def draw(self, loader: Loader, model: nn.Module, sizes: Sequence[int]) -> list[Batch]:
         """This process's batches of a step; the loader stands where the next step begins, afterwards.

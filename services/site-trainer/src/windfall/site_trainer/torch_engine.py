@@ -128,18 +128,18 @@ class TorchEngine:
         passed, refused = self._passed(micro_batch, put_back)
         scaler = self._passes.scaler
         scaler.unscale_(self._optimizer)
-        parameters = self._model.module.parameters()
-        norm = whole(torch.nn.utils.clip_grad_norm_(parameters, self._task.gradient_norm)).item()
-        skip = self._verdict(passed.loss_nats, norm)
+        clipped = torch.nn.utils.clip_grad_norm_(self._model.module.parameters(), self._task.gradient_norm)
+        loss, norm = self._peers.agreed(passed.loss_nats, whole(clipped).item())
+        skip = self._verdict(loss, norm)
         if skip is None:
             scaler.step(self._optimizer)
         else:
             put_back()
-            log.warning("step skipped (%s): loss %s, gradient norm %s", skip, passed.loss_nats, norm)
+            log.warning("step skipped (%s): loss %s, gradient norm %s", skip, loss, norm)
         if scaler.is_enabled():
             scaler.update()
         self._optimizer.zero_grad()
-        report = StepReport(0 if skip else passed.tokens, passed.loss_nats, skip, passed.passes, refused)
+        report = StepReport(0 if skip else passed.tokens, loss, skip, passed.passes, refused)
         self._progress = replace(self._progress.after(report), cursor=self._samples.drawn)
         return report
 

@@ -23,7 +23,7 @@ FELL: Final = 70
 def main() -> NoReturn:
     number = int(os.environ["RANK"])
     logging.basicConfig(
-        level=logging.INFO if number == 0 else logging.WARNING,
+        level=logging.INFO if number == 0 else logging.ERROR,
         format=f"%(asctime)s %(levelname)-7s rank {number} %(message)s",
         stream=sys.stderr,
     )

@@ -5,20 +5,18 @@ go on from the last checkpoint: what was trained since is trained again.
 """
 
 import logging
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
-from weakref import finalize
 
 from torch import Tensor
 
 from windfall.lowcomm.layout import Layout, check_flat, digest
 from windfall.servicekit.errors import ExitCode, Mistake
-from windfall.site_trainer.checkpoint import take_over, write
+from windfall.site_trainer.checkpoint import from_about, write
 from windfall.site_trainer.engine import Device, Precision, Progress, Sharding, Skip, StepReport
-from windfall.site_trainer.ranks.flats import folder_for, mapped, reserve
+from windfall.site_trainer.ranks.flats import SharedFile, left, mapped, shared_vector
 from windfall.site_trainer.ranks.group import Broke, NoRoom, RankGroup
 from windfall.site_trainer.room import Room
 
@@ -64,13 +62,8 @@ class RanksEngine:
 
     def __init__(self, order: Order, group: RankGroup) -> None:
         self._order, self._group = order, group
-        self._folder = folder_for(order.layout.elements)
-        finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        for name in ("base", "local"):
-            reserve(self._folder / name, order.layout.elements)
-        self._shared_base, self._local = (
-            mapped(self._folder / name, order.layout.elements) for name in ("base", "local")
-        )
+        self._files = [shared_vector(name, order.layout.elements) for name in ("base", "local")]
+        self._shared_base, self._local = (mapped(file.path, order.layout.elements) for file in self._files)
         self._base: Tensor | None = None
         self._tokens, self._sites = 0, 1
         self._progress = Progress()
@@ -121,12 +114,9 @@ class RanksEngine:
 
     def snapshot(self) -> Callable[[Path], None]:
         self._loaded()
-        draft = self._folder / "snapshot"
-        try:
-            self._ask("snapshot", path=str(draft))
-            taken = take_over(draft)
-        finally:
-            draft.unlink(missing_ok=True)
+        draft = SharedFile("snapshot")
+        answer = self._ask("snapshot", path=str(draft.path))
+        taken = from_about(answer["about"], left(draft.path, answer["tensors"]))
 
         def written(path: Path) -> None:
             write(path, taken)
@@ -185,8 +175,7 @@ class RanksEngine:
             "task_settings": order.task_settings,
             "tensors": [(spec.name, spec.shape, spec.dtype, spec.exact) for spec in order.layout.tensors],
             "tied": order.layout.tied,
-            "base": str(self._folder / "base"),
-            "local": str(self._folder / "local"),
+            **{name: str(file.path) for name, file in zip(("base", "local"), self._files, strict=True)},
             "data_dir": str(order.data_dir),
             "seed": order.seed,
             "threads": order.threads,

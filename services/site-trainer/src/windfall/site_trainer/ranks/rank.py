@@ -1,5 +1,6 @@
 """What one of several processes does: PyTorch's own engine over its share of each step."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -10,10 +11,10 @@ import torch
 import torch.distributed as dist
 
 from windfall.lowcomm.layout import Layout, TensorSpec
-from windfall.site_trainer.checkpoint import hand_over
+from windfall.site_trainer.checkpoint import about
 from windfall.site_trainer.passes import is_out_of_memory
 from windfall.site_trainer.peers import Peers
-from windfall.site_trainer.ranks.flats import mapped
+from windfall.site_trainer.ranks.flats import leave, mapped
 from windfall.site_trainer.room import Room
 from windfall.site_trainer.torch_engine import TorchEngine
 from windfall.tasks.registry import load_task
@@ -106,9 +107,8 @@ class Rank:
 
     def _snapshot(self, path: str) -> Mapping[str, object]:
         taken = self._engine.checkpoint()
-        if self._number == 0:
-            hand_over(Path(path), taken)
-        return {}
+        said = leave(Path(path), taken.tensors) if self._number == 0 else []
+        return {"about": json.loads(about(taken)), "tensors": said}
 
     def _restore(self, path: str, base_digest: str) -> Mapping[str, object]:
         restored = self._engine.restore(Path(path), base_digest)
