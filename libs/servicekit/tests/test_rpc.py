@@ -1,8 +1,6 @@
 """What every RPC promises: one body over real gRPC and over the double that ships."""
 
 import asyncio
-import datetime
-import ipaddress
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,10 +12,6 @@ from typing import Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from opentelemetry.trace import format_trace_id
 
 from windfall.contracts.v1 import link_probe_pb2 as probe
@@ -43,6 +37,7 @@ from windfall.servicekit.rpc import (
     serving,
     translated,
 )
+from windfall.servicekit.testing.authority import Authority
 from windfall.servicekit.testing.memory_rpc import MemoryServer, memory_channel
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -66,6 +61,7 @@ class Probe(LinkProbeServicer):
         self.breakage: Exception | None = None
         self.stall: asyncio.Event | None = None
         self.take_at_most: int | None = None
+        self.invites = False
 
     async def Echo(self, request: probe.EchoMessage, context: Any) -> probe.EchoMessage:  # noqa: N802
         self.metadata = caller_trace(context)
@@ -88,6 +84,10 @@ class Probe(LinkProbeServicer):
         self.entered.set()
         if self.stall is not None:
             await self.stall.wait()
+        if self.failure is not None:
+            await context.abort(*self.failure)
+        if self.invites:
+            await context.send_initial_metadata((("asked", "yes"),))
         try:
             async for chunk in request_iterator:
                 received += len(chunk.data)
@@ -389,6 +389,33 @@ async def test_a_speaker_does_not_run_ahead_of_a_slow_servicer(link: Link) -> No
     assert (await call).received_bytes == total * CHUNK_BYTES
 
 
+async def test_a_servicer_that_sends_initial_metadata_is_heard_before_it_answers(link: Link) -> None:
+    link.probe.invites = True
+    asked = asyncio.Event()
+
+    async def when_asked() -> AsyncIterator[probe.ProbeChunk]:
+        assert ("asked", "yes") in [(key, value) for key, value in await call.initial_metadata()]
+        asked.set()
+        yield probe.ProbeChunk(data=b"asked for")
+
+    call = link.stub.Sink(when_asked())
+    assert (await soon(call)).received_bytes == len(b"asked for")
+    assert asked.is_set()
+
+
+async def test_a_servicer_that_refuses_before_it_sends_initial_metadata_leaves_nobody_waiting(link: Link) -> None:
+    link.probe.failure = (grpc.StatusCode.FAILED_PRECONDITION, "not now")
+
+    async def when_asked() -> AsyncIterator[probe.ProbeChunk]:
+        yield probe.ProbeChunk(data=b"first")
+        assert not list(await call.initial_metadata())
+        assert await call.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+    call = link.stub.Sink(when_asked())
+    with pytest.raises(Refused, match="not now"), translated("sink"):
+        await soon(call)
+
+
 async def test_metadata_arrives(link: Link) -> None:
     await soon(link.stub.Echo(probe.EchoMessage(), metadata=(("traceparent", TRACEPARENT),)))
     assert link.probe.metadata == {"traceparent": TRACEPARENT}
@@ -460,51 +487,6 @@ async def test_insecure_is_said_aloud(caplog: pytest.LogCaptureFixture) -> None:
 )
 def test_loopback(address: str, loopback: bool) -> None:
     assert is_loopback(address) is loopback
-
-
-class Authority:
-    """A certificate authority of one test."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder = folder
-        self.name = name
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._certificate = self._sign(name, self._key, authority=True)
-        self.path = folder / f"{name}.pem"
-        self.path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, name: str) -> Tls:
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(name, key, authority=False)
-        paths = Tls(self.folder / f"{self.name}-{name}.pem", self.folder / f"{self.name}-{name}.key", self.path)
-        paths.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        paths.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return paths
-
-    def _sign(self, name: str, key: ec.EllipticCurvePrivateKey, *, authority: bool) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        issuer = name if authority else self.name
-        return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName(
-                    [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-                ),
-                critical=False,
-            )
-            .sign(self._key, hashes.SHA256())
-        )
 
 
 @pytest.fixture

@@ -700,10 +700,11 @@ def setting(**fields: object) -> Callable[[pb.Manifest], None]:
     return change
 
 
-INVALID, PRECONDITION, NOT_FOUND = (
+INVALID, PRECONDITION, NOT_FOUND, UNAVAILABLE = (
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.UNAVAILABLE,
 )
 SOUND = message(1)
 # No honest site writes it: its codec refuses to.
@@ -719,7 +720,6 @@ WRONG: dict[str, tuple[Callable[[pb.Manifest], None], bytes, str, grpc.StatusCod
     "a torn element": (setting(), SOUND[:-1], "layout", INVALID),
     "oversized, as declared": (setting(total_bytes=RULE.most_bytes(LAYOUT.split) + 1), SOUND, "size", INVALID),
     "oversized, undeclared": (setting(total_bytes=len(SOUND)), SOUND + bytes(4), "size", INVALID),
-    "another digest": (setting(sha256="0" * 64), SOUND, "digest", INVALID),
     "another codec": (setting(codec="bf16"), message(1, rule=Rule.parse("bf16")), "codec", NOT_FOUND),
     "another codec than it says": (setting(), message(1, rule=Rule.parse("bf16")), "layout", INVALID),
     "implausible tokens": (setting(tokens=2**50), SOUND, "tokens", INVALID),
@@ -750,6 +750,19 @@ async def test_refused_with_a_reason_while_the_round_goes_on(
         await one.push(3, tokens=1)
         await other.push(2, tokens=3)
         assert (await other.opened()).base_digest == digest(stepped([(flat(3), 1), (flat(2), 3)]))
+
+
+async def test_with_another_digest_it_may_come_once_more_and_is_then_refused(place: Place) -> None:
+    one, other = await place.join("site-a"), await place.join("site-b")
+    async with other.listening():
+        await other.opened()
+        assert (await refused(one.send(one.manifest(SOUND, sha256="0" * 64), SOUND)))[0] is UNAVAILABLE
+        assert not await place.said(ContributionRefused)
+        status, detail = await refused(one.send(one.manifest(SOUND, sha256="0" * 64), SOUND))
+        assert (status, detail.split(":")[0]) == (INVALID, "digest")
+        (event,) = await place.said(ContributionRefused)
+        assert (event.site, event.reason) == ("site-a", "digest")
+        assert (await one.progress(0)).received_bytes == 0
 
 
 async def test_nobody_waits_for_what_was_refused(place: Place) -> None:

@@ -1027,7 +1027,7 @@ def test_a_log_that_lies_leads_to_a_model_in_full_and_never_to_a_wrong_one(
 def test_a_download_that_is_cut_goes_on_where_it_stopped(
     rule: Rule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("windfall.federation_coordinator.training.CHUNK_BYTES", 1024)
+    monkeypatch.setattr("windfall.federation_coordinator.wire.CHUNK_BYTES", 1024)
     full = LARGE.nbytes * (1 if rule is TOPK else 2) - 4 * 96 * (rule is INT4)
 
     async def story(field: Field) -> None:

@@ -7,6 +7,12 @@ more at either end, which is a third of what a gigabyte over gRPC costs; these a
 
 from typing import Final
 
+AT_ONCE_BYTES: Final = 1024 * 1024
+"""What may be sent without being asked for. More waits for its turn."""
+
+INVITED: Final = "windfall-invited"
+"""Key of the initial metadata by which somebody asks for the bytes of a call; what is refused gets none."""
+
 _LENGTH_DELIMITED: Final = 2
 _HIGHEST_NUMBER: Final = 15
 """Field numbers up to here have a tag of one byte."""

@@ -52,6 +52,8 @@ class Reception:
         self._offload = offload
         self._moves = moves
         self._pushing: set[tuple[int, str, int]] = set()
+        self._doubted: dict[str, str] = {}
+        """Of each site, the contribution that did not have its digest when it last came, by that digest."""
 
     async def take(self, manifest: pb.Manifest, chunks: AsyncIterator[Chunk]) -> None:
         """Bring it to disk under its final name, whole and checked.
@@ -97,6 +99,10 @@ class Reception:
                 if refusal.reason == "digest" and manifest.offset > 0:
                     # What lay here from before the cut was not the beginning of this.
                     raise Transient("the bytes before the cut are damaged; begin again") from refusal
+                if refusal.reason == "digest" and self._doubted.get(key.site) != manifest.sha256:
+                    # A link without TLS may spoil a byte (TCP's checksum has 16 bits); a site that errs does so again.
+                    self._doubted[key.site] = manifest.sha256
+                    raise Transient("the bytes were damaged on their way; begin again") from refusal
                 raise
 
     async def _watched(self, key: pb.ContributionKey, chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:

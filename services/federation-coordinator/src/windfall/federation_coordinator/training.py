@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -16,11 +16,11 @@ from windfall.contracts.v1 import training_pb2_grpc as rpc
 from windfall.federation_coordinator.app import Coordinator
 from windfall.federation_coordinator.checks import Refusal, described
 from windfall.federation_coordinator.federation import Fenced, NotMember
-from windfall.federation_coordinator.incoming import Chunk
 from windfall.federation_coordinator.jurisdiction import Law, refusal, refused
 from windfall.federation_coordinator.outer_step import Base
 from windfall.federation_coordinator.row_leases import RowLeases
-from windfall.federation_coordinator.wire import Frames, PushFrame, pull_frame
+from windfall.federation_coordinator.turns import Turns
+from windfall.federation_coordinator.wire import Frames, PushFrame, invited, pull_frame
 from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.rpc import CHUNK_BYTES, serving
 from windfall.tasks.ranges import Ranges
@@ -68,6 +68,7 @@ class TrainingService(rpc.TrainingServicer):
         self._heartbeat = heartbeat
         self._leases = leases or RowLeases()
         self._frames = Frames()
+        self._turns_down, self._turns_up = Turns(), Turns()
         self._coordinator = coordinator
         self._sites = frozenset(sites)
 
@@ -133,19 +134,13 @@ class TrainingService(rpc.TrainingServicer):
             total = sum(stretch.nbytes for stretch in stretches)
             if request.offset > total:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the base has {total} bytes")
-            # An open file stays what it was, even when the next round prunes its name.
-            with ExitStack() as stack:
-                files = [stack.enter_context(stretch.path.open("rb")) for stretch in stretches]
-                if not request.offset:
-                    yield pb.PullFrame(head=pb.PullHead(total_bytes=total, log=False))
-                before = 0
-                for stretch, file in zip(stretches, files, strict=True):
-                    for start in range(max(0, request.offset - before), stretch.nbytes, CHUNK_BYTES):
-                        count = min(CHUNK_BYTES, stretch.nbytes - start)
-                        self._coordinator.pulled(count)
-                        # Nothing here holds on to the bytes while a slow site takes them.
-                        yield self._frames.read(file, stretch, start, count)
-                    before += stretch.nbytes
+            if not request.offset:
+                yield pb.PullFrame(head=pb.PullHead(total_bytes=total, log=False))
+            async with self._turns_down.one(total - request.offset):
+                for frame, count in self._frames.of(stretches, request.offset):
+                    self._coordinator.pulled(count)
+                    # Nothing here holds on to the bytes while a slow site takes them.
+                    yield frame
 
     async def _log(self, request: pb.PullRequest, context: Any) -> bytes | None:
         """What leads from the base that the site holds to the one that it asks for, when that is shorter."""
@@ -169,7 +164,7 @@ class TrainingService(rpc.TrainingServicer):
         accepted = coordinator.accepted(request)
         known = request.site in coordinator.state.members
         received = coordinator.store.received(request.round, request.site, request.attempt) if known else 0
-        return pb.PushProgress(received_bytes=received, accepted=accepted)
+        return pb.PushProgress(received_bytes=received, accepted=accepted, invites=True)
 
     async def Push(self, frames: AsyncIterator[PushFrame], context: Any) -> pb.PushReceipt:  # noqa: N802
         source = aiter(frames)
@@ -179,8 +174,9 @@ class TrainingService(rpc.TrainingServicer):
         assert isinstance(first, pb.PushFrame)
         key = first.manifest.key
         with serving(context, "Training/Push", {"windfall.site": key.site, "windfall.round": key.round}):
-            async with self._answering(context):
-                duplicate = await self._coordinator.receive(first.manifest, _data(source))
+            size = first.manifest.total_bytes - first.manifest.offset
+            async with self._answering(context), self._turns_up.later(size) as turn:
+                duplicate = await self._coordinator.receive(first.manifest, invited(source, context, turn))
             return pb.PushReceipt(duplicate=duplicate)
 
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveReply:  # noqa: N802
@@ -257,13 +253,3 @@ def _is_name(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-async def _data(frames: AsyncIterator[PushFrame]) -> AsyncIterator[Chunk]:
-    async for frame in frames:
-        if isinstance(frame, memoryview):
-            yield frame
-        elif frame.WhichOneof("kind") == "data":
-            yield frame.data
-        else:
-            raise Refusal("size", "a second manifest in one stream")

@@ -1,6 +1,8 @@
 """How ``Training`` is put on a server: bulk frames pass protobuf by (``windfall.servicekit.frames``)."""
 
 from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -8,8 +10,12 @@ import grpc
 
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1 import training_pb2_grpc as rpc
+from windfall.federation_coordinator.checks import Refusal
+from windfall.federation_coordinator.incoming import Chunk
 from windfall.federation_coordinator.outer_step import Base
-from windfall.servicekit.frames import framed, unframed
+from windfall.federation_coordinator.turns import Turn
+from windfall.servicekit.frames import INVITED, framed, unframed
+from windfall.servicekit.rpc import CHUNK_BYTES
 
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["Training"].full_name
 _PULLED: Final = pb.PullFrame.DATA_FIELD_NUMBER
@@ -44,7 +50,19 @@ class Frames:
     def __init__(self) -> None:
         self._last: OrderedDict[tuple[Path, int, int], bytes] = OrderedDict()
 
-    def read(self, file: BinaryIO, stretch: Base, start: int, count: int) -> bytes:
+    def of(self, stretches: Sequence[Base], offset: int) -> Iterator[tuple[bytes, int]]:
+        """Stretches of files that lie end to end, from an offset on: frames, and how many bytes are in each."""
+        with ExitStack() as stack:
+            # An open file stays what it was, even when the next round prunes its name.
+            files = [stack.enter_context(stretch.path.open("rb")) for stretch in stretches]
+            before = 0
+            for stretch, file in zip(stretches, files, strict=True):
+                for start in range(max(0, offset - before), stretch.nbytes, CHUNK_BYTES):
+                    count = min(CHUNK_BYTES, stretch.nbytes - start)
+                    yield self._read(file, stretch, start, count), count
+                before += stretch.nbytes
+
+    def _read(self, file: BinaryIO, stretch: Base, start: int, count: int) -> bytes:
         key = (stretch.path, start, count)
         frame = self._last.get(key)
         if frame is None:
@@ -53,6 +71,23 @@ class Frames:
             if len(self._last) > _KEPT_FRAMES:
                 self._last.popitem(last=False)
         return frame
+
+
+async def invited(frames: AsyncIterator[PushFrame], context: Any, turn: Turn) -> AsyncIterator[Chunk]:
+    """The bytes of a contribution, asked for when somebody wants the first of them and it has its turn.
+
+    Raises:
+        Refusal: a second manifest comes.
+    """
+    await turn()
+    await context.send_initial_metadata(((INVITED, "1"),))
+    async for frame in frames:
+        if isinstance(frame, memoryview):
+            yield frame
+        elif frame.WhichOneof("kind") == "data":
+            yield frame.data
+        else:
+            raise Refusal("size", "a second manifest in one stream")
 
 
 def _written(frame: PullFrame) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import grpc.aio
 
 from windfall.contracts.v1 import training_pb2 as pb
-from windfall.servicekit.frames import framed, unframed
+from windfall.servicekit.frames import AT_ONCE_BYTES, INVITED, framed, unframed
 from windfall.servicekit.rpc import CHUNK_BYTES, metadata
 
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["Training"].full_name
@@ -39,9 +39,26 @@ class BulkStub:
             else:
                 yield memoryview(frame.data)
 
-    async def push(self, manifest: pb.Manifest, data: memoryview) -> pb.PushReceipt:
-        """A manifest, and the bytes from its offset on."""
-        receipt: pb.PushReceipt = await self._push(_frames(manifest, data), metadata=metadata())
+    async def push(self, manifest: pb.Manifest, data: memoryview, invites: bool) -> pb.PushReceipt:
+        """A manifest, and the bytes from its offset on.
+
+        Args:
+            invites: the coordinator says when it wants the bytes; many are sent only then.
+        """
+
+        async def frames() -> AsyncIterator[pb.PushFrame | bytes]:
+            yield pb.PushFrame(manifest=manifest)
+            if invites and len(data) - manifest.offset > AT_ONCE_BYTES:
+                told = await call.initial_metadata()
+                if not any(key == INVITED for key, _ in told):
+                    # It is refused: writing now would hide why.
+                    await call.code()
+                    return
+            for start in range(manifest.offset, len(data), CHUNK_BYTES):
+                yield framed(_PUSHED, data[start : start + CHUNK_BYTES])
+
+        call = self._push(frames(), metadata=metadata())
+        receipt: pb.PushReceipt = await call
         return receipt
 
 
@@ -69,12 +86,6 @@ class HashBehind:
             await self._running
         self._sha.update(self._buffer[self._hashed : filled])
         return self._sha.hexdigest()
-
-
-async def _frames(manifest: pb.Manifest, data: memoryview) -> AsyncIterator[pb.PushFrame | bytes]:
-    yield pb.PushFrame(manifest=manifest)
-    for start in range(manifest.offset, len(data), CHUNK_BYTES):
-        yield framed(_PUSHED, data[start : start + CHUNK_BYTES])
 
 
 def _written(frame: pb.PushFrame | bytes) -> bytes:

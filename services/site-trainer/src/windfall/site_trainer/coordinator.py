@@ -200,7 +200,7 @@ class CoordinatorLink:
             if progress.accepted:
                 return True
             manifest.offset = min(progress.received_bytes, manifest.total_bytes)
-            receipt = await self._bulk.push(manifest, data)
+            receipt = await self._bulk.push(manifest, data, progress.invites)
         return receipt.duplicate
 
     async def accepted(self, round_number: int, attempt: int) -> bool:

@@ -227,12 +227,14 @@ class ContributionKey(_message.Message):
     def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class PushProgress(_message.Message):
-    __slots__ = ("received_bytes", "accepted")
+    __slots__ = ("received_bytes", "accepted", "invites")
     RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    INVITES_FIELD_NUMBER: _ClassVar[int]
     received_bytes: int
     accepted: bool
-    def __init__(self, received_bytes: _Optional[int] = ..., accepted: _Optional[bool] = ...) -> None: ...
+    invites: bool
+    def __init__(self, received_bytes: _Optional[int] = ..., accepted: _Optional[bool] = ..., invites: _Optional[bool] = ...) -> None: ...
 
 class PushFrame(_message.Message):
     __slots__ = ("manifest", "data")

@@ -31,12 +31,19 @@ class _Context:
         self._metadata = metadata
         self.status: grpc.StatusCode | None = None
         self.details = ""
+        self.initial: tuple[tuple[str, str], ...] = ()
+        self.begun = asyncio.Event()
+        """The client has its initial metadata, or will have none."""
 
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return self._metadata
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: object = ()) -> NoReturn:
         raise _Abort(code, details)
+
+    async def send_initial_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self.initial = metadata
+        self.begun.set()
 
     def set_code(self, code: grpc.StatusCode) -> None:
         self.status = code
@@ -164,7 +171,8 @@ class _Call:
         self._cancelled = False
         self._over = False
         loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._serve(method, requests, write, _Context(metadata)))
+        self._context = _Context(metadata)
+        self._task = loop.create_task(self._serve(method, requests, write, self._context))
         self._task.add_done_callback(self._finished)
         self._deadline = None if timeout is None else loop.call_later(timeout, self._expire)
         channel.running(self, self._task)
@@ -175,6 +183,16 @@ class _Call:
 
     def break_off(self) -> None:
         self._fail(_error(grpc.StatusCode.UNAVAILABLE, "the link was cut"))
+
+    async def initial_metadata(self) -> tuple[tuple[str, str], ...]:
+        """Waits for the servicer to send it, or for the end of the call."""
+        await self._context.begun.wait()
+        return self._context.initial
+
+    async def code(self) -> grpc.StatusCode:
+        """Waits for the end of the call."""
+        await asyncio.wait([self._task])
+        return grpc.StatusCode.OK if self._failure is None else self._failure.code()
 
     def __aiter__(self) -> "_Call":
         return self
@@ -262,6 +280,7 @@ class _Call:
         elif (error := task.exception()) is not None:
             self._failure = _error(grpc.StatusCode.UNKNOWN, repr(error))
         self._over = True
+        self._context.begun.set()
         self._arrived.set()
 
 
