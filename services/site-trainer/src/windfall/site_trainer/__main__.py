@@ -13,6 +13,7 @@ from windfall.servicekit.rpc import connect
 from windfall.servicekit.service import Stand, run
 from windfall.servicekit.telemetry import span
 from windfall.site_trainer.app import Terms, Trainer
+from windfall.site_trainer.crashpoints import POINTS
 from windfall.site_trainer.engines import Engines
 from windfall.site_trainer.guarded import GuardedLink
 from windfall.site_trainer.policy_file import offer_of, read_policy
@@ -70,7 +71,7 @@ def streams(settings: TrainerSettings) -> Sequence[StreamSpec]:
 
 
 def main() -> NoReturn:
-    run("site-trainer", TrainerSettings, lambda settings: settings.site, streams, attend)
+    run("site-trainer", TrainerSettings, lambda settings: settings.site, streams, attend, POINTS)
 
 
 if __name__ == "__main__":

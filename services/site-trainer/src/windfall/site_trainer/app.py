@@ -36,6 +36,7 @@ from windfall.contracts.message import derived_id
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.lowcomm import compressor as compressors
 from windfall.servicekit.bus import back_off
+from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import ExitCode, Mistake, Transient
 from windfall.servicekit.offload import Offload
 from windfall.servicekit.rpc import Refused
@@ -244,6 +245,7 @@ class Trainer:
                 return
         self._vain_joins += 1
         self._rejoined(membership)
+        reach("join.admitted")
         self._become(sessions.joined(self.session, membership.attempt))
         if self._stream is not None:
             self._stream.cancel()
@@ -348,6 +350,7 @@ class Trainer:
         load = partial(engine.load, replica.base, session.tokens, session.sites)
         await self._train(load)
         self._holds_base = True
+        reach("pull.loaded")
         restored = await self._restore(engine, load, digest, number)
         self._become(sessions.pulled(self.session, digest, restored))
 
@@ -402,6 +405,7 @@ class Trainer:
         began = _now()
         self._become(sessions.stepping(session))
         report = await self._train(engine.step, session.micro_batch or self._terms.micro_batch)
+        reach("step.done")
         self._skipped = self._skipped + 1 if report.skipped else 0
         if self._skipped >= _VAIN_STEPS:
             raise Mistake(
@@ -449,6 +453,7 @@ class Trainer:
             except Refused as refused:
                 self._not_taken(parcel, refused)
                 return
+        reach("push.answered")
         self._settled(parcel)
         self._become(sessions.pushed(self.session, manifest.key.round))
         self._drain_time = max(self._drain_time, timedelta(seconds=2 * (_now() - began)))
@@ -472,6 +477,7 @@ class Trainer:
             return after, data, sha256(data)
 
         after, data, digest = await self._train(written)
+        reach("pack.done")
         manifest = pb.Manifest(
             key=pb.ContributionKey(
                 federation=self._terms.federation,
@@ -507,6 +513,7 @@ class Trainer:
         sent = LastMembership(federation=key.federation, attempt=attempt, round=key.round)
         # On disk before the first byte goes out: who restarts from a checkpoint asks first whether this was accepted.
         self._stand.journal.commit(state={_LAST: sent})
+        reach("push.journaled")
         await self._link.push(parcel.manifest, memoryview(parcel.data))
 
     async def _arrived(self, parcel: Parcel) -> bool:
@@ -533,6 +540,7 @@ class Trainer:
     async def _leave(self) -> None:
         session, terms = self.session, self._terms
         await self._say_goodbye(session.stopping or "the window closes")
+        reach("leave.said")
         if self._engine is not None and self._holds_base:
             # Optimizer state and the data's cursor outlive the lease.
             await self._saving.now(self._engine)
@@ -547,6 +555,7 @@ class Trainer:
             delivered=session.delivered,
         )
         self._stand.journal.commit(say=(drained,))
+        reach("drained.journaled")
         self._stand.outbox.wake()
         self._become(sessions.gone(self.session))
 

@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from windfall.servicekit.crashpoint import reach
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -34,9 +36,12 @@ def write_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
         save_file(dict(tensors), draft, dict(metadata))
         with draft.open("rb") as written:
             os.fsync(written.fileno())
+        reach("checkpoint.synced")
         if two:
             keep_previous(path)
+        reach("checkpoint.aside")
         draft.replace(path)
+        reach("checkpoint.named")
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
