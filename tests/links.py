@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,9 @@ import grpc
 import grpc.aio
 import nats
 import nats.errors
+import nats.js.errors
 import torch
+from nats.aio.client import Client
 
 from windfall.contracts.commands import StopFederation
 from windfall.contracts.envelope import Letter, seal, unseal
@@ -37,6 +40,7 @@ TOKENS: Final = {"site-a": 300, "site-b": 100}
 ROUNDS: Final = 2
 SECONDS: Final = 60.0
 _FRAME: Final = 1024
+_AGAIN_S: Final = 0.05
 _PASSING: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN}
 
 
@@ -182,10 +186,17 @@ class Links:
         await self.insist(lambda stub: stub.Leave(request))
 
     async def stop(self) -> None:
-        """Order the end of the federation on the bus."""
-        client = await nats.connect(self.nats_url)
+        """Order the end of the federation on the bus, once it has its streams."""
         order = seal(StopFederation(id=uuid4(), at=datetime.now(UTC), federation=self.name, reason="asked"), "/test")
-        await client.jetstream().publish(order.subject, order.body, headers=dict(order.headers))
+        client = await nats.connect(self.nats_url)
+        async with asyncio.timeout(SECONDS):
+            while True:
+                await self.alive()
+                try:
+                    await client.jetstream().publish(order.subject, order.body, headers=dict(order.headers))
+                    break
+                except nats.errors.Error:
+                    await asyncio.sleep(_AGAIN_S)
         await client.close()
 
     async def whole(self) -> None:
@@ -201,20 +212,38 @@ class Links:
 
     async def history(self) -> list[Message]:
         """What the hub's stream holds of this federation, once it holds the last word."""
-        client = await nats.connect(self.nats_url)
-        said: list[Message] = []
-        try:
-            listening = await client.jetstream().subscribe("windfall.v1.>", stream=EVENTS_STREAM, ordered_consumer=True)
-            async with asyncio.timeout(SECONDS):
-                while not any(isinstance(one, FederationFinished) for one in said):
-                    await self.alive()
-                    try:
-                        raw = await listening.next_msg(timeout=0.2)
-                    except nats.errors.TimeoutError:
-                        continue
-                    message = unseal(Letter(raw.subject, raw.headers or {}, raw.data))
-                    if getattr(message, "federation", "") == self.name:
-                        said.append(message)
-        finally:
-            await client.close()
+        said = await heard(self.nats_url, FederationFinished, self.alive, whom=self.name)
+        return [one for one in said if getattr(one, "federation", "") == self.name]
+
+
+async def heard(
+    nats_url: str,
+    until: type[Message],
+    alive: Callable[[], Awaitable["asyncio.Future[int]"]],
+    count: int = 1,
+    whom: str = "",
+) -> list[Message]:
+    """What a domain's stream holds, once it holds so many sentences of this kind, about one whom if that is said."""
+    client = await nats.connect(nats_url)
+    said: list[Message] = []
+    try:
+        async with asyncio.timeout(SECONDS):
+            listening = await _listening(client, alive)
+            while len([one for one in said if isinstance(one, until) and whom in ("", one.whom)]) < count:
+                await alive()
+                with suppress(nats.errors.TimeoutError):
+                    raw = await listening.next_msg(timeout=0.2)
+                    said.append(unseal(Letter(raw.subject, raw.headers or {}, raw.data)))
         return said
+    finally:
+        await client.close()
+
+
+async def _listening(client: Client, alive: Callable[[], Awaitable["asyncio.Future[int]"]]) -> Any:
+    """A subscription to everything, once a service has declared its stream."""
+    while True:
+        await alive()
+        try:
+            return await client.jetstream().subscribe("windfall.v1.>", stream=EVENTS_STREAM, ordered_consumer=True)
+        except nats.js.errors.NotFoundError:
+            await asyncio.sleep(_AGAIN_S)

@@ -56,7 +56,8 @@ class Zygote:
             if "pid" in said:
                 self._started.put_nowait(said["pid"])
             elif (child := self._children.get(said["ended"])) is not None:
-                child.ended.set_result(said["status"])
+                if not child.ended.done():
+                    child.ended.set_result(said["status"])
             else:
                 self._early[said["ended"]] = said["status"]
 
