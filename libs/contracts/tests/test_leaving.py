@@ -19,7 +19,7 @@ from windfall.contracts.commands import COMMANDS
 from windfall.contracts.events import EVENTS, FederationEvent, Point
 from windfall.contracts.events import Measured as MeasuredPart
 from windfall.contracts.events import Recommendation as RecommendationPart
-from windfall.contracts.leaving import ANSWERS, ENVELOPE, FACTS, METADATA, ORDERS, PARTS, REQUESTS, Cargo, Leaves
+from windfall.contracts.leaving import ANSWERS, ENVELOPE, FACTS, LEAF, METADATA, ORDERS, PARTS, REQUESTS, Cargo, Leaves
 from windfall.contracts.message import LONGEST_SENTENCE, sentence
 from windfall.contracts.subjects import HUB_SERVICES, SITE_SERVICES
 
@@ -159,7 +159,7 @@ def table() -> str:
         ("gRPC", REQUESTS),
         ("Facts", FACTS),
         ("Parts of facts", PARTS),
-        ("Envelopes", {"header of a fact": ENVELOPE, "header of a call": METADATA}),
+        ("Envelopes", {"header of a fact": ENVELOPE, "header of a call": METADATA, "leaf connection": LEAF}),
     ]
     lines = []
     for title, messages in sections:

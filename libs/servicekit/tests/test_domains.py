@@ -422,6 +422,6 @@ def test_silence(info: dict[str, Any], silent: list[str]) -> None:
 
 def test_a_leaf_denies_our_subjects_and_acknowledgements_both_ways(tmp_path: Path) -> None:
     text = render(ServerPlan(SITE, 1, tmp_path, hub_leaf_port=2))
-    assert 'deny_imports: ["windfall.>", "$JS.ACK.>"]' in text
+    assert 'deny_imports: ["windfall.>", "$JS.ACK.>", "$SYS.>",' in text
     assert 'deny_exports: ["windfall.>", "$JS.ACK.>"]' in text
     assert "sync_interval: always" in text

@@ -360,3 +360,18 @@ METADATA: Final[dict[str, Leaves]] = {
     "traceparent": Leaves(Cargo.IDENTIFIER, "W3C trace context: one trace per window"),
 }
 """HTTP/2 headers of a gRPC call."""
+
+LEAF: Final[dict[str, Leaves]] = {
+    "version": Leaves(Cargo.PROFILE, "the server's own version"),
+    "server_id": Leaves(Cargo.IDENTIFIER, "the server's own random key"),
+    "domain": Leaves(Cargo.IDENTIFIER, "the site's name"),
+    "name": Leaves(Cargo.IDENTIFIER, "the site's name"),
+    "cluster": Leaves(Cargo.IDENTIFIER, "the site's name"),
+    "headers": Leaves(Cargo.STATE, "headers are understood"),
+    "jetstream": Leaves(Cargo.STATE, "it has streams"),
+    "deny_pub": Leaves(Cargo.STATE, "what the hub may not ask"),
+    "compress_mode": Leaves(Cargo.STATE, "whether the connection is compressed"),
+    "remote_account": Leaves(Cargo.STATE, "the default account"),
+    "protocol": Leaves(Cargo.COUNT, "version of the leaf protocol"),
+}
+"""What a site's NATS server says of itself when it connects to the hub's."""

@@ -39,6 +39,12 @@ def sentence(text: str) -> str:
     characters become spaces, and what is longer than ``LONGEST_SENTENCE`` is cut."""
     # Cut first: nobody's megabyte is searched.
     line = "".join(character if character.isprintable() else " " for character in text[: 4 * LONGEST_SENTENCE])
+    while (cleaned := _cleaned(line)) != line:
+        line = cleaned
+    return line
+
+
+def _cleaned(line: str) -> str:
     for place in _PLACES:
         line = place.sub("…", line)
     return line if len(line) <= LONGEST_SENTENCE else line[: LONGEST_SENTENCE - 1] + "…"

@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from windfall.contracts.subjects import EVERYTHING
+from windfall.contracts.subjects import COMMANDS_STREAM, DEAD_STREAM, EVERYTHING
 from windfall.servicekit.errors import ExitCode, Mistake
 
 _READY = b"Server is ready"
@@ -58,10 +58,28 @@ def render(plan: ServerPlan) -> str:
     if plan.hub_leaf_port is not None:
         remote = f'url: "nats-leaf://127.0.0.1:{plan.hub_leaf_port}"'
         # An acknowledgement names stream, consumer and place, and no domain: a site would take another's for its own.
-        own = f'["{EVERYTHING}", "$JS.ACK.>"]'
-        denied = f"deny_imports: {own}, deny_exports: {own}"
+        own = [EVERYTHING, "$JS.ACK.>"]
+        denied = f"deny_imports: {_listed(own + closed_to_the_hub(plan.domain))}, deny_exports: {_listed(own)}"
         lines.append(f"leafnodes {{ reconnect: 1, remotes: [{{ {remote}, {denied} }}] }}")
     return "\n".join(lines) + "\n"
+
+
+def closed_to_the_hub(site: str) -> list[str]:
+    """What a hub may not ask of a site's server: anything about its connections, and all of its JetStream but to read
+    ``EVENTS``, which holds the facts that may leave."""
+    api = f"$JS.{site}.API"
+    whole = [f"{api}.{part}.>" for part in ("STREAM", "DIRECT", "META", "SERVER", "ACCOUNT", "$KV", "$OBJ")]
+    others = [
+        f"{api}.CONSUMER.{verb}.{stream}{rest}"
+        for stream in (COMMANDS_STREAM, DEAD_STREAM)
+        for verb in ("*", "*.*")
+        for rest in ("", ".>")
+    ]
+    return ["$SYS.>", *whole, *others]
+
+
+def _listed(subjects: list[str]) -> str:
+    return "[" + ", ".join(f'"{subject}"' for subject in subjects) + "]"
 
 
 class NatsServer:
