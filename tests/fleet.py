@@ -29,6 +29,7 @@ from windfall.energy_watcher.settings import WatcherSettings
 from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.federation import Federation, Policy
 from windfall.federation_coordinator.jurisdiction import Law
+from windfall.federation_coordinator.row_leases import RowLeases, opened
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
 from windfall.federation_coordinator.wire import register
@@ -49,9 +50,11 @@ from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import span
 from windfall.site_trainer.app import Terms, Trainer
 from windfall.site_trainer.coordinator import Membership
+from windfall.site_trainer.engine import StepReport
 from windfall.site_trainer.guarded import GuardedLink
 from windfall.site_trainer.policy import Offer, SitePolicy
 from windfall.site_trainer.toy import ToyEngine
+from windfall.tasks.ranges import Ranges
 
 T = TypeVar("T")
 
@@ -60,15 +63,22 @@ FEDERATION = "story"
 
 
 class Watched(ToyEngine):
-    """Tells the digest of every base that it is given to train from."""
+    """Tells the digest of every base that it is given to train from, and the rows of every step."""
 
-    def __init__(self, seed: int, loaded: Callable[[str], None]) -> None:
+    def __init__(
+        self, seed: int, loaded: Callable[[str], None], trained: Callable[[Ranges], object] = lambda rows: None
+    ) -> None:
         super().__init__(LAYOUT.elements, seed)
         self._say_loaded = loaded
+        self._say_trained = trained
 
     def load(self, base: Tensor, tokens: int = 0, sites: int = 1) -> None:
         super().load(base, tokens, sites)
         self._say_loaded(digest(base))
+
+    def step_on(self, rows: Ranges) -> StepReport:
+        self._say_trained(rows)
+        return super().step_on(rows)
 
 
 @dataclass
@@ -112,7 +122,12 @@ class Fleet:
     coordinator: Coordinator | None = None
     bases: dict[str, list[str]] = field(default_factory=dict)
     """Digests of what each site's engines were given to train from, oldest first."""
-    _journals: dict[tuple[str, str], Journal] = field(default_factory=dict)
+    corpus_rows: int | None = None
+    """Of a corpus that all sites share; none lets each train its own data."""
+    corpus_block: int = 64
+    trained: dict[str, list[Ranges]] = field(default_factory=dict)
+    """Rows of every step that each site's engines made, oldest first."""
+    journals: dict[tuple[str, str], Journal] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
@@ -165,6 +180,7 @@ class Fleet:
             first,
             5 * self.heartbeat,
             self._in_place,
+            leases=self._leases(stand.journal),
         )
         self.coordinator = coordinator
         service = TrainingService(coordinator, self.sites, self.heartbeat, law=self.law)
@@ -174,6 +190,11 @@ class Fleet:
         life.push_async_callback(self.wiring.cut_service)
         life.callback(coordinator.rest)
         await self._begin("federation-coordinator", FEDERATION, stand, life)
+
+    def _leases(self, journal: Journal) -> RowLeases:
+        if self.corpus_rows is None:
+            return RowLeases()
+        return RowLeases(journal, opened(journal, self.corpus_rows, self.seed), self.corpus_block)
 
     async def kill_coordinator(self) -> None:
         assert self.coordinator is not None
@@ -250,12 +271,13 @@ class Fleet:
     def _engine(self, site: str, membership: Membership) -> Watched:
         assert membership.layout == LAYOUT
         bases = self.bases.setdefault(site, [])
-        return Watched(self.seed * 1000 + self.sites.index(site), bases.append)
+        trained = self.trained.setdefault(site, [])
+        return Watched(self.seed * 1000 + self.sites.index(site), bases.append, trained.append)
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
     def _stand(self, service: str, whom: str, domain: str, streams: tuple[StreamSpec, ...]) -> Stand:
-        journal = self._journals.setdefault((service, whom), Journal(None, f"/windfall/{service}/{whom}"))
+        journal = self.journals.setdefault((service, whom), Journal(None, f"/windfall/{service}/{whom}"))
         stand: Stand
 
         def fail(mistake: Mistake) -> None:
@@ -274,7 +296,7 @@ class Fleet:
 
     async def _in_place(self, work: Callable[..., T], /, *arguments: object) -> T:
         """Blocking work on virtual time: an inner step takes as long as a step takes, give or take a tenth."""
-        if getattr(work, "__name__", "") == "step":
+        if getattr(work, "__name__", "") in ("step", "step_on"):
             await self.clock.sleep(self.step * self.dice.uniform(0.9, 1.1))
         return work(*arguments)
 

@@ -6,6 +6,8 @@ from itertools import pairwise
 
 from windfall.contracts.events import (
     ContributionAccepted,
+    EpochCompleted,
+    NodeFailed,
     NodeReady,
     NodeReleased,
     RoundCompleted,
@@ -17,6 +19,7 @@ from windfall.contracts.events import (
     WindowOpened,
 )
 from windfall.contracts.message import Message
+from windfall.tasks.ranges import Ranges, union, within
 
 
 def check_rounds(events: Sequence[Message]) -> None:
@@ -43,7 +46,8 @@ def check_windows(events: Sequence[Message]) -> None:
     assert opened == closed == dict.fromkeys(opened, 1)
     ready = Counter(event.lease_id for event in events if isinstance(event, NodeReady))
     released = Counter(event.lease_id for event in events if isinstance(event, NodeReleased))
-    assert set(ready) <= set(released), "no node is kept"
+    failed = {event.lease_id for event in events if isinstance(event, NodeFailed)}
+    assert set(ready) <= set(released) | failed, "no node is kept"
     assert max([*ready.values(), *released.values()], default=1) == 1, "no node is given back twice"
 
 
@@ -70,6 +74,34 @@ def check_replicas(events: Sequence[Message], bases: Mapping[str, Sequence[str]]
         assert all(number[a] <= number[b] for a, b in pairwise(digests)), f"{site} went back to an earlier base"
         for one in rounds:
             assert site not in one.contributors or one.base_digest in digests, f"{site} in round {one.round}"
+
+
+def check_rows(events: Sequence[Message], rows: int, trained: Mapping[str, Sequence[Ranges]]) -> int:
+    """No row counts twice in an epoch, an epoch is said once all its rows count, and what counts was trained.
+
+    Args:
+        rows: of the shared corpus.
+        trained: rows of every step that each site made.
+
+    Returns:
+        How many epochs are complete.
+    """
+    accepted = [event for event in events if isinstance(event, ContributionAccepted)]
+    counted = Counter[int]()
+    by_site: dict[int, Counter[str]] = {}
+    for one in accepted:
+        assert one.rows, "a contribution names its rows"
+        assert within(one.rows, union(*trained[one.site])), "what is named was trained"
+        for begin, end in one.rows:
+            counted.update(range(begin, end))
+            for position in range(begin, end):
+                by_site.setdefault(position // rows, Counter())[one.site] += 1
+    assert not counted or max(counted.values()) == 1, "a row counts twice"
+    whole = {epoch: dict(tally) for epoch, tally in by_site.items() if tally.total() == rows}
+    said = [event for event in events if isinstance(event, EpochCompleted)]
+    assert {one.epoch: one.rows_by_site for one in said} == whole
+    assert len(said) == len(whole)
+    return len(whole)
 
 
 def undelivered(events: Sequence[Message]) -> list[SiteDrained]:

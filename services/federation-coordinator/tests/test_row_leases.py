@@ -10,7 +10,7 @@ from windfall.contracts.message import Message
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator.checks import Refusal
 from windfall.federation_coordinator.corpus import MOST_RANGES, Corpus, take
-from windfall.federation_coordinator.federation import Member
+from windfall.federation_coordinator.federation import Federation, Member
 from windfall.federation_coordinator.row_leases import RowLeases, opened
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.journal import Journal
@@ -76,8 +76,8 @@ def refused(site: str, rows: Ranges) -> ContributionRefused:
 
 def test_a_lease_is_on_disk_when_the_site_hears_of_it(journal: Journal, leases: RowLeases) -> None:
     assert leases.lease(asks(), MEMBERS) == ((0, 10),)
-    assert leases.lease(asks(), MEMBERS) == ((0, 10),)
-    assert opened(journal, 20, 0, MEMBERS) == leases.corpus
+    journal.commit(state={"federation": Federation(name="f", base_digest="0" * 64, members=MEMBERS)})
+    assert opened(journal, 20, 0) == leases.corpus
 
 
 @pytest.mark.parametrize(
@@ -158,13 +158,15 @@ def test_rows_of_a_refused_contribution_go_back_when_it_is_the_members_own(lease
 def test_another_corpus_under_the_same_journal_is_a_mistake(journal: Journal) -> None:
     journal.commit(state={"corpus": Corpus(rows=20, seed=0, frontier=3)})
     with pytest.raises(Mistake, match="has 21 rows, and had 20"):
-        opened(journal, 21, 0, ())
-    assert opened(journal, 20, seed=9, members=()).seed == 0, "the order of an epoch does not change in its middle"
+        opened(journal, 21, 0)
+    assert opened(journal, 20, seed=9).seed == 0, "the order of an epoch does not change in its middle"
 
 
 def test_who_is_gone_when_leasing_goes_on_holds_nothing(journal: Journal) -> None:
     journal.commit(state={"corpus": take(take(Corpus(rows=20, seed=0), "site-a", 1, 5), "site-b", 1, 5)})
-    corpus = opened(journal, 20, 0, members=["site-b"])
+    federation = Federation(name="f", base_digest="0" * 64, members={"site-b": MEMBERS["site-b"]})
+    journal.commit(state={"federation": federation})
+    corpus = opened(journal, 20, 0)
     assert corpus.held == {"site-b": ((5, 10),)}
     assert corpus.returned == ((0, 5),)
 

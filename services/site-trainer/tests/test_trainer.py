@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from math import nan
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -1425,5 +1426,34 @@ def test_no_data_no_file_name_and_no_path_leaves_the_site(tmp_path: Path) -> Non
             return TorchEngine(task, membership.layout, data_dir / "nothing", seed=3)
         except ValueError as error:
             raise Mistake(f"cannot train: {error}", "Mend the site's data") from error
+
+    play(story, Field(tmp_path, BY_STEPS, layout, first=first, model=Model("gpt-neox", settings, layout)))
+
+
+def test_a_site_that_comes_back_goes_on_at_its_cursor(tmp_path: Path) -> None:
+    """Its data is its own: the coordinator hears how far it came, and only the site knows in what."""
+    settings = '{"width": 16, "layers": 1, "heads": 2, "context": 8, "rotary_pct": 0.5, "learning_rate": 0.003}'
+    task = load_task("gpt-neox", settings)
+    model = task.model(seed=0)
+    layout = layout_of_model(model)
+    first = flatten(model.state_dict(), layout)
+    (tmp_path / "notes.txt").write_text(DIARY)
+
+    def make(membership: Membership) -> Engine:
+        return TorchEngine(task, membership.layout, tmp_path, seed=3)
+
+    async def story(field: Field) -> None:
+        node = await field.start(make=make)
+        await field.until(RoundCompleted, 2)
+        await field.drain(node)
+        before = field.events(ContributionAccepted)
+        assert [one.cursor for one in before[:2]] == [5 * MICRO_BATCH, 10 * MICRO_BATCH]
+        again = await field.start(token=2, make=make)
+        await field.until(RoundCompleted, len(before) + 1)
+        await field.drain(again)
+        after = field.events(ContributionAccepted)[len(before) :]
+        drawn = [one.steps * MICRO_BATCH for one in (before[-1], *after)]
+        cursors = [one.cursor for one in (before[-1], *after)]
+        assert [b - a for a, b in pairwise(cursors)] == drawn[1:], "no sample twice, and none left out"
 
     play(story, Field(tmp_path, BY_STEPS, layout, first=first, model=Model("gpt-neox", settings, layout)))

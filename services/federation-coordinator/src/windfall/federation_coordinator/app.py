@@ -25,6 +25,7 @@ from windfall.federation_coordinator.pace import paced
 from windfall.federation_coordinator.planning import Planning
 from windfall.federation_coordinator.presence import Presence
 from windfall.federation_coordinator.reception import Reception
+from windfall.federation_coordinator.row_leases import RowLeases, ranges_of
 from windfall.federation_coordinator.store import ModelStore
 from windfall.lowcomm.layout import Layout
 from windfall.servicekit.crashpoint import reach
@@ -71,6 +72,7 @@ class Coordinator:
         follows_links: bool = False,
         planning: Planning | None = None,
         limits: Limits | None = None,
+        leases: RowLeases | None = None,
     ) -> None:
         self.stand = stand
         self.model = model
@@ -79,6 +81,7 @@ class Coordinator:
         self._told = policy
         self._follows_links = follows_links
         self._planning = planning
+        self.leases = leases or RowLeases()
         self._evaluate = evaluate
         self._presence = Presence(stand.clock, silence, self._drop)
         self._reception = Reception(self, store, model.layout, offload, self._presence.moves)
@@ -98,7 +101,7 @@ class Coordinator:
         bus.hears(ReadmitSite, self.state.name, self._readmit)
         if self._told.ends.emissions_kg is not None and self._planning is None:
             bus.hears(EnergyRecorded, "*", self._emitted)
-        rule = json.dumps(self.store.rule.settings)
+        rule = json.dumps(self.store.rule.settings) + self.leases.rule
         state, decision = membership.ruled(self.state, rule, self.stand.clock.now(), self.policy)
         for member in state.members.values():
             self._presence.watch(member.site, member.attempt)
@@ -235,6 +238,8 @@ class Coordinator:
             skipped=manifest.skipped,
             spikes=manifest.spikes,
             refused_passes=manifest.refused_passes,
+            cursor=manifest.cursor,
+            rows=ranges_of(manifest.rows),
             trace=outgoing_trace(),
         )
         state, decision = rounds.accept(self.state, contribution, self.stand.clock.now(), self.policy)
@@ -260,6 +265,7 @@ class Coordinator:
             attempt=key.attempt,
             reason=refusal.reason,
             detail=refusal.detail,
+            rows=self.leases.returning(manifest, self.state.members),
         )
         state, follows = membership.refuse(self.state, key.site, key.attempt, key.round, now, self.policy)
         self._commit(state, Decision(say=(event,)) + follows)
@@ -387,8 +393,9 @@ class Coordinator:
     ) -> None:
         planning = {} if self._planning is None else self._planning.overhear(decision.say)
         checkpoints = {} if kept is None else {CHECKPOINTS: kept}
-        remembered = {_STATE: state, **planning, **checkpoints, **self._guard.overhear(decision.say)}
-        self.stand.journal.commit(state=remembered, say=decision.say, heard=heard)
+        rows, completed = self.leases.overhear(decision.say)
+        remembered = {_STATE: state, **planning, **checkpoints, **rows, **self._guard.overhear(decision.say)}
+        self.stand.journal.commit(state=remembered, say=(*decision.say, *completed), heard=heard)
         before, self.state = self.state, state
         self.stand.outbox.wake()
         for word in decision.tell:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from windfall.contracts.message import Digest, Instant, Message, Name
 from windfall.federation_coordinator.pace import Pace, Seen
 from windfall.lowcomm import staleness
+from windfall.tasks.ranges import Ranges
 
 
 class Frozen(BaseModel):
@@ -106,6 +107,10 @@ class Contribution(Frozen):
     skipped: int = 0
     spikes: int = 0
     refused_passes: int = 0
+    cursor: int = 0
+    """Samples of its own data that the site had drawn: where its data goes on."""
+    rows: Ranges = ()
+    """Of a shared corpus, on which it was trained."""
     rounds_late: int = 0
     """Outer steps that the model took without it, as known when it merges."""
     trace: dict[str, str] = Field(default_factory=dict)

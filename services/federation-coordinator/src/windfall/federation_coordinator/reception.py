@@ -9,6 +9,7 @@ from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator.checks import Refusal, check_manifest
 from windfall.federation_coordinator.federation import Federation, Policy
 from windfall.federation_coordinator.incoming import Chunk, Incoming, fill
+from windfall.federation_coordinator.row_leases import RowLeases
 from windfall.federation_coordinator.store import ModelStore
 from windfall.lowcomm.layout import Layout
 from windfall.servicekit.crashpoint import reach
@@ -26,6 +27,9 @@ class Standing(Protocol):
 
     @property
     def policy(self) -> Policy: ...
+
+    @property
+    def leases(self) -> RowLeases: ...
 
     def judge(self, manifest: pb.Manifest, norm: float) -> None:
         """Refuse a contribution of this Euclidean norm, or pass it."""
@@ -77,6 +81,7 @@ class Reception:
 
     def _check(self, manifest: pb.Manifest) -> None:
         check_manifest(manifest, self._standing.state, self._standing.policy, self._layout, self._store.rule)
+        self._standing.leases.check(manifest)
 
     async def _keep(self, manifest: pb.Manifest, chunks: AsyncIterator[Chunk]) -> None:
         key = manifest.key

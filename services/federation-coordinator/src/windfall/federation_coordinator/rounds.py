@@ -95,6 +95,8 @@ def accept(state: Federation, contribution: Contribution, now: datetime, policy:
         skipped=contribution.skipped,
         spikes=contribution.spikes,
         refused_passes=contribution.refused_passes,
+        cursor=contribution.cursor,
+        rows=contribution.rows,
         rounds_late=number - base_round,
     )
     state, follows = settle(state, now, policy)

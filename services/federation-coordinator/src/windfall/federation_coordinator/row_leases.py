@@ -13,7 +13,7 @@ from windfall.contracts.message import Message
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator.checks import Refusal
 from windfall.federation_coordinator.corpus import MOST_RANGES, Corpus, heard, release, take
-from windfall.federation_coordinator.federation import Member
+from windfall.federation_coordinator.federation import Federation, Member
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.journal import Journal
 from windfall.tasks.ranges import NONE, Ranges, common, minus, size, sound
@@ -110,7 +110,7 @@ class RowLeases:
         return {_STATE: corpus}, tuple(follows)
 
 
-def opened(journal: Journal, rows: int, seed: int, members: Iterable[str]) -> Corpus:
+def opened(journal: Journal, rows: int, seed: int) -> Corpus:
     """Where the rows of a corpus stand: as journaled, or none leased yet.
 
     Raises:
@@ -126,7 +126,8 @@ def opened(journal: Journal, rows: int, seed: int, members: Iterable[str]) -> Co
             ExitCode.RESOURCE,
         )
     # While sites trained their own data nobody followed who came and went.
-    for site in set(corpus.held) - set(members):
+    federation = journal.load("federation", Federation)
+    for site in set(corpus.held) - set(federation.members if federation is not None else ()):
         corpus = release(corpus, site, hoped_for=True)
     return corpus
 

@@ -104,6 +104,15 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     """Wall time without a heartbeat after which a site counts as gone."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Samples per step at every site; unset follows each site's profile."""
+    corpus: Literal["sovereign", "shared"] = "sovereign"
+    """``sovereign``: every site trains its own data. ``shared``: every site holds a copy of one corpus, whose rows are
+    leased to sites, so that each is trained once per epoch."""
+    corpus_dir: Path | None = None
+    """A copy of the shared corpus at the hub, whose rows are counted at the start."""
+    corpus_rows: int | None = Field(default=None, ge=1)
+    """Rows of the shared corpus, where the hub has no copy."""
+    corpus_block: int | None = Field(default=None, ge=1)
+    """Rows that are leased at once, at least. Unset: a 256th of the corpus, and 1,024 at most."""
     held_out_dir: Path | None = None
     """Held-out data on the hub, that no site trains on; unset evaluates nothing."""
     canary: float | None = Field(default=None, gt=0)
@@ -139,6 +148,15 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     def _ruled(self) -> Self:
         # Unknown names and values are said now.
         _ = self.rule
+        return self
+
+    @model_validator(mode="after")
+    def _shared(self) -> Self:
+        told = self.corpus_dir is not None, self.corpus_rows is not None
+        if self.corpus == "shared" and told not in ((True, False), (False, True)):
+            raise ValueError("a shared corpus needs WINDFALL_CORPUS_DIR or WINDFALL_CORPUS_ROWS, and not both")
+        if self.corpus == "sovereign" and any(told):
+            raise ValueError("WINDFALL_CORPUS_DIR and WINDFALL_CORPUS_ROWS go with WINDFALL_CORPUS=shared")
         return self
 
     @model_validator(mode="after")

@@ -18,7 +18,6 @@ from windfall.federation_coordinator.checks import Refusal, described
 from windfall.federation_coordinator.federation import Fenced, NotMember
 from windfall.federation_coordinator.jurisdiction import Law, refusal, refused
 from windfall.federation_coordinator.outer_step import Base
-from windfall.federation_coordinator.row_leases import RowLeases
 from windfall.federation_coordinator.turns import Turns
 from windfall.federation_coordinator.wire import Frames, PushFrame, invited, pull_frame
 from windfall.servicekit.errors import Mistake, Transient
@@ -61,12 +60,10 @@ class TrainingService(rpc.TrainingServicer):
         coordinator: Coordinator,
         sites: tuple[str, ...],
         heartbeat: timedelta = HEARTBEAT,
-        leases: RowLeases | None = None,
         law: Law = Law(),
     ) -> None:
         self._law = law
         self._heartbeat = heartbeat
-        self._leases = leases or RowLeases()
         self._frames = Frames()
         self._turns_down, self._turns_up = Turns(), Turns()
         self._coordinator = coordinator
@@ -95,7 +92,7 @@ class TrainingService(rpc.TrainingServicer):
                 merge=merge,
                 jurisdiction=self._law.own,
                 jurisdictions=self._law.allowed,
-                corpus=self._leases.terms,
+                corpus=coordinator.leases.terms,
             )
 
     async def Heartbeat(  # noqa: N802
@@ -189,7 +186,7 @@ class TrainingService(rpc.TrainingServicer):
         with serving(context, "Training/Rows", {"windfall.site": request.site}):
             held: Ranges = ()
             async with self._answering(context):
-                held = self._leases.lease(request, self._coordinator.state.members)
+                held = self._coordinator.leases.lease(request, self._coordinator.state.members)
             return pb.RowsReply(held=[pb.RowRange(begin=begin, end=end) for begin, end in held])
 
     async def _listen(self, first: pb.Beat, beats: AsyncIterator[pb.Beat]) -> None:

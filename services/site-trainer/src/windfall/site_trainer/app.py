@@ -44,11 +44,13 @@ from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import span
 from windfall.site_trainer import session as sessions
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership, tensors_of
-from windfall.site_trainer.engine import Engine
+from windfall.site_trainer.engine import Engine, on_rows
 from windfall.site_trainer.foresight import fits, foreseen, remember
 from windfall.site_trainer.replica import Replica, follow, keep, kept, of_snapshot, sha256, snapshot_bytes
 from windfall.site_trainer.saving import Saving
 from windfall.site_trainer.session import Action, Opening, Session, Work, next_action
+from windfall.site_trainer.supply import Supply
+from windfall.tasks.ranges import NONE, Ranges
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +130,7 @@ class Trainer:
         self._offload = offload
         self._warm_up = warm_up
         self._engine: Engine | None = None
+        self._supply: Supply | None = None
         self._foreseen: Membership | None = None
         self._membership: Membership | None = None
         self._stream: asyncio.Task[None] | None = None
@@ -262,6 +265,10 @@ class Trainer:
         before, self._membership = self._membership, membership
         # What an earlier membership left unsaid belongs to a model that has moved on.
         self._unsent = None
+        self._supply = self._supplied(membership)
+        if before is not None and before.corpus != membership.corpus:
+            self._engine, self._holds_base = None, False
+            self._become(sessions.disowned(self.session))
         if before is None or before.rule.settings == membership.rule.settings:
             return
         self._replica = None
@@ -269,6 +276,14 @@ class Trainer:
             log.warning("the contribution to round %d was written under another rule", self._parcel.manifest.key.round)
             self._become(sessions.refused(self.session, self._parcel.manifest.key.round))
             self._parcel = None
+
+    def _supplied(self, membership: Membership) -> Supply | None:
+        if self._supply is not None:
+            self._supply.forget()
+        if membership.corpus is None:
+            return None
+        ask = partial(self._link.rows, membership.attempt, self._terms.lease_token)
+        return Supply(ask, partial(self._stand.spawn, name="rows"))
 
     async def _not_admitted(self, refused: Refused) -> None:
         """A lease that is fenced drains in peace: a newer trainer has taken over. Anything else a person must mend."""
@@ -403,8 +418,12 @@ class Trainer:
     async def _step(self) -> None:
         engine, _, session = self._standing()
         began = _now()
-        self._become(sessions.stepping(session))
-        report = await self._train(engine.step, session.micro_batch or self._terms.micro_batch)
+        size = session.micro_batch or self._terms.micro_batch
+        rows = await self._draw(engine, size)
+        if self._supply is not None and (not rows or self.session.loaded != session.base_digest):
+            return
+        self._become(sessions.stepping(self.session))
+        report = await (self._train(on_rows(engine).step_on, rows) if rows else self._train(engine.step, size))
         reach("step.done")
         self._skipped = self._skipped + 1 if report.skipped else 0
         if self._skipped >= _VAIN_STEPS:
@@ -419,6 +438,14 @@ class Trainer:
         if work.steps and not self._started:
             self._say_started(session.round or 0)
         await self._saving.when_due(engine)
+
+    async def _draw(self, engine: Engine, count: int) -> Ranges:
+        """Rows of the shared corpus for the next step; none where the site trains its own data."""
+        if self._supply is None:
+            return NONE
+        after, rows = await self._supply.draw(count, engine.progress.rows)
+        self._become(after(self.session))
+        return rows
 
     async def _push(self) -> None:
         engine, membership, session = self._standing()
@@ -497,12 +524,16 @@ class Trainer:
             skipped=engine.progress.skipped,
             spikes=engine.progress.spikes,
             refused_passes=engine.progress.refused,
+            cursor=engine.progress.cursor,
+            rows=[pb.RowRange(begin=begin, end=end) for begin, end in engine.progress.rows],
         )
         return Parcel(manifest, data, membership.attempt, after)
 
     def _settled(self, parcel: Parcel) -> None:
         """It counts: what it did not get to say waits for the next one, unless the membership has ended meanwhile."""
         self._parcel = None
+        if self._supply is not None:
+            self._supply.counted(tuple((one.begin, one.end) for one in parcel.manifest.rows))
         self._own = {parcel.manifest.sha256: parcel.data}
         standing = self._membership is not None and self._membership.attempt == parcel.attempt
         self._unsent = parcel.unsent if standing else None
@@ -527,6 +558,8 @@ class Trainer:
             return
         log.warning("contribution refused: %s", refused)
         self._parcel = self._unsent = None
+        if self._supply is not None:
+            self._supply.forget()
         self._become(sessions.refused(self.session, parcel.manifest.key.round))
 
     async def _wait(self) -> None:

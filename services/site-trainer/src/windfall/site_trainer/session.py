@@ -239,12 +239,13 @@ def stepping(session: Session) -> Session:
 
 def disowned(session: Session) -> Session:
     """What was trained stands on rows that are another site's now, and cannot count: begin the round anew."""
-    return replace(_afresh(session), delivered=session.delivered and not session.work.steps)
+    return _next(replace(_afresh(session), delivered=session.delivered and not session.work.steps))
 
 
 def sated(session: Session) -> Session:
-    """No more rows are to be had before those that were trained are contributed."""
-    return replace(session, local_steps=max(1, session.work.steps))
+    """No more rows are to be had before those that were trained are contributed, or begun anew when no step that saw
+    them made an update."""
+    return replace(session, local_steps=session.work.steps) if session.work.steps else disowned(session)
 
 
 def finish(session: Session, number: int) -> Session:
