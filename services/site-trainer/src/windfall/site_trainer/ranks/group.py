@@ -59,7 +59,7 @@ class RankGroup:
         """Closes when torchrun does: it alone has the other end."""
         self._links: list[socket.socket] = []
         self._runs = 0
-        self._folder = Path(tempfile.mkdtemp(prefix="windfall-ranks-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="windfall-"))
         self._listener = socket.socket(socket.AF_UNIX)
         # Nobody but this user gets into the folder.
         self._listener.bind(str(self._folder / "trainer"))
@@ -109,6 +109,7 @@ class RankGroup:
                     if self._alive in ready:
                         raise Broke(self._end_of_agent())
                     if not ready:
+                        self._end_agent(patience_s=0.0)
                         raise Broke(f"its processes did not meet within {MEETING_S:g} s")
                     if self._listener in ready:
                         link, _ = self._listener.accept()
@@ -187,17 +188,22 @@ class RankGroup:
         """End all processes. Nothing is left of them when this returns."""
         self._leave()
         self._listener.close()
-        if self._agent is not None:
-            # Without a trainer every rank ends, and torchrun with them.
-            for end in (self._agent.terminate, self._agent.kill, None):
-                try:
-                    self._agent.wait(_ENDING_S)
-                    break
-                except subprocess.TimeoutExpired:
-                    if end is not None:
-                        end()
+        # Without a trainer every rank ends, and torchrun with them.
+        self._end_agent(_ENDING_S)
         self._forget_agent()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _end_agent(self, patience_s: float) -> None:
+        """Wait for torchrun to end, then make it: it takes its processes with it."""
+        if self._agent is None:
+            return
+        for seconds, end in ((patience_s, self._agent.terminate), (_ENDING_S, self._agent.kill), (None, None)):
+            try:
+                self._agent.wait(seconds)
+                return
+            except subprocess.TimeoutExpired:
+                if end is not None:
+                    end()
 
     def _leave(self) -> None:
         for link in self._links:
