@@ -334,3 +334,44 @@ def test_a_checksum_finds_what_disks_do(tmp_path: Path) -> None:
         assert checksum(path) != whole
     path.unlink()
     assert checksum(path) == ""
+
+
+# --- killed while it mends --------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The process is gone: nothing above it does anything."""
+
+
+@pytest.mark.parametrize(
+    ("at", "also"),
+    [
+        ("rebuild.planned", ()),
+        ("rebuild.done", ()),
+        ("fallback.laid", ("contribution-000001-site-b-1",)),
+    ],
+)
+def test_killed_while_it_mends_the_next_start_comes_to_the_same_end_and_says_it_once(
+    at: str, also: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside, place = after(tmp_path / "beside", RULES["fp32"], 2), after(tmp_path / "killed", RULES["fp32"], 2)
+    for each in (beside, place):
+        for name in ("base-000002.safetensors", *also):
+            flip_a_bit(each.path(name))
+    expected = beside.start()
+
+    def reach(name: str) -> None:
+        if name == at:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("windfall.federation_coordinator.recovery.reach", reach)
+        with pytest.raises(Killed):
+            place.start()
+    found = place.start()
+    assert (found.round, found.base_digest, found.tokens_total) == (
+        expected.round,
+        expected.base_digest,
+        expected.tokens_total,
+    )
+    assert len(place.said(CheckpointDamaged)) == 1
