@@ -86,7 +86,7 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     alone: timedelta = Field(default=timedelta(minutes=30), ge=timedelta(0))
     """How long a site that is alone trains on before it hands its model in: there is nobody to synchronise with. It
     does so at once when another site joins, or when its window closes. 0 treats it like many."""
-    alone_codec: str | None = None
+    alone_codec: str = ""
     """In which it then says what it learnt. Unset: ``int8-block`` where the codec is sparse, so that nothing of a long
     round stays behind, else the codec itself."""
     minimum_sites: int = Field(default=1, ge=1)
@@ -227,7 +227,7 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     @property
     def policy(self) -> Policy:
         length = _LONGEST_ROUND if self.follows_links else self.round_length
-        alone_codec = self.alone_codec if self.alone_codec is not None else "int8-block" if self.rule.sparse else ""
+        alone_codec = self.alone_codec or ("int8-block" if self.rule.sparse else "")
         return Policy(
             length,
             self.round_steps,

@@ -1,0 +1,60 @@
+"""What a coordinator is told about its rounds, and what it refuses to be told."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from windfall.federation_coordinator.federation import Ends
+from windfall.federation_coordinator.settings import CoordinatorSettings
+from windfall.servicekit.errors import Mistake
+from windfall.servicekit.settings import load
+
+NEEDED = {"WINDFALL_NATS_URL": "nats://127.0.0.1:4222", "WINDFALL_STATE_DIR": "state"}
+
+
+def told(**settings: str) -> CoordinatorSettings:
+    return load(CoordinatorSettings, NEEDED | {f"WINDFALL_{name.upper()}": value for name, value in settings.items()})
+
+
+def test_a_round_is_boxed_as_told_and_follows_the_links_when_nothing_is() -> None:
+    assert told().follows_links
+    assert not told(round_tokens="1000").follows_links
+    policy = told(round_tokens="1000", minimum_sites="2", maximum_sites="3", straggler_limit="PT20M").policy
+    assert (policy.tokens, policy.minimum, policy.maximum) == (1000, 2, 3)
+    assert policy.straggler_limit == timedelta(minutes=20)
+
+
+@pytest.mark.parametrize(
+    ("codec", "alone_codec", "expected"),
+    [("topk-ef", "", "int8-block"), ("int4-block", "", ""), ("topk-ef", "fp32", "fp32")],
+)
+def test_who_is_alone_says_all_that_it_learnt(codec: str, alone_codec: str, expected: str) -> None:
+    assert told(codec=codec, alone_codec=alone_codec).policy.alone_codec == expected
+
+
+def test_alone_can_be_turned_off() -> None:
+    assert told().policy.alone == timedelta(minutes=30)
+    assert told(alone="0").policy.alone is None
+
+
+def test_ends(tmp_path: Path) -> None:
+    ends = {"stop_tokens": "5", "stop_loss": "1.5", "stop_at": "2026-01-01T12:00:00Z", "stop_kg": "2"}
+    policy = told(**ends, held_out_dir=str(tmp_path)).policy
+    assert policy.ends == Ends(5, 1.5, datetime(2026, 1, 1, 12, tzinfo=UTC), 2.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "because"),
+    [
+        ({"canary": "0.1"}, "WINDFALL_CANARY need held-out data"),
+        ({"stop_loss": "1"}, "WINDFALL_STOP_LOSS need held-out data"),
+        ({"minimum_sites": "3", "maximum_sites": "2"}, "WINDFALL_MAXIMUM_SITES is below"),
+        ({"alone_codec": "topk-ef"}, "WINDFALL_ALONE_CODEC is 'topk-ef'"),
+        ({"rounds_late": "5"}, "less than or equal to 4"),
+        ({"stop_kg": "1", "objective": "carbon", "work_tokens": "1", "deadline": "2026-01-01T12:00:00Z"}, "BUDGET_KG"),
+    ],
+)
+def test_refused_in_one_line(settings: dict[str, str], because: str) -> None:
+    with pytest.raises(Mistake, match=because):
+        told(**settings)
