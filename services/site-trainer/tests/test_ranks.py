@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import torch
@@ -19,13 +20,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windfall.lowcomm.layout import Layout, TensorSpec, digest, flatten, layout_of_model
+from windfall.lowcomm.rule import Rule
 from windfall.servicekit.errors import Mistake
-from windfall.site_trainer.engine import Sharding, StepReport
+from windfall.site_trainer.coordinator import Membership, SharedCorpus
+from windfall.site_trainer.engine import Sharding, StepReport, on_rows
+from windfall.site_trainer.engines import Engines
 from windfall.site_trainer.peers import Peers, pass_over
 from windfall.site_trainer.ranks import wire
 from windfall.site_trainer.ranks.engine import Order, RanksEngine
 from windfall.site_trainer.ranks.flats import SharedFile, leave, left
 from windfall.site_trainer.ranks.group import RankGroup
+from windfall.site_trainer.settings import TrainerSettings
 from windfall.site_trainer.torch_engine import TorchEngine
 from windfall.tasks.registry import load_task
 
@@ -239,6 +244,33 @@ def test_a_group_that_always_falls_is_a_mistake(packages: Path, group: RankGroup
     layout, _ = layout_and_base("line", LINE)
     with pytest.raises(Mistake, match="3 groups of processes fell before a step was done"):
         RanksEngine(Order("line", LINE, layout, tmp_path, seed=1), Falling())
+
+
+def test_rows_of_a_shared_corpus_are_trained_by_one_process(text_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = TrainerSettings.model_validate(
+        {
+            "site": "site-a",
+            "coordinator": "127.0.0.1:1",
+            "data_dir": text_dir,
+            "state_dir": text_dir,
+            "window_id": uuid4(),
+            "lease_token": 1,
+            "processes": "2",
+            "sharding": "fsdp",
+            "device": "cpu",
+        }
+    )
+    layout, base = layout_and_base("gpt-neox", SETTINGS)
+    membership = Membership(
+        1, "gpt-neox", SETTINGS, layout, Rule.parse("topk-ef"), 1.0, corpus=SharedCorpus(149, seed=1)
+    )
+    engines = Engines(settings)
+    engine = engines.make(membership)
+    engine.load(base)
+    assert not on_rows(engine).step_on(((2, 6),)).skipped
+    assert engine.progress.rows == ((2, 6),)
+    assert "by one process, not by 2" in caplog.text
+    engines.close()
 
 
 # --- without processes ------------------------------------------------------------------------------------------------

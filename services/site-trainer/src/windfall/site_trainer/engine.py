@@ -166,6 +166,6 @@ def on_rows(engine: Engine) -> TrainsRows:
     if not isinstance(engine, TrainsRows):
         raise Mistake(
             f"a {type(engine).__name__} cannot train on rows of a shared corpus",
-            "Set WINDFALL_PROCESSES=1 here, or WINDFALL_CORPUS=sovereign at the coordinator",
+            "Set WINDFALL_CORPUS=sovereign at the coordinator",
         )
     return engine

@@ -1,5 +1,7 @@
 """Which engine a site trains with: PyTorch in the trainer's own process, or in several under torchrun."""
 
+import logging
+
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.site_trainer.coordinator import Membership
 from windfall.site_trainer.device import gpus, warm_up
@@ -10,6 +12,8 @@ from windfall.site_trainer.settings import TrainerSettings
 from windfall.site_trainer.torch_engine import TorchEngine
 from windfall.tasks.registry import load_task
 from windfall.tasks.rows import row_loader
+
+log = logging.getLogger(__name__)
 
 
 class Engines:
@@ -40,6 +44,10 @@ class Engines:
         Raises:
             Mistake: it cannot be trained here.
         """
+        if self._group is not None and membership.corpus is not None:
+            log.warning("rows of a shared corpus are trained by one process, not by %d", self._group.processes)
+            self._group.close()
+            self._group = None
         try:
             return self._alone(membership) if self._group is None else self._together(membership, self._group)
         except ValueError as error:
