@@ -1,9 +1,12 @@
 """The ledger of rows beside the rounds: who may have them, and what of a contribution is held against it."""
 
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import ValidationError
 
 from windfall.contracts.events import ContributionAccepted, ContributionRefused, EpochCompleted, SiteJoined, SiteLeft
 from windfall.contracts.message import Message
@@ -11,10 +14,12 @@ from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator.checks import Refusal
 from windfall.federation_coordinator.corpus import MOST_RANGES, Corpus, take
 from windfall.federation_coordinator.federation import Federation, Member
-from windfall.federation_coordinator.row_leases import RowLeases, opened
+from windfall.federation_coordinator.row_leases import RowLeases, opened, shared
+from windfall.federation_coordinator.settings import CoordinatorSettings
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.journal import Journal
 from windfall.tasks.ranges import Ranges
+from windfall.tasks.registry import load_task
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 WINDOW = UUID(int=7)
@@ -37,10 +42,12 @@ def asks(site: str = "site-a", attempt: int = 2, lease_token: int = 5, hold: int
     return pb.RowsRequest(federation="f", site=site, attempt=attempt, lease_token=lease_token, hold=hold)
 
 
-def brings(*ranges: tuple[int, int], site: str = "site-a", attempt: int = 2, steps: int = 1) -> pb.Manifest:
+def brings(
+    *ranges: tuple[int, int], site: str = "site-a", attempt: int = 2, steps: int = 1, lease_token: int = 5
+) -> pb.Manifest:
     key = pb.ContributionKey(federation="f", site=site, round=0, attempt=attempt)
     rows = [pb.RowRange(begin=begin, end=end) for begin, end in ranges]
-    return pb.Manifest(key=key, rows=rows, steps=steps)
+    return pb.Manifest(key=key, rows=rows, steps=steps, lease_token=lease_token)
 
 
 def joined(site: str) -> SiteJoined:
@@ -149,6 +156,7 @@ def test_rows_of_a_refused_contribution_go_back_when_it_is_the_members_own(lease
     leases.lease(asks(), MEMBERS)
     assert leases.returning(brings((0, 4), (15, 18)), MEMBERS) == ((0, 4),)
     assert leases.returning(brings((0, 4), attempt=1), MEMBERS) == (), "it may come again under this membership"
+    assert leases.returning(brings((0, 4), lease_token=4), MEMBERS) == (), "somebody else says that it is the site's"
     assert leases.returning(brings((4, 0)), MEMBERS) == ()
     leases.overhear([refused("site-a", ((0, 4),))])
     assert leases.corpus is not None
@@ -174,3 +182,35 @@ def test_who_is_gone_when_leasing_goes_on_holds_nothing(journal: Journal) -> Non
 def test_messages_of_other_kinds_are_no_business_of_rows(leases: RowLeases) -> None:
     other: Message = EpochCompleted(id=WINDOW, at=AT, federation="f", epoch=0, rows=1, round=0)
     assert leases.overhear([other]) == ({}, ())
+
+
+def test_the_rows_of_a_corpus_are_counted_at_the_hub_or_told(journal: Journal, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_bytes(bytes(range(202)))
+    task = load_task("gpt-neox", '{"context": 8}')
+    counted = shared(journal, task, tmp_path, None, seed=3, block=None)
+    assert counted.terms == pb.Corpus(rows=25, seed=3)
+    assert counted.lease(asks(hold=1), MEMBERS) == ((0, 1),), "a block is a 256th of the corpus, and a row at least"
+    told = shared(Journal(None, "/windfall/test"), task, None, 10**9, seed=3, block=None)
+    assert told.terms == pb.Corpus(rows=10**9, seed=3)
+    assert told.lease(asks(hold=1), MEMBERS) == ((0, 1024),)
+
+
+def test_what_cannot_be_shared_is_said_in_one_line(journal: Journal, tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match="no corpus to share: task 'ppo' has no rows"):
+        shared(journal, load_task("ppo"), None, 100, seed=0, block=None)
+    with pytest.raises(Mistake, match=r"no corpus to share: no \*.txt"):
+        shared(journal, load_task("gpt-neox"), tmp_path, None, seed=0, block=None)
+
+
+@pytest.mark.parametrize(
+    ("told", "wrong"),
+    [
+        ({"corpus": "shared"}, "needs WINDFALL_CORPUS_DIR or WINDFALL_CORPUS_ROWS"),
+        ({"corpus": "shared", "corpus_rows": 5, "corpus_dir": "x"}, "and not both"),
+        ({"corpus_rows": 5}, "go with WINDFALL_CORPUS=shared"),
+    ],
+)
+def test_settings_of_a_corpus_go_together(told: dict[str, Any], wrong: str) -> None:
+    with pytest.raises(ValidationError, match=wrong):
+        CoordinatorSettings(state_dir=Path("x"), **told)
+    assert CoordinatorSettings(state_dir=Path("x"), corpus="shared", corpus_rows=5).corpus_rows == 5

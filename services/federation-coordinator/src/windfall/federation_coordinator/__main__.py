@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -19,20 +18,17 @@ from windfall.federation_coordinator.evaluation import held_out_loss
 from windfall.federation_coordinator.federation import Federation
 from windfall.federation_coordinator.planning import Planning
 from windfall.federation_coordinator.recovery import recover
-from windfall.federation_coordinator.row_leases import RowLeases, opened
+from windfall.federation_coordinator.row_leases import RowLeases, shared
 from windfall.federation_coordinator.settings import CoordinatorSettings
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
 from windfall.federation_coordinator.wire import register
 from windfall.lowcomm.layout import Layout, flatten, layout_of_model
 from windfall.servicekit.errors import Mistake
-from windfall.servicekit.journal import Journal
 from windfall.servicekit.link_probe import LinkProbeServicer
 from windfall.servicekit.rpc import serve
 from windfall.servicekit.service import Stand, run
 from windfall.tasks.registry import load_task
-from windfall.tasks.rows import sharing
-from windfall.tasks.task import Task
 
 
 @asynccontextmanager
@@ -63,6 +59,10 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
     planning = None
     if settings.goal is not None:
         planning = Planning(stand, settings.goal, settings.sites, settings.replan, asyncio.to_thread)
+    leases = RowLeases()
+    if settings.corpus == "shared":
+        told = settings.corpus_dir, settings.corpus_rows, settings.seed, settings.corpus_block
+        leases = await asyncio.to_thread(shared, stand.journal, task, *told)
     coordinator = Coordinator(
         stand,
         settings.federation,
@@ -76,7 +76,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         settings.follows_links,
         planning,
         settings.limits,
-        await asyncio.to_thread(_leases, settings, stand.journal, task),
+        leases,
     )
     coordinator.attend()
     try:
@@ -99,17 +99,6 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
 
 def _flat(model: nn.Module, layout: Layout) -> Tensor:
     return flatten(model.state_dict(), layout)
-
-
-def _leases(settings: CoordinatorSettings, journal: Journal, task: Task) -> RowLeases:
-    if settings.corpus == "sovereign":
-        return RowLeases()
-    try:
-        shared = sharing(task)
-        rows = settings.corpus_rows or shared.rows(settings.corpus_dir or Path(), settings.seed).rows
-        return RowLeases(journal, opened(journal, rows, settings.seed), settings.corpus_block)
-    except ValueError as error:
-        raise Mistake(f"no corpus to share: {error}", "Mend WINDFALL_CORPUS_DIR, or WINDFALL_TASK") from error
 
 
 def _check_name(settings: CoordinatorSettings, journaled: Federation | None) -> None:

@@ -80,8 +80,8 @@ def heard(corpus: Corpus, said: Message) -> tuple[Corpus, tuple[EpochCompleted, 
         case SiteJoined():
             return regain(corpus, said.site), ()
         case SiteLeft():
-            # Who drained has delivered; who went silent, or is replaced by its next trainer, may have work on them.
-            return release(corpus, said.site, hoped_for=said.reason != "drained"), ()
+            # Who went silent, or is replaced by its next trainer, may have work on them; others have delivered.
+            return release(corpus, said.site, hoped_for=said.reason in ("silent", "replaced")), ()
         case ContributionRefused():
             return give_back(corpus, said.site, said.rows), ()
         case ContributionAccepted():

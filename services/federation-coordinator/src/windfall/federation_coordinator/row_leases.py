@@ -5,6 +5,7 @@ leaves both or neither.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel
@@ -17,6 +18,8 @@ from windfall.federation_coordinator.federation import Federation, Member
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.journal import Journal
 from windfall.tasks.ranges import NONE, Ranges, common, minus, size, sound
+from windfall.tasks.rows import sharing
+from windfall.tasks.task import Task
 
 _STATE: Final = "corpus"
 _MOST_BLOCK: Final = 1024
@@ -91,7 +94,8 @@ class RowLeases:
         """Which rows of a refused contribution go back to the pool: what its site holds of them, when it is the
         member's own."""
         member, named = members.get(manifest.key.site), ranges_of(manifest.rows)
-        own = member is not None and member.attempt == manifest.key.attempt
+        said = manifest.key.attempt, manifest.lease_token
+        own = member is not None and (member.attempt, member.lease_token) == said
         if self.corpus is None or not own or len(named) > MOST_RANGES or not sound(named):
             return NONE
         return common(named, self.corpus.held.get(manifest.key.site, NONE))[:MOST_RANGES]
@@ -108,6 +112,22 @@ class RowLeases:
             return {}, ()
         self.corpus = corpus
         return {_STATE: corpus}, tuple(follows)
+
+
+def shared(
+    journal: Journal, task: Task, folder: Path | None, rows: int | None, seed: int, block: int | None
+) -> RowLeases:
+    """Leases of the task's rows: of those that lie in the folder, or of so many as are told.
+
+    Raises:
+        Mistake: the task's data cannot be shared, the folder holds none, or the journal knows another corpus.
+    """
+    try:
+        source = sharing(task)
+        count = source.rows(folder, seed).rows if folder is not None else rows or 0
+    except ValueError as error:
+        raise Mistake(f"no corpus to share: {error}", "Mend WINDFALL_CORPUS_DIR or WINDFALL_TASK") from error
+    return RowLeases(journal, opened(journal, count, seed), block)
 
 
 def opened(journal: Journal, rows: int, seed: int) -> Corpus:
