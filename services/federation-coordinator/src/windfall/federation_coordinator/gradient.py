@@ -1,5 +1,6 @@
 """The global pseudo-gradient of a round, run by run, from contributions on disk."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from math import fsum
@@ -28,6 +29,8 @@ LONGEST_RUN: Final = 2 * RUN
 
 _SHORTEST_RUN: Final = 4096
 _CACHED: Final = 1 << 20
+_MOST_BESIDE: Final = 1 << 24
+"""Elements of all contributions that lie in memory beside each other while their distances are taken."""
 
 Gradient = Callable[[slice, int, int], Tensor]
 """A run of the pseudo-gradient: of which part, from which element of the vector, how many. Any thread may ask for any
@@ -148,6 +151,8 @@ def _products(sources: Sequence[Runs], factors: Sequence[float], part: slice, co
         (products,) = inner_products([torch.from_numpy(row) for row in rows])
         return products
 
+    # A run of every contribution, as fp64 too, takes room that must not grow with cores times sites.
+    cores = max(1, min(cores or len(os.sched_getaffinity(0)), _MOST_BESIDE // (RUN * len(sources))))
     return spread(of_run, [(part, start) for start in range(part.start, part.stop, RUN)], cores)
 
 
