@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windfall.lowcomm import bands
+from windfall.lowcomm import bands, contributors
 from windfall.lowcomm.columns import merge_columns
 from windfall.lowcomm.compressor import COMPRESSORS
 from windfall.lowcomm.distances import inner_products, squared_distances
@@ -298,3 +298,22 @@ def test_zeros_have_one_sign() -> None:
 def test_what_cannot_be_laid_beside_each_other_is_refused(wrong: list[Contribution]) -> None:
     with pytest.raises(ValueError, match=r"at least one|one shape|one length"):
         merge_columns(median, wrong)
+
+
+@pytest.mark.parametrize("merge", ["mean", "median", "multi-krum:byzantine=1"])
+@pytest.mark.parametrize("codec", ["topk-ef", "dct-momentum", "topk-ef:keep=2048"])
+def test_many_sparse_contributions_are_kept_as_a_vector_and_move_the_model_alike(
+    merge: str, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = Split(2 * bands.RUN + 4099, 3)
+    rule = Rule.parse(codec, merge=merge)
+    among = said(rule, [vector(seed, split.elements) for seed in range(5)], split)
+    base = vector(99, split.elements)
+    stepped = []
+    # Never as a vector, as one where it is shorter, always; and with and without sums as long as the vector.
+    for size, dense_from, least in ((0, 0, 1 << 24), (12, 8, 1), (10**9, 10**9, 1), (10**9, 0, 1 << 24)):
+        monkeypatch.setattr(bands, "_SPARSE_BYTES", size)
+        monkeypatch.setattr(contributors, "_DENSE", dense_from)
+        monkeypatch.setattr(bands, "_LEAST", least)
+        stepped.append(digest(rule.step(rule.init(split), base, rule.merge(among, split), split)[1]))
+    assert len(set(stepped)) == 1

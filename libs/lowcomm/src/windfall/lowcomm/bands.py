@@ -6,13 +6,15 @@ With ``n`` sites there are so many bands that what is kept of all together is ab
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from windfall.lowcomm.dct import inverse_dct
+from windfall.lowcomm.layout import FLOAT32_BYTES
 from windfall.lowcomm.said import Spoken, Vectors
 from windfall.lowcomm.sparse import Contribution, Sparse
 
@@ -22,9 +24,12 @@ RUN: Final = 1 << 16
 _LEAST: Final = 1 << 24
 """Elements that all contributions may have in a band together, however small the model is."""
 
-_SPARSER: Final = 16
-"""By so much a sparse contribution takes less memory than a dense one, in the codecs' default settings and a little
-less: position and value of one element in 64 are a twenty-first."""
+_SPARSER: Final = 8
+"""Sparse contributions take one band for so many. In the codecs' default settings one takes a twenty-first of a model;
+the rest is room for what is computed of them."""
+
+_SPARSE_BYTES: Final = 12
+"""Of a position and its value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,23 +53,36 @@ def bands(spoken: Spoken, elements: int) -> Iterator[Band]:
 
 
 def joined(merged: Iterable[tuple[int, Contribution]], elements: int) -> Contribution:
-    """What was merged band by band, as one: the beginning of each band, and what all say about it together."""
+    """What was merged band by band, as one: the beginning of each band, and what all say about it together.
+
+    What many sparse contributions say is kept as a vector where that is shorter; it moves the model to the same bits.
+    """
     whole: Tensor | None = None
-    positions, values, dct = [np.empty(0, np.int64)], [np.empty(0, np.float32)], False
+    known: list[tuple[int, Sparse]] = []
+    size = 0
     for begin, one in merged:
         if isinstance(one, Sparse):
-            positions.append(one.positions + begin)
-            values.append(one.values)
-            dct = one.dct
+            known.append((begin, one))
+            size += _SPARSE_BYTES * len(one.positions)
+            if whole is None and size <= FLOAT32_BYTES * elements:
+                continue
+            whole = torch.zeros(elements) if whole is None else whole
+            for start, each in known:
+                whole.numpy()[each.positions + start] = each.values
+            known = [(begin, replace(one, positions=one.positions[:0], values=one.values[:0]))]
             continue
         if one.numel() == elements:
             return one
-        if whole is None:
-            whole = torch.empty(elements)
+        whole = torch.empty(elements) if whole is None else whole
         whole[begin : begin + one.numel()] = one
-    if whole is not None:
-        return whole
-    return Sparse(elements, np.concatenate(positions), np.concatenate(values), dct)
+    dct = bool(known) and known[0][1].dct
+    if whole is None:
+        positions = np.concatenate([np.empty(0, np.int64), *(one.positions + begin for begin, one in known)])
+        values = np.concatenate([np.empty(0, np.float32), *(one.values for _, one in known)])
+        return Sparse(elements, positions, values, dct)
+    if dct:
+        inverse_dct(whole.numpy(), out=whole.numpy())
+    return whole
 
 
 def _within(one: Contribution, begin: int, end: int) -> Contribution:

@@ -1,10 +1,14 @@
 """How sparse contributions become one: at every coordinate, the mean over the sites that sent it."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
 from windfall.lowcomm.sparse import Sparse
+
+_DENSE: Final = 8
+"""When contributions have more than one in so many of the coordinates together, all coordinates are summed up."""
 
 
 def contributor_mean(contributions: Sequence[Sparse], weights: Sequence[float]) -> Sparse:
@@ -28,6 +32,8 @@ def contributor_mean(contributions: Sequence[Sparse], weights: Sequence[float]) 
     if any((each.elements, each.dct) != (first.elements, first.dct) for each in contributions):
         raise ValueError("contributions are of one length and of one basis")
 
+    if _DENSE * sum(len(each.positions) for each in contributions) > first.elements:
+        return _mean_of_most(contributions, weights)
     # Sorting is merging here: a stable sort finds the runs, which are sorted already.
     positions = np.sort(np.concatenate([each.positions for each in contributions]), kind="stable")
     positions = positions[np.diff(positions, prepend=np.int64(-1)) > 0]
@@ -38,3 +44,14 @@ def contributor_mean(contributions: Sequence[Sparse], weights: Sequence[float]) 
         sums[at] += each.values.astype(np.float64) * float(weight)
         sent[at] += float(weight)
     return Sparse(first.elements, positions, (sums / sent).astype(np.float32), first.dct)
+
+
+def _mean_of_most(contributions: Sequence[Sparse], weights: Sequence[float]) -> Sparse:
+    """The same bits where many coordinates are known: sums as long as the vector take less room than sorting does."""
+    first = contributions[0]
+    sums, sent = np.zeros(first.elements), np.zeros(first.elements)
+    for each, weight in zip(contributions, weights, strict=True):
+        sums[each.positions] += each.values.astype(np.float64) * float(weight)
+        sent[each.positions] += float(weight)
+    positions = np.flatnonzero(sent)
+    return Sparse(first.elements, positions, (sums[positions] / sent[positions]).astype(np.float32), first.dct)
