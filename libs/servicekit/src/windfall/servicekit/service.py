@@ -25,7 +25,7 @@ from windfall.servicekit.leadership import Leadership
 from windfall.servicekit.nats import NatsBus
 from windfall.servicekit.outbox import Outbox
 from windfall.servicekit.settings import Settings, load
-from windfall.servicekit.standby import StandbySettings, turn
+from windfall.servicekit.standby import StandbySettings, before, turn
 
 log = logging.getLogger(__name__)
 
@@ -174,25 +174,13 @@ async def _stand(service: str, settings: S, whom: str, streams: Sequence[StreamS
             if isinstance(settings, StandbySettings):
                 waiting = turn(settings, settings.nats_url, settings.state_dir, f"{service}.{whom}", health.stand_by)
                 leading = loop.create_task(stack.enter_async_context(waiting))
-                if not await _before(leading, stopping):
+                if not await before(leading, stopping):
                     return
                 leadership = leading.result()
                 health.standing_by = False
             await _work(service, settings, whom, streams, attend, stopping, health, leadership)
     finally:
         health.close()
-
-
-async def _before(awaited: asyncio.Task[Any], stopping: asyncio.Event) -> bool:
-    """Wait for a task, but not past the end of the service; whether it is done."""
-    stopped = asyncio.get_running_loop().create_task(stopping.wait())
-    await asyncio.wait([awaited, stopped], return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if not awaited.done():
-        awaited.cancel()
-        await asyncio.wait([awaited])
-        return False
-    return True
 
 
 async def _work(
@@ -218,7 +206,6 @@ async def _work(
     bus = NatsBus(settings.nats_url, service, streams, fail, store_lost)
     outbox = Outbox(journal, bus)
     stand = Stand(service, whom, parse_clock(settings.clock), journal, bus, outbox, stopping)
-    loop = asyncio.get_running_loop()
     try:
         if leadership is not None:
             stand.term = await leadership.outbid(journal.fenced_at)
@@ -226,8 +213,8 @@ async def _work(
             stand.spawn(leadership.keep(), "lease")
         health.ready = lambda: bus.ready
         async with attend(settings, stand):
-            rising = loop.create_task(stand.rise())
-            stopped = loop.create_task(stopping.wait())
+            rising = asyncio.create_task(stand.rise())
+            stopped = asyncio.create_task(stopping.wait())
             await asyncio.wait([rising, stopped], return_when=asyncio.FIRST_COMPLETED)
             if rising.done():
                 rising.result()

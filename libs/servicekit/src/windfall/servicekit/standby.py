@@ -4,6 +4,7 @@ Without a lease a lock on the folder keeps a second process out. With one, any n
 same folder; each waits with everything imported and nothing open until it leads.
 """
 
+import asyncio
 import fcntl
 import logging
 import os
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from pydantic import BaseModel, Field
@@ -89,3 +91,15 @@ def _locked(folder: Path, shared: bool) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+async def before(awaited: asyncio.Task[Any], stopping: asyncio.Event) -> bool:
+    """Wait for a task, but not past the end of the service; whether it is done."""
+    stopped = asyncio.get_running_loop().create_task(stopping.wait())
+    await asyncio.wait([awaited, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not awaited.done():
+        awaited.cancel()
+        await asyncio.wait([awaited])
+        return False
+    return True
