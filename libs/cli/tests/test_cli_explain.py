@@ -16,6 +16,8 @@ from windfall.contracts.envelope import Letter
 from windfall.contracts.events import (
     PlanMade,
     SignalStale,
+    SiteRefused,
+    SiteWithheld,
     WindowClosed,
     WindowExpected,
     WindowJudged,
@@ -116,6 +118,21 @@ def test_two_sentences(words: list[Message], text: str) -> None:
     assert told is not None
     assert in_words(told) == text
     assert json.loads(in_json(told))["site"] == "site-a"
+
+
+def test_who_kept_a_trainer_out_is_told() -> None:
+    words: list[Message] = [OPENED, ON]
+    lease = {"window_id": WINDOW["window_id"], "lease_token": 1}
+    withheld = said(SiteWithheld, 5, federation="demo", before="join", because="quiet: nothing leaves now", **lease)
+    refused = said(SiteRefused, 9, federation="demo", reason="jurisdiction", detail="US is not within CA")
+    for word, text in (
+        (withheld, "Its own policy kept its trainer from demo at 2026-01-01 12:05 UTC: quiet: nothing leaves now."),
+        (refused, "The federation demo did not admit it at 2026-01-01 12:09 UTC: US is not within CA."),
+    ):
+        words.append(word)
+        told = explained("site-a", words)
+        assert told is not None
+        assert in_words(told).splitlines()[-1] == text
 
 
 def test_without_a_word_there_is_nothing_to_explain() -> None:

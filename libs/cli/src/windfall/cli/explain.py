@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -15,6 +15,8 @@ from windfall.contracts.envelope import Letter, Unreadable, unseal
 from windfall.contracts.events import (
     PlanMade,
     SignalStale,
+    SiteRefused,
+    SiteWithheld,
     WindowClosed,
     WindowExpected,
     WindowJudged,
@@ -54,11 +56,18 @@ class Explanation:
     """When the forecast or the plan says that it changes; none when neither sees that far."""
     plan: str = ""
     """What the newest plan that knows the site gives it."""
+    kept_out: str = ""
+    """What last kept its trainer out: the site's own policy, or the rules of the federation."""
 
 
 def explained(site: str, last: Iterable[Message]) -> Explanation | None:
     """Fold the last word of each kind into one explanation; none when there is no word about the site."""
     words = list(last)
+    told = _moved(site, words)
+    return None if told is None else replace(told, kept_out=_kept_out(words))
+
+
+def _moved(site: str, words: Sequence[Message]) -> Explanation | None:
     judged = next((word for word in words if isinstance(word, WindowJudged)), None)
     moved = max((word for word in words if type(word) in _MOVES), key=lambda word: word.at, default=None)
     plan = next((word for word in words if isinstance(word, PlanMade)), None)
@@ -83,7 +92,7 @@ async def explain(url: str, site: str) -> Explanation:
         known = await known_sites(client)
         if site not in known:
             raise Mistake(f"unknown site {site!r}", f"This server knows: {', '.join(known) or 'none'}")
-        kinds: list[type[Message]] = [WindowJudged, *_MOVES]
+        kinds: list[type[Message]] = [WindowJudged, SiteWithheld, SiteRefused, *_MOVES]
         subjects = [subject_for(kind, site) for kind in kinds]
         found = explained(site, await _last(client, [*subjects, subject_for(PlanMade, "*")]))
     if found is None:
@@ -95,13 +104,14 @@ async def explain(url: str, site: str) -> Explanation:
 
 
 def in_words(told: Explanation) -> str:
-    """Two sentences."""
+    """Two sentences, and a third where its trainer was kept out."""
     why = f"{told.site} is {_STATES[told.state]} since {_instant(told.since)}: {told.because}"
     change = "Its watcher has not said yet what would change it"
     if told.would_change:
         change = f"It {'' if told.would_change.startswith('stays ') else 'goes '}{told.would_change}"
     foreseen = f"; foreseen for {_instant(told.next_change_at)}" if told.next_change_at else ""
-    return f"{why}{f'; {told.plan}' if told.plan else ''}.\n{change}{foreseen}."
+    kept_out = f"\n{told.kept_out}." if told.kept_out else ""
+    return f"{why}{f'; {told.plan}' if told.plan else ''}.\n{change}{foreseen}.{kept_out}"
 
 
 def in_json(told: Explanation) -> str:
@@ -129,6 +139,16 @@ def _planned(site: str, plan: PlanMade | None) -> str:
     if plan is None or site not in plan.site_hours:
         return ""
     return f"the plan of {plan.federation} gives it {plan.site_hours[site]:.1f} site-hours"
+
+
+def _kept_out(words: Iterable[Message]) -> str:
+    kept = [word for word in words if isinstance(word, SiteWithheld | SiteRefused)]
+    last = max(kept, key=lambda word: word.at, default=None)
+    if last is None:
+        return ""
+    if isinstance(last, SiteWithheld):
+        return f"Its own policy kept its trainer from {last.federation} at {_instant(last.at)}: {last.because}"
+    return f"The federation {last.federation} did not admit it at {_instant(last.at)}: {last.detail}"
 
 
 def _instant(at: datetime) -> str:

@@ -38,7 +38,7 @@ def load_task(name: str, settings_json: str = "{}") -> Task:
     factory = _factory(name)
     try:
         settings = json.loads(settings_json)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"task {name!r}: settings are not JSON: {error}") from None
     if not isinstance(settings, dict):
         raise ValueError(f"task {name!r}: settings are a JSON object, not {settings_json!r}")

@@ -18,6 +18,7 @@ from windfall.lowcomm.rule import Rule
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.rpc import DEADLINE, Refused, metadata, translated
 from windfall.site_trainer.bulk import BulkStub, HashBehind
+from windfall.site_trainer.claims import LONGEST_HEARTBEAT_S, check_claims
 from windfall.tasks.ranges import Ranges
 
 PROTOCOL = 1
@@ -63,7 +64,7 @@ def membership_of(reply: pb.JoinReply) -> Membership:
         reply.task_settings_json,
         _layout(reply.tensors),
         Rule.parse(reply.codec, reply.outer, reply.clip, reply.merge),
-        max(0.1, reply.heartbeat_interval_ms / 1000),
+        min(LONGEST_HEARTBEAT_S, max(0.1, reply.heartbeat_interval_ms / 1000)),
         MessageToJson(reply, indent=None),
         SharedCorpus(reply.corpus.rows, reply.corpus.seed) if reply.HasField("corpus") else None,
     )
@@ -100,10 +101,12 @@ class CoordinatorLink:
         with translated("join"):
             reply = await self._stub.Join(request, timeout=DEADLINE.total_seconds(), metadata=metadata())
         try:
+            check_claims(reply)
             return membership_of(reply)
         except ValueError as error:
             raise Refused(
-                grpc.StatusCode.UNIMPLEMENTED, f"this trainer does not know what the coordinator asks for: {error}"
+                grpc.StatusCode.UNIMPLEMENTED,
+                f"this trainer does not know what the coordinator asks for: {sentence(str(error))}",
             ) from error
 
     async def directives(

@@ -21,6 +21,7 @@ from windfall.contracts.v1 import training_pb2 as pb
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.rpc import Refused
 from windfall.servicekit.service import Stand
+from windfall.site_trainer.claims import MOST_SAMPLES
 from windfall.site_trainer.coordinator import CoordinatorLink, Download, Membership
 from windfall.site_trainer.policy import (
     Offer,
@@ -98,6 +99,8 @@ class GuardedLink(CoordinatorLink):
                     self._closed = why
                     await self._go(why)
                     raise self._withheld("train", why)
+                if opened:
+                    directive.round_opened.micro_batch = min(directive.round_opened.micro_batch, MOST_SAMPLES)
                 yield directive
 
     async def pull(
