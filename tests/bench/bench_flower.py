@@ -58,6 +58,14 @@ async def main() -> None:
                 | {"until the replies are there": large.replies_s[-1], "coordinator peak MB": large.coordinator_rss_mb},
                 f"float32, 100 MB down and up per site, FedAvg's own averaging included; {load}",
             ),
+            Figure(
+                "flower app round 100 MB CPU s",
+                large.cpu_s,
+                "s",
+                "–",
+                {"Flower 1.41's own (not run; known), all processes": 25.0},
+                "as above, coordinator and sites together",
+            ),
         ],
     )
 

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -40,6 +41,8 @@ class Rounds:
     whole_s: tuple[float, ...]
     replies_s: tuple[float, ...]
     coordinator_rss_mb: float = float("nan")
+    cpu_s: float = float("nan")
+    """Processor time of a round, of the coordinator and all sites together, median."""
 
     @property
     def median_s(self) -> float:
@@ -58,7 +61,8 @@ async def ours(folder: Path, rounds: int, elements: int, evaluate: bool) -> Roun
         peak = peak_resident(coordinator.pid) / 1e6
         coordinator.send_signal(signal.SIGTERM)
         await coordinator.wait()
-        return _read(fleet.folder / "coordinator" / "rounds.json", peak)
+        spent = [[float(line) for line in (fleet.data(site) / "cpu").read_text().split()] for site in SITES]
+        return _read(fleet.folder / "coordinator" / "rounds.json", peak, spent)
 
 
 async def flowers(folder: Path, rounds: int, elements: int, evaluate: bool) -> Rounds:
@@ -85,7 +89,7 @@ async def flowers(folder: Path, rounds: int, elements: int, evaluate: bool) -> R
             raise RuntimeError(f"flwr run broke; its log lies in {folder}")
         while not (found := list(folder.rglob("rounds.json"))):  # noqa: ASYNC110 - a strange process's file
             await asyncio.sleep(0.5)
-        return _read(found[0], float("nan"))
+        return _read(found[0], float("nan"), [])
     finally:
         for process in processes:
             os.killpg(process.pid, signal.SIGKILL)
@@ -97,13 +101,14 @@ def _config(rounds: int, elements: int, evaluate: bool) -> str:
     return f"num-server-rounds={rounds} elements={elements} min-nodes=3 fraction-evaluate={share}"
 
 
-def _read(path: Path, peak_mb: float) -> Rounds:
+def _read(path: Path, peak_mb: float, spent: list[list[float]]) -> Rounds:
     times = json.loads(path.read_text())
     begun, answered = times["begun"], times["answered"]
     ends = [*begun[1:], times["ended"]]
     whole = tuple(end - begin for begin, end in zip(begun, ends, strict=True))
     replies = tuple(there - begin for begin, there in zip(begun, answered, strict=True))
-    return Rounds(whole[_WARM_ROUNDS:], replies[_WARM_ROUNDS:], peak_mb)
+    cpu = sum(median(after - before for before, after in pairwise(one)) for one in [times["cpu"], *spent])
+    return Rounds(whole[_WARM_ROUNDS:], replies[_WARM_ROUNDS:], peak_mb, cpu if spent else float("nan"))
 
 
 async def _start(folder: Path, environment: Mapping[str, str], *argv: str) -> asyncio.subprocess.Process:

@@ -1,5 +1,6 @@
 """Adds the node's number + 1 to the model. Where the node's data has a FIFO for the round, it waits there."""
 
+import time
 from pathlib import Path
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -14,6 +15,8 @@ def train(message: Message, context: Context) -> Message:
     seen = context.state.setdefault("seen", ConfigRecord({"rounds": []}))
     seen["rounds"] = [*seen["rounds"], number]
     (data / "rounds").write_text(" ".join(map(str, seen["rounds"])))
+    with (data / "cpu").open("a") as spent:
+        print(time.process_time(), file=spent)
     if (gate := data / f"gate-{number}").exists():
         gate.open().read()
     step = context.node_config["partition-id"] + 1

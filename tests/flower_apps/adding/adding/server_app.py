@@ -18,12 +18,14 @@ class Timed(FedAvg):
     def __init__(self, **settings: float) -> None:
         super().__init__(**settings)
         self.begun: list[float] = []
+        self.cpu: list[float] = []
         self.answered: list[float] = []
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         self.begun.append(time.monotonic())
+        self.cpu.append(time.process_time())
         return list(super().configure_train(server_round, arrays, config, grid))
 
     def aggregate_train(self, server_round, replies):
@@ -43,6 +45,6 @@ def main(grid: Grid, context: Context) -> None:
     )
     initial = ArrayRecord([np.zeros(config["elements"], np.float32)])
     result = strategy.start(grid=grid, initial_arrays=initial, num_rounds=config["num-server-rounds"])
-    times = {"begun": strategy.begun, "answered": strategy.answered, "ended": time.monotonic()}
+    times = {"begun": strategy.begun, "answered": strategy.answered, "cpu": strategy.cpu, "ended": time.monotonic()}
     Path("rounds.json").write_text(json.dumps(times))
     np.save("final.npy", result.arrays.to_numpy_ndarrays()[0])

@@ -200,7 +200,7 @@ def run_app(
     """Run a Flower app on a whole fleet on this machine, then report.
 
     Its strategy and its ClientApp as they are, on sites whose power comes and goes; no account and no network, and
-    nothing is installed. It ends when the app does, or with the trace.
+    nothing is installed. It ends when the app does, or with the trace, of which a day takes three minutes.
     """
     commanded_at = datetime.now(UTC)
     from windfall.cli.demo import run

@@ -45,6 +45,8 @@ class Pace:
 
 DAY: Final = Pace()
 FAST: Final = Pace(head_start=timedelta(seconds=0.75), round_length=timedelta(seconds=2.5))
+APP: Final = Pace(speed=480.0)
+"""For somebody's app: its sites take seconds to load, which a window should outlast. It ends when the app does."""
 FAST_HOURS: Final = (timedelta(hours=8, minutes=50), timedelta(hours=15, minutes=20))
 """The part of the day that ``--fast`` replays: dark at first, then one site after the other, all three at noon."""
 

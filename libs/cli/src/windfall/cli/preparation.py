@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from windfall.cli.fleet import DAY, FAST, FAST_HOURS, LOOPBACK, FlowerApp, Plan, Wish
+from windfall.cli.fleet import APP, DAY, FAST, FAST_HOURS, LOOPBACK, FlowerApp, Plan, Wish
 from windfall.contracts.message import Name
 from windfall.contracts.subjects import HUB
 from windfall.energy.shipped import synthetic_trace
@@ -82,7 +82,7 @@ def prepare(asked: Asked, now: datetime) -> Prepared:
         trace_file=folder / "trace.csv",
         trace_start=start,
         trace_end=min(trace.end for trace in traces.values()),
-        pace=FAST if asked.fast else DAY,
+        pace=FAST if asked.fast else DAY if flower is None else APP,
         seed=asked.seed,
         forecast=asked.forecast,
         task_settings={"preset": "tiny" if asked.fast else "small"},

@@ -1,8 +1,10 @@
 """Bodies of messages on the coordinator's disk, each under the SHA-256 of its bytes: equal ones lie there once."""
 
 import hashlib
+import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -55,19 +57,23 @@ class Blobs:
             digest.update(piece)
         return digest.hexdigest()
 
-    def read(self, sha256: str) -> bytes:
-        """A body, whole.
+    @contextmanager
+    def opened(self, sha256: str) -> Iterator[memoryview]:
+        """A body where it lies, without copying it; no view of it may outlive the block.
 
         Raises:
-            Mistake: it is not there, or not what it was.
+            Mistake: it is not there.
         """
         if sha256 == EMPTY:
-            return b""
+            yield memoryview(b"")
+            return
         try:
-            data = self.path(sha256).read_bytes()
+            with self.path(sha256).open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise _explained(error, self.path(sha256)) from error
-        return data
+        with mapped, memoryview(mapped) as view:
+            yield view
 
     def stretch(self, sha256: str, offset: int, nbytes: int) -> bytes:
         """Bytes of a body from an offset on, fewer at its end. Raises ``FileNotFoundError`` when it has gone."""
@@ -90,7 +96,11 @@ class Blobs:
 
     def check(self, sha256: str) -> None:
         """Remove a body that is not what its name says: a power cut was faster than the disk."""
-        if sha256 != EMPTY and self.path(sha256).exists() and self.named([self.read(sha256)]) != sha256:
+        if sha256 == EMPTY or not self.path(sha256).exists():
+            return
+        with self.path(sha256).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != sha256:
             self.remove(sha256)
 
     def keep(self, names: Iterable[str]) -> None:

@@ -59,14 +59,15 @@ def unpack(header: bytes, body: memoryview | bytes) -> RecordDict:
     Raises:
         Unreadable: it is none.
     """
-    reader = _Reader(memoryview(body))
     content = RecordDict()
-    try:
-        for kind, name, entries in _lines(header):
-            content[name] = reader.record(kind, entries)
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise Unreadable(f"not a message's content: {str(error)[:200] or type(error).__name__}") from error
-    reader.end()
+    with memoryview(body) as view:
+        reader = _Reader(view)
+        try:
+            for kind, name, entries in _lines(header):
+                content[name] = reader.record(kind, entries)
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise Unreadable(f"not a message's content: {str(error)[:200] or type(error).__name__}") from error
+        reader.end()
     return content
 
 

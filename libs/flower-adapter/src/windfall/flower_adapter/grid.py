@@ -232,11 +232,17 @@ class WindfallGrid(Grid):
             return Message(Error(answer.error_code, answer.reason), reply_to=to)
         content = self._office.contents.get(answer.id)
         if content is None:
-            body = base64.b64decode(answer.body) if answer.body else self._office.blobs.read(answer.body_sha256)
-            content = unpack(answer.header.encode(), body)
+            content = self._read(answer)
         reply = Message(content, reply_to=to)
         shim.name_message(reply, f"reply-{answer.id}")
         return reply
+
+    def _read(self, answer: Answer) -> RecordDict:
+        header = answer.header.encode()
+        if answer.body:
+            return unpack(header, base64.b64decode(answer.body))
+        with self._office.blobs.opened(answer.body_sha256) as body:
+            return unpack(header, body)
 
     # --- the other thread ---------------------------------------------------------------------------------------------
 

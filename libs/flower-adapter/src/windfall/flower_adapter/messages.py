@@ -18,7 +18,7 @@ from windfall.flower_adapter.exchange import Fenced, node_id_of
 from windfall.flower_adapter.office import Office
 from windfall.flower_adapter.reception import Reception, Refused
 from windfall.flower_adapter.streams import NotMember
-from windfall.flower_adapter.wire import CHUNK, ReplyFrame, fetch_frame
+from windfall.flower_adapter.wire import CHUNK, Frames, ReplyFrame
 from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.rpc import serving
 
@@ -53,6 +53,7 @@ class MessagesService(rpc.MessagesServicer):
         self._app = app
         self._sites = frozenset(sites)
         self._heartbeat = heartbeat
+        self._frames = Frames()
 
     async def Join(self, request: pb.NodeJoinRequest, context: Any) -> pb.NodeJoinReply:  # noqa: N802 - gRPC's name
         with serving(context, "Messages/Join", {"windfall.site": request.site}):
@@ -100,14 +101,14 @@ class MessagesService(rpc.MessagesServicer):
             offset = request.offset
             while True:
                 try:
-                    data = office.blobs.stretch(request.body_sha256, offset, CHUNK)
+                    frame = self._frames.read(office.blobs, request.body_sha256, offset)
                 except FileNotFoundError:
                     # Answered meanwhile; or lost in a crash, and the strategy is about to send it again.
                     await context.abort(grpc.StatusCode.UNAVAILABLE, "this body is not here now")
-                if not data:
+                if frame is None:
                     return
-                yield fetch_frame(data)
-                offset += len(data)
+                yield frame
+                offset += CHUNK
 
     async def ReplyProgress(self, request: pb.ReplyKey, context: Any) -> pb.ReplyProgressReply:  # noqa: N802
         office = self._office

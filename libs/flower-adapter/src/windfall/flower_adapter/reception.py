@@ -164,9 +164,10 @@ class Reception:
             incoming.pause()
 
     def _read(self, head: pb.ReplyHead, sent: Sent) -> RecordDict:
-        return self._checked(head, sent, self._office.blobs.read(head.body_sha256))
+        with self._office.blobs.opened(head.body_sha256) as body:
+            return self._checked(head, sent, body)
 
-    def _checked(self, head: pb.ReplyHead, sent: Sent, body: bytes) -> RecordDict:
+    def _checked(self, head: pb.ReplyHead, sent: Sent, body: memoryview | bytes) -> RecordDict:
         try:
             content = unpack(head.header, body)
         except Unreadable as error:

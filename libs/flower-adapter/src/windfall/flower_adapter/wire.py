@@ -1,5 +1,6 @@
 """``Messages`` on both ends of the wire, with bulk frames that pass protobuf by (``windfall.servicekit.frames``)."""
 
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
@@ -8,6 +9,7 @@ import grpc.aio
 
 from windfall.contracts.v1 import messages_pb2 as pb
 from windfall.contracts.v1 import messages_pb2_grpc as rpc
+from windfall.flower_adapter.blobs import Blobs
 from windfall.servicekit.frames import framed, unframed
 from windfall.servicekit.rpc import metadata
 
@@ -16,6 +18,7 @@ CHUNK: Final = 1024 * 1024
 
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["Messages"].full_name
 _FETCHED: Final = pb.FetchFrame.DATA_FIELD_NUMBER
+_KEPT_FRAMES: Final = 6
 _REPLIED: Final = pb.ReplyFrame.DATA_FIELD_NUMBER
 
 ReplyFrame = pb.ReplyFrame | memoryview
@@ -23,7 +26,7 @@ ReplyFrame = pb.ReplyFrame | memoryview
 
 
 def register(servicer: rpc.MessagesServicer, server: Any) -> None:
-    """In place of the generated function. ``Fetch`` yields what ``fetch_frame`` makes; ``Reply`` is given
+    """In place of the generated function. ``Fetch`` yields what ``Frames`` reads; ``Reply`` is given
     ``ReplyFrame``."""
     rpc.add_MessagesServicer_to_server(servicer, server)
     bulk = {
@@ -34,9 +37,22 @@ def register(servicer: rpc.MessagesServicer, server: Any) -> None:
     server.add_registered_method_handlers(_SERVICE, bulk)
 
 
-def fetch_frame(data: bytes) -> bytes:
-    """A piece of a body on its way down."""
-    return framed(_FETCHED, data)
+class Frames:
+    """The last pieces that went down. Sites fetch a model at once and nearly in step: it is read once for them."""
+
+    def __init__(self) -> None:
+        self._last: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+
+    def read(self, blobs: Blobs, sha256: str, offset: int) -> bytes | None:
+        """A piece as it travels; none at the body's end. Raises ``FileNotFoundError`` when the body has gone."""
+        frame = self._last.get((sha256, offset))
+        if frame is None:
+            if not (data := blobs.stretch(sha256, offset, CHUNK)):
+                return None
+            frame = self._last[sha256, offset] = framed(_FETCHED, data)
+            if len(self._last) > _KEPT_FRAMES:
+                self._last.popitem(last=False)
+        return frame
 
 
 class BulkStub:
