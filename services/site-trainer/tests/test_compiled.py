@@ -2,22 +2,56 @@
 
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from windfall.lowcomm.layout import digest, flatten, layout_of_model
 from windfall.site_trainer.torch_engine import TorchEngine
-from windfall.tasks.gpt_neox import gpt_neox
+from windfall.tasks.gpt_neox import GptNeoxTask, gpt_neox
 
-TASK = gpt_neox({"width": 16, "layers": 1, "heads": 2, "context": 8, "learning_rate": 0.003})
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(256, 4), nn.Linear(4, 256)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.embedding(tokens))
+        return logits
+
+
+class Small(GptNeoxTask):
+    """As little as can be compiled: a compiler takes its time for anything more."""
+
+    def model(self, seed: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Pair()
+
+
+TASK = Small(gpt_neox({"width": 16, "layers": 1, "heads": 2, "context": 8, "learning_rate": 0.003}).settings)
 LAYOUT = layout_of_model(TASK.model(0))
 BASE = flatten(TASK.model(0).state_dict(), LAYOUT)
 
 # torch's compiler warns of torch's own past when it is imported.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*", "ignore::DeprecationWarning:copyreg")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*", "ignore::DeprecationWarning:copyreg"),
+    pytest.mark.slow,
+    # The first import and the compiler itself, on cores that are busy.
+    pytest.mark.timeout(400),
+]
+
+
+@pytest.fixture(autouse=True)
+def no_pool() -> Iterator[None]:
+    """Programs this small are compiled in place, not by a pool of processes."""
+    with torch._inductor.config.patch({"compile_threads": 1}):
+        yield
 
 
 def engine(folder: Path, compiled: bool) -> TorchEngine:
