@@ -123,6 +123,20 @@ def test_a_contribution_that_counts_is_not_trained_again_though_an_older_answer_
     play(story)
 
 
+def test_rows_of_a_contribution_that_has_set_out_are_not_trained_again_meanwhile() -> None:
+    async def story() -> None:
+        ledger = Ledger()
+        supply = ledger.supply()
+        assert await draws(supply, 4, NONE) == ((0, 4),)
+        _, rows = await supply.draw(4, NONE, away=((0, 4),))
+        assert rows == ((4, 8),)
+        supply.forget()
+        _, rows = await supply.draw(4, ((4, 8),), away=((0, 4),))
+        assert rows == ((8, 12),)
+
+    play(story)
+
+
 def test_after_a_refusal_the_coordinator_says_what_is_held() -> None:
     async def story() -> None:
         ledger = Ledger()

@@ -103,6 +103,11 @@ class Parcel:
     unsent: compressors.State
     """What the codec did not get to say, once this has arrived."""
 
+    @property
+    def rows(self) -> Ranges:
+        """Of a shared corpus, on which it was trained."""
+        return tuple((one.begin, one.end) for one in self.manifest.rows)
+
 
 class Trainer:
     """One trainer, from its start to having left. Under a lease that was taken ahead it keeps warm until its window is
@@ -443,7 +448,8 @@ class Trainer:
         """Rows of the shared corpus for the next step; none where the site trains its own data."""
         if self._supply is None:
             return NONE
-        after, rows = await self._supply.draw(count, engine.progress.rows)
+        away = NONE if self._parcel is None else self._parcel.rows
+        after, rows = await self._supply.draw(count, engine.progress.rows, away)
         self._become(after(self.session))
         return rows
 
@@ -533,7 +539,7 @@ class Trainer:
         """It counts: what it did not get to say waits for the next one, unless the membership has ended meanwhile."""
         self._parcel = None
         if self._supply is not None:
-            self._supply.counted(tuple((one.begin, one.end) for one in parcel.manifest.rows))
+            self._supply.counted(parcel.rows)
         self._own = {parcel.manifest.sha256: parcel.data}
         standing = self._membership is not None and self._membership.attempt == parcel.attempt
         self._unsent = parcel.unsent if standing else None

@@ -15,7 +15,7 @@ from windfall.servicekit.errors import Transient
 from windfall.servicekit.rpc import Refused
 from windfall.site_trainer import session as sessions
 from windfall.site_trainer.session import Session
-from windfall.tasks.ranges import NONE, Ranges, first, minus, size, within
+from windfall.tasks.ranges import NONE, Ranges, first, minus, size, union, within
 
 log = logging.getLogger(__name__)
 
@@ -59,40 +59,42 @@ class Supply:
         if self._held is not None:
             self._held = minus(self._held, rows)
 
-    async def draw(self, count: int, trained: Ranges) -> tuple[After, Ranges]:
+    async def draw(self, count: int, trained: Ranges, away: Ranges = NONE) -> tuple[After, Ranges]:
         """The next rows to train, ``count`` of them or what there is, and what becomes of the session when there are
         none.
 
         Args:
             trained: rows of the work that has not been contributed.
+            away: rows of a contribution that has set out, and of which it is not known whether it counts.
 
         Raises:
             Transient: the coordinator does not answer.
         """
         step_s = 0.0 if self._drawn_at is None else _now() - self._drawn_at
         ahead = count * max(_STEPS_AHEAD, ceil(_WAITS_AHEAD * self._answer_s / step_s) if step_s else 0)
+        taken = union(trained, away)
         try:
-            if not self._pending(trained) and self._asking is not None:
+            if not self._pending(taken) and self._asking is not None:
                 await asyncio.wait([self._asking])
-            if not self._pending(trained):
-                await self._answered(size(trained) + ahead)
+            if not self._pending(taken):
+                await self._answered(size(taken) + ahead)
         except Refused as refused:
             log.info("no rows: %s", refused)
             return sessions.membership_ended, NONE
         if not within(trained, self._held or NONE):
             log.warning("rows that were trained here have become another site's: the round is begun anew")
             return sessions.disowned, NONE
-        pending = self._pending(trained)
+        pending = self._pending(taken)
         if not pending:
             # As many ranges are held as may be: the contribution makes room.
             return sessions.sated, NONE
         if size(pending) - count < ahead and (self._asking is None or self._asking.done()):
-            self._asking = self._spawn(self._ask_ahead(size(trained) + count + 2 * ahead))
+            self._asking = self._spawn(self._ask_ahead(size(taken) + count + 2 * ahead))
         self._drawn_at = _now()
         return _unchanged, first(pending, count)
 
-    def _pending(self, trained: Ranges) -> Ranges:
-        return minus(self._held or NONE, trained)
+    def _pending(self, taken: Ranges) -> Ranges:
+        return minus(self._held or NONE, taken)
 
     async def _answered(self, hold: int) -> None:
         began = _now()
