@@ -38,6 +38,13 @@ def test_nobody_gets_the_whole_corpus_at_once_by_asking() -> None:
     assert greedy.held["site-a"] == ((0, 10 * MOST_BLOCKS),)
 
 
+def test_nobody_runs_away_with_the_line_by_asking_again() -> None:
+    corpus = Corpus(rows=1000, seed=0)
+    for _ in range(1000):
+        corpus = take(corpus, "site-a", hold=2**64 - 1, block=10)
+    assert 4000 <= size(corpus.held["site-a"]) <= 4000 + 10 * MOST_BLOCKS
+
+
 def test_an_epoch_is_complete_when_its_last_row_is_counted_and_says_who_trained_it() -> None:
     corpus = take(take(Corpus(rows=20, seed=0), "site-a", 10, 10), "site-b", 10, 10)
     corpus, completed = count(corpus, "site-b", ((10, 20),))

@@ -32,6 +32,8 @@ MOST_RANGES: Final = 1024
 """That a site may hold, and so name in one contribution."""
 MOST_BLOCKS: Final = 64
 """That are leased at once, to who asks for as many."""
+MOST_EPOCHS: Final = 4
+"""That a site may hold, or as many rows as are leased at once where an epoch is short: then it must contribute."""
 GROWTH: Final = 8
 """Who holds so many times a block gets more than a block at once: long rounds hold few ranges."""
 
@@ -93,14 +95,14 @@ def heard(corpus: Corpus, said: Message) -> tuple[Corpus, tuple[EpochCompleted, 
 def take(corpus: Corpus, site: str, hold: int, block: int) -> Corpus:
     """Lease to a site so much that it holds ``hold`` rows, in whole blocks. Asking again for as much changes nothing.
 
-    A site that holds as many ranges as it may gets nothing more until it has contributed.
+    A site that holds as many ranges or rows as it may gets nothing more until it has contributed.
 
     Args:
         hold: rows that the site wants to hold, those included that it has trained and not contributed.
         block: rows that are leased at least.
     """
     own = corpus.held.get(site, NONE)
-    missing = hold - size(own)
+    missing = min(hold, max(MOST_EPOCHS * corpus.rows, MOST_BLOCKS * block)) - size(own)
     room = MOST_RANGES - len(own)
     if missing <= 0 or room <= 0:
         return corpus
