@@ -208,7 +208,7 @@ class Coordinator:
 
     def judge(self, manifest: pb.Manifest, norm: float) -> None:
         """Hold a contribution of this norm against those that were accepted before. Raises ``Refusal``."""
-        self._guard.judge(manifest, norm, (*self.state.contributions, *self.state.late))
+        self._guard.judge(manifest, norm)
 
     async def receive(self, manifest: pb.Manifest, chunks: AsyncIterator[Chunk]) -> bool:
         """Take a contribution in; true when it had been accepted already.

@@ -13,7 +13,6 @@ from windfall.contracts.message import Message
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator import firewall
 from windfall.federation_coordinator.checks import Refusal
-from windfall.federation_coordinator.federation import Contribution
 from windfall.federation_coordinator.firewall import Firewall, Limits
 from windfall.servicekit.journal import Journal
 
@@ -41,22 +40,19 @@ class Guard:
         """Why it may not take part; empty when it may."""
         return firewall.barred(self.state, site, round_number)
 
-    def judge(self, manifest: pb.Manifest, norm: float, counted: Sequence[Contribution]) -> None:
+    def judge(self, manifest: pb.Manifest, norm: float) -> None:
         """Hold a contribution that was looked at against those that were accepted before.
 
-        Args:
-            counted: what counts already, in this round and the next.
+        What a site says again under a new attempt is new work that came to the same: where training is deterministic,
+        the same base leads to the same bytes. From another base the header differs, and with it the bytes.
 
         Raises:
-            Refusal: it is too long, or its bytes were accepted before.
+            Refusal: it is too long, or another site's bytes.
         """
         site, sha256 = manifest.key.site, manifest.sha256
         self._looked_at[site, manifest.key.attempt] = norm, manifest.steps, sha256
         if because := firewall.replayed(self.state, site, sha256, norm):
             raise Refusal("replay", because)
-        if any((one.site, one.sha256) == (site, sha256) for one in counted):
-            # A receipt that was lost explains it: nothing that is held against the site.
-            raise Refusal("round", "these bytes count already, under an earlier attempt")
         if because := firewall.too_long(self.state, norm, manifest.steps, self._limits):
             raise Refusal("norm", because)
 
