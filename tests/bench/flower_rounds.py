@@ -70,7 +70,9 @@ async def flowers(folder: Path, rounds: int, elements: int, evaluate: bool) -> R
     port, home = free_port(), folder / "home"
     home.mkdir(parents=True)
     (home / "config.toml").write_text(f'[superlink.bench]\naddress = "127.0.0.1:{port}"\ninsecure = true\n')
-    environment = {**os.environ, **_QUIET, "FLWR_HOME": str(home)}
+    # Flower's programs start each other by name.
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, **_QUIET, "FLWR_HOME": str(home), "PATH": programs}
     app = shutil.copytree(APP, folder / "app", ignore=shutil.ignore_patterns("__pycache__"))
     address = f"127.0.0.1:{port}"
     processes = [
