@@ -41,7 +41,9 @@ class Duty:
 async def duty(folder: Path, rounds: int, round_s: float) -> Duty:
     """Measure so many rounds after the first, in which sites download the model and everything is cold."""
     # One sample a step: a step that runs when the round ends is finished first, and the others wait for it.
-    settings = told("40 MB", ROUND_LENGTH=f"{round_s}", MICRO_BATCH="1", STRAGGLER_GRACE="60")
+    settings = told(
+        "40 MB", ROUND_LENGTH=f"{round_s}", MICRO_BATCH="1", STRAGGLER_GRACE="60", MINIMUM_SITES=f"{len(SITES)}"
+    )
     async with AsyncExitStack() as stack:
         hub = await stack.enter_async_context(Hub(folder, settings, SITES))
         ear = await stack.enter_async_context(listening(hub))

@@ -117,7 +117,9 @@ async def back(folder: Path, model: str = "40 MB") -> Back:
     torch.set_num_threads(1)
     digest = await _one_round(folder / "sound", model)
     (folder / "killed").mkdir()
-    async with Hub(folder / "killed", told(model, ROUND_LENGTH="3600", ROUND_STEPS="1", CODEC="fp32")) as hub:
+    async with Hub(
+        folder / "killed", told(model, ROUND_LENGTH="3600", ROUND_STEPS="1", CODEC="fp32", MINIMUM_SITES="3")
+    ) as hub:
         sites, word, spoken = await _joined(hub)
         await asyncio.gather(*(site.round(word, data) for site, data in zip(sites[:2], spoken, strict=False)))
         await hub.kill()
@@ -139,7 +141,7 @@ async def back(folder: Path, model: str = "40 MB") -> Back:
 
 async def _one_round(folder: Path, model: str) -> str:
     folder.mkdir()
-    async with Hub(folder, told(model, ROUND_LENGTH="3600", ROUND_STEPS="1", CODEC="fp32")) as hub:
+    async with Hub(folder, told(model, ROUND_LENGTH="3600", ROUND_STEPS="1", CODEC="fp32", MINIMUM_SITES="3")) as hub:
         sites, word, spoken = await _joined(hub)
         await asyncio.gather(*(site.round(word, data) for site, data in zip(sites, spoken, strict=True)))
         after = await asyncio.wait_for(sites[0].opened.get(), _WITHIN_S)

@@ -11,6 +11,7 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from tests.bench.hub import FEDERATION, Hub
 from tests.bench.processes import cpu_s, peak_resident, resident
+from tests.bench.shared_bytes import SharedBytes
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.rpc import connect
@@ -116,14 +118,18 @@ class Site:
         state = rule.codec.init(elements.trained)
         return rule.encode(state, gradient, elements, base=number, tokens=1000, steps=1)[1]
 
-    async def round(self, word: pb.RoundOpened, data: bytes) -> None:
+    async def round(self, word: pb.RoundOpened, data: bytes | SharedBytes) -> None:
         """Take the base and push."""
         await (self._base(word) if self._keeps else self._skim(word))
-        await self.link.push(await self.manifest(word, data), memoryview(data))
-        if self._keeps:
-            self.own = {sha256(data): data} if self.membership.rule.followed else {}
+        if isinstance(data, SharedBytes):
+            digest = await asyncio.to_thread(lambda: data.sha256)
+            await self.link.push(self.manifest(word, digest, len(data)), data.as_view())
+            return
+        digest = await asyncio.to_thread(sha256, data)
+        await self.link.push(self.manifest(word, digest, len(data)), memoryview(data))
+        self.own = {digest: data} if self.membership.rule.followed else {}
 
-    async def manifest(self, word: pb.RoundOpened, data: bytes) -> pb.Manifest:
+    def manifest(self, word: pb.RoundOpened, digest: str, nbytes: int) -> pb.Manifest:
         return pb.Manifest(
             key=pb.ContributionKey(
                 federation=FEDERATION, site=self.name, round=word.round, attempt=self.membership.attempt
@@ -134,8 +140,8 @@ class Site:
             tokens=1000,
             steps=1,
             loss=1.0,
-            total_bytes=len(data),
-            sha256=await asyncio.to_thread(sha256, data),
+            total_bytes=nbytes,
+            sha256=digest,
             tensors=tensors_of(self.membership.layout),
         )
 
@@ -183,6 +189,7 @@ async def run(folder: Path, model: str, sites: int, rounds: int, codec: str = "f
         "WINDFALL_ROUND_LENGTH": "3600",
         "WINDFALL_ROUND_STEPS": "1",
         "WINDFALL_CODEC": codec,
+        "WINDFALL_MINIMUM_SITES": str(sites),
         # All sites are one process here, which encodes for seconds while their hearts cannot beat.
         "WINDFALL_SILENCE": "60",
     }
@@ -201,7 +208,9 @@ async def run(folder: Path, model: str, sites: int, rounds: int, codec: str = "f
             spoken = [
                 member.speak(words[0].round, gradient) for member, gradient in zip(members, gradients, strict=False)
             ]
-            data = spoken if keeps else spoken * sites
+            data: Sequence[bytes | SharedBytes] = (
+                spoken if keeps else [SharedBytes(spoken[0], number) for number in range(sites)]
+            )
             already = sum(member.bytes_down for member in members)
             started, used, own_used = time.perf_counter(), cpu_s(hub.pid), cpu_s(os.getpid())
             await asyncio.gather(
