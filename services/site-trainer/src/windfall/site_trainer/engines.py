@@ -9,7 +9,6 @@ from windfall.site_trainer.engine import Engine
 from windfall.site_trainer.ranks.engine import Order, RanksEngine
 from windfall.site_trainer.ranks.group import RankGroup
 from windfall.site_trainer.settings import TrainerSettings
-from windfall.site_trainer.torch_engine import TorchEngine
 from windfall.tasks.registry import load_task
 from windfall.tasks.rows import row_loader
 
@@ -59,6 +58,9 @@ class Engines:
             self._group.close()
 
     def _alone(self, membership: Membership) -> Engine:
+        # Only now: it loads torch's compiler, and a site that comes back joins a second earlier without.
+        from windfall.site_trainer.torch_engine import TorchEngine
+
         settings = self._settings
         task = load_task(membership.task, membership.task_settings)
         shared = membership.corpus
