@@ -100,7 +100,7 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     rounds_late: int = Field(default=MOST_ROUNDS_LATE, ge=0, le=MOST_ROUNDS_LATE)
     """A contribution that comes when its round has been merged goes into the next merge, at e^(−n/2) of its weight
     after n rounds; one that is later than this is refused."""
-    silence: timedelta = timedelta(seconds=5)
+    silence: timedelta = timedelta(seconds=4.5)
     """Wall time without a heartbeat after which a site counts as gone."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Samples per step at every site; unset follows each site's profile."""
