@@ -6,9 +6,8 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
-from windfall.site_trainer.peers import whole
+from windfall.site_trainer.shards import is_sharded, like, whole
 
 PREFIX: Final = "optimizer/"
 
@@ -44,7 +43,6 @@ def take(optimizer: torch.optim.Optimizer, model: nn.Module, values: Mapping[str
 
 def _alike(value: object, parameter: Tensor) -> object:
     """A whole tensor as this process holds the parameter that it belongs to."""
-    if isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape:
-        there = value.to(parameter.device)
-        return distribute_tensor(there, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    if isinstance(value, Tensor) and is_sharded(parameter) and value.shape == parameter.shape:
+        return like(value, parameter)
     return value

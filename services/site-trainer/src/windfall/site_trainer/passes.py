@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from windfall.site_trainer.engine import Precision
 from windfall.site_trainer.peers import LossOf, Peers, units
@@ -103,7 +102,7 @@ class Passes:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
             return True
-        if isinstance(error, TorchDynamoException) and self._compiled:
+        if self._compiled and _is_of_the_compiler(error):
             log.warning("not compiled: %s. Training goes on without", str(error).strip().splitlines()[0])
             for unit in self._compiled:
                 unit._compiled_call_impl = None
@@ -141,3 +140,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def _is_of_the_compiler(error: Exception) -> bool:
+    # Loaded by now, and by who compiles alone: see ``shards``.
+    from torch._dynamo.exc import TorchDynamoException
+
+    return isinstance(error, TorchDynamoException)

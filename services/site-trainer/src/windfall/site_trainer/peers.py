@@ -8,18 +8,18 @@ verdict.
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
-from torch.nn.parallel import DistributedDataParallel
 
 from windfall.site_trainer.engine import Sharding
 from windfall.tasks.task import Batch, Loader, Skipping, Task
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+    from torch.nn.parallel import DistributedDataParallel
 
 
 class LossOf(nn.Module):
@@ -51,22 +51,28 @@ class Peers:
         """The loss whose backward pass leaves in every process the mean of all gradients."""
         if self.size == 1:
             return loss
+        # Loaded by who needs them: see ``shards``.
         if self.sharding == "fsdp":
+            from torch.distributed.device_mesh import init_device_mesh
+            from torch.distributed.fsdp import fully_shard
+
             mesh = init_device_mesh(device.type, (self.size,))
             for unit in units(loss.model):
                 fully_shard(unit, mesh=mesh)
             fully_shard(loss, mesh=mesh)
             return loss
+        from torch.nn.parallel import DistributedDataParallel
+
         return DistributedDataParallel(loss)
 
     @contextmanager
     def pass_(self, loss: nn.Module, last: bool) -> Iterator[None]:
         """A forward and backward pass: gradients meet in a step's last one."""
         quiet: AbstractContextManager[None] = nullcontext()
-        if isinstance(loss, FSDPModule):
-            loss.set_requires_gradient_sync(last)
-        elif isinstance(loss, DistributedDataParallel) and not last:
-            quiet = loss.no_sync()
+        if self.sharded:
+            cast("FSDPModule", loss).set_requires_gradient_sync(last)
+        elif self.size > 1 and not last:
+            quiet = cast("DistributedDataParallel", loss).no_sync()
         with quiet:
             yield
 
@@ -118,8 +124,3 @@ def units(model: nn.Module) -> list[nn.Module]:
     for child in model.children():
         found.extend(child.children() if isinstance(child, nn.ModuleList) else units(child))
     return found
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor of which this process may hold a part; all processes must ask alike."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from windfall.lowcomm.layout import Layout, flatten, restore
 from windfall.site_trainer.flat_model import check_same
-from windfall.site_trainer.peers import whole
+from windfall.site_trainer.shards import is_sharded, like, whole
 
 
 class ShardedModel:
@@ -32,12 +31,8 @@ class ShardedModel:
         state = self.module.state_dict()
         for name, values in restore(flat, self._layout).items():
             tensor = state[name]
-            if isinstance(tensor, DTensor):
-                # Everyone has the whole already: each takes its own part, and nothing is sent.
-                parts = distribute_tensor(
-                    values.to(tensor.device), tensor.device_mesh, tensor.placements, src_data_rank=None
-                )
-                tensor.to_local().copy_(parts.to_local())
+            if is_sharded(tensor):
+                tensor.to_local().copy_(like(values, tensor).to_local())
             else:
                 tensor.copy_(values)
 

@@ -21,10 +21,11 @@ from windfall.site_trainer.device import chosen
 from windfall.site_trainer.engine import Device, Precision, Progress, Skip, StepReport
 from windfall.site_trainer.flat_model import FlatModel
 from windfall.site_trainer.passes import Passed, Passes
-from windfall.site_trainer.peers import ALONE, Peers, whole
+from windfall.site_trainer.peers import ALONE, Peers
 from windfall.site_trainer.room import Room
 from windfall.site_trainer.samples import Samples
 from windfall.site_trainer.sharded_model import ShardedModel
+from windfall.site_trainer.shards import whole
 from windfall.site_trainer.spikes import Average, Recent
 from windfall.site_trainer.tensor_file import newest_whole
 from windfall.tasks.ranges import Ranges, size, union
