@@ -353,7 +353,9 @@ class ModelStore:
         return self._folder / f"{_INCOMING}-{round_number:06d}-{site}-{attempt}{under}"
 
     def _arrived_earlier(self, part: Path) -> Path | None:
-        """What another leader took in of a contribution; none when nobody did."""
+        """What another leader took in of a contribution; none when nobody did, or there is but one coordinator."""
+        if not self._term:
+            return None
         stem = part.name.removesuffix(f".{self._term}")
         found = [self._folder / stem, *self._folder.glob(f"{stem}.*")]
         return max(
