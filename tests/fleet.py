@@ -76,6 +76,10 @@ class Watched(ToyEngine):
         super().load(base, tokens, sites)
         self._say_loaded(digest(base))
 
+    def rebase(self, base: Tensor, counted: bool, tokens: int = 0, sites: int = 1) -> None:
+        super().rebase(base, counted, tokens, sites)
+        self._say_loaded(digest(base))
+
     def step_on(self, rows: Ranges) -> StepReport:
         self._say_trained(rows)
         return super().step_on(rows)
@@ -111,6 +115,8 @@ class Fleet:
     round_length: timedelta = timedelta(minutes=20)
     straggler_grace: timedelta = timedelta(minutes=5)
     alone: timedelta | None = None
+    overlap: bool = False
+    """Sites train on while they synchronise."""
     step: timedelta = timedelta(seconds=60)
     heartbeat: timedelta = timedelta(seconds=30)
     rule: Rule = field(default_factory=lambda: Rule.parse("topk-ef"))
@@ -183,7 +189,7 @@ class Fleet:
             leases=self._leases(stand.journal),
         )
         self.coordinator = coordinator
-        service = TrainingService(coordinator, self.sites, self.heartbeat, law=self.law)
+        service = TrainingService(coordinator, self.sites, self.heartbeat, law=self.law, overlap=self.overlap)
         await self.wiring.serve(partial(register, service))
         coordinator.attend()
         life = AsyncExitStack()

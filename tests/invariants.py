@@ -66,6 +66,7 @@ def check_replicas(events: Sequence[Message], bases: Mapping[str, Sequence[str]]
         bases: digests of what each site's engines were given, oldest first, computed from the vectors themselves.
     """
     rounds = [event for event in events if isinstance(event, RoundCompleted)]
+    late = {(one.site, one.round) for one in events if isinstance(one, ContributionAccepted) and one.rounds_late}
     number = {event.base_digest: event.round for event in events if isinstance(event, RoundStarted)}
     number |= {one.base_digest: one.round for one in rounds} | {one.model_digest: one.round + 1 for one in rounds[-1:]}
     for site, digests in bases.items():
@@ -73,7 +74,8 @@ def check_replicas(events: Sequence[Message], bases: Mapping[str, Sequence[str]]
         # A base may be loaded anew, after a refusal or under a new membership, but never one from before.
         assert all(number[a] <= number[b] for a, b in pairwise(digests)), f"{site} went back to an earlier base"
         for one in rounds:
-            assert site not in one.contributors or one.base_digest in digests, f"{site} in round {one.round}"
+            fresh = site in one.contributors and (site, one.round) not in late
+            assert not fresh or one.base_digest in digests, f"{site} in round {one.round}"
 
 
 def check_rows(events: Sequence[Message], rows: int, trained: Mapping[str, Sequence[Ranges]]) -> int:

@@ -1,5 +1,6 @@
 """A shared corpus under churn, on virtual time and from a seed: every row counts once per epoch, whatever happens."""
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -41,11 +42,14 @@ class Unreliable(MemoryChannel):
         super().__init__(server)
         self.next = ""
         """``duplicate``, ``spoil``, ``steal``, ``lose receipt`` or ``lose lease``."""
+        self.lag_s = 0.0
+        """That every contribution takes."""
 
     def stream_unary(self, method: str, request_serializer: Any, response_deserializer: Any, **_: Any) -> Any:
         call = super().stream_unary(method, request_serializer, response_deserializer)
 
         async def push(requests: Any, **given: Any) -> Any:
+            await asyncio.sleep(self.lag_s)
             frames = [frame async for frame in requests]
             fault, self.next = self.next, ""
             if fault == "spoil" and len(frames) > 1:
@@ -82,8 +86,11 @@ def away(detail: str) -> grpc.aio.AioRpcError:
 
 
 class UnreliableWiring(MemoryWiring):
+    lag_s = 0.0
+
     def channel(self, site: str) -> grpc.aio.Channel:
         channel = self.channels[site] = Unreliable(self.server)
+        channel.lag_s = self.lag_s
         return cast(grpc.aio.Channel, cast(Any, channel))
 
 
@@ -162,11 +169,18 @@ FAULTS: Sequence[Fault] = (
 )
 
 
-def day(folder: Path, seed: int, faults: int, rows: int = ROWS, block: int = BLOCK) -> tuple[list[Message], Fleet]:
-    """24 hours, with so many faults at random instants, one at a time."""
+def day(
+    folder: Path, seed: int, faults: int, rows: int = ROWS, block: int = BLOCK, lag: timedelta | None = None
+) -> tuple[list[Message], Fleet]:
+    """24 hours, with so many faults at random instants, one at a time.
+
+    Args:
+        lag: that every contribution takes; sites then train on meanwhile.
+    """
     trace = folder / "trace.csv"
     trace.write_text("\n".join(synthetic_trace()) + "\n")
     wiring, dice = UnreliableWiring(), random.Random(seed)
+    wiring.lag_s = (lag or timedelta(0)).total_seconds()
 
     async def live() -> tuple[list[Message], Fleet]:
         fleet = Fleet(
@@ -180,6 +194,7 @@ def day(folder: Path, seed: int, faults: int, rows: int = ROWS, block: int = BLO
             straggler_grace=timedelta(minutes=3),
             corpus_rows=rows,
             corpus_block=block,
+            overlap=lag is not None,
         )
         fleet.journals["federation-coordinator", FEDERATION] = Mortal()
         async with standing(fleet):
@@ -209,10 +224,13 @@ def test_on_a_quiet_day_every_row_that_is_trained_counts(tmp_path: Path) -> None
     assert not corpus.held, "everybody has drained"
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_whatever_happens_every_row_counts_once_per_epoch(seed: int, tmp_path: Path) -> None:
-    events, fleet = day(tmp_path, seed=seed, faults=40)
+@pytest.mark.parametrize(
+    ("seed", "lag"), [(0, None), (1, None), (2, None), (3, timedelta(minutes=4)), (4, timedelta(minutes=8))], ids=str
+)
+def test_whatever_happens_every_row_counts_once_per_epoch(seed: int, lag: timedelta | None, tmp_path: Path) -> None:
+    events, fleet = day(tmp_path, seed=seed, faults=40, lag=lag)
     invariants.check(events)
+    invariants.check_replicas(events, fleet.bases)
     epochs = invariants.check_rows(events, ROWS, fleet.trained)
     corpus = corpus_of(fleet)
     counted = sum(size(event.rows) for event in events if isinstance(event, ContributionAccepted))

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from windfall.lowcomm.layout import Layout, TensorSpec, digest, flatten, layout_of, layout_of_model
-from windfall.site_trainer.engine import Engine, Progress, StepReport
+from windfall.site_trainer.engine import Engine, Progress, StepReport, TrainsOn
 from windfall.site_trainer.torch_engine import TorchEngine
 from windfall.site_trainer.toy import ToyEngine
 from windfall.tasks.gpt_neox import GptNeoxTask, gpt_neox
@@ -110,6 +110,70 @@ def test_the_base_is_left_alone(bench: Bench) -> None:
     before = digest(bench.base)
     run(bench.loaded(), 3)
     assert digest(bench.base) == before
+
+
+def told(bench: Bench, before: int, since: int) -> tuple[Engine, TrainsOn, Tensor]:
+    """An engine that told, what it told, and trained on."""
+    engine = bench.loaded()
+    run(engine, before)
+    gradient = engine.pseudo_gradient()
+    assert isinstance(engine, TrainsOn)
+    engine.tell()
+    run(engine, since)
+    return engine, engine, gradient
+
+
+def test_what_is_trained_after_telling_is_kept_on_a_base_that_counts_what_was_told(bench: Bench) -> None:
+    engine, trains_on, gradient = told(bench, 3, 2)
+    assert engine.progress.steps == 2
+    since = engine.pseudo_gradient() - gradient
+    new = bench.base - 0.5 * gradient
+    trains_on.rebase(new, True, 100, 2)
+    assert (engine.progress.steps, engine.progress.tokens) == (2, sum(one.tokens for one in run(bench.loaded(), 2)))
+    torch.testing.assert_close(engine.pseudo_gradient(), since, atol=1e-6, rtol=1e-4)
+    assert digest(new) == digest(bench.base - 0.5 * gradient)
+    assert not run(engine, 1)[0].skipped
+
+
+def test_what_does_not_count_is_work_again_on_the_next_base(bench: Bench) -> None:
+    engine, trains_on, _ = told(bench, 3, 2)
+    whole, plain = engine.pseudo_gradient(), bench.loaded()
+    run(plain, 5)
+    trains_on.rebase(bench.base + 1, False)
+    assert engine.progress == replace(plain.progress, loss_nats=engine.progress.loss_nats)
+    assert abs(engine.progress.loss_nats - plain.progress.loss_nats) < 1e-6
+    torch.testing.assert_close(engine.pseudo_gradient(), whole, atol=1e-6, rtol=1e-4)
+
+
+def test_who_did_not_train_on_stands_exactly_on_the_new_base(bench: Bench) -> None:
+    engine, trains_on, gradient = told(bench, 3, 0)
+    new = bench.base - 0.3 * gradient
+    trains_on.rebase(new, True)
+    assert engine.model_digest() == digest(new)
+    assert engine.progress.steps == 0
+
+
+def test_a_checkpoint_holds_what_was_told_and_what_was_trained_since_as_if_nothing_had_been_told(
+    bench: Bench, path: Path
+) -> None:
+    engine, _, _ = told(bench, 3, 2)
+    engine.save(path)
+    other = bench.loaded()
+    assert other.restore(path, digest(bench.base))
+    assert other.progress.steps == 5
+    assert other.model_digest() == engine.model_digest()
+
+
+def test_telling_twice_or_going_over_to_a_base_without_is_refused(bench: Bench) -> None:
+    engine, trains_on, _ = told(bench, 1, 0)
+    with pytest.raises(RuntimeError, match="on its way"):
+        trains_on.tell()
+    engine.load(bench.base)
+    with pytest.raises(RuntimeError, match="nothing was told"):
+        trains_on.rebase(bench.base, True)
+    trains_on.tell()
+    with pytest.raises(ValueError, match="elements"):
+        trains_on.rebase(bench.base[1:], True)
 
 
 def test_the_same_seed_trains_to_the_same_bits(bench: Bench) -> None:

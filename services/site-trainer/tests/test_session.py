@@ -146,7 +146,7 @@ def test_one_action(state: Session, works: Action, drains: Action) -> None:
 
 
 def test_every_action_and_every_state_is_there() -> None:
-    assert {works for _, works, _ in STATES.values()} == set(Action)
+    assert {works for _, works, _ in STATES.values()} == set(Action) - {Action.TELL, Action.REBASE}
 
 
 # --- words that change nothing ----------------------------------------------------------------------------------------

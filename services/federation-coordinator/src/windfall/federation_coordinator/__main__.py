@@ -83,7 +83,9 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         server = await serve(
             settings.listen,
             [
-                partial(register, TrainingService(coordinator, settings.sites, law=settings.law)),
+                partial(
+                    register, TrainingService(coordinator, settings.sites, law=settings.law, overlap=settings.overlap)
+                ),
                 partial(add_LinkProbeServicer_to_server, LinkProbeServicer()),
             ],
             settings.tls,

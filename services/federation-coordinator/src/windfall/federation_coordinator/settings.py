@@ -83,6 +83,9 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     """Local steps after which a site finishes its round."""
     round_tokens: int | None = Field(default=None, ge=1)
     """A round ends when its sites have trained so many tokens together."""
+    overlap: bool = False
+    """Sites train on while they synchronise, towards the next round: for links on which synchronising takes long. A
+    site of several processes (``WINDFALL_PROCESSES``) waits all the same."""
     alone: timedelta = Field(default=timedelta(minutes=30), ge=timedelta(0))
     """How long a site that is alone trains on before it hands its model in: there is nobody to synchronise with. It
     does so at once when another site joins, or when its window closes. 0 treats it like many."""

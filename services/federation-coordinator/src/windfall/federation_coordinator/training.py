@@ -61,7 +61,9 @@ class TrainingService(rpc.TrainingServicer):
         sites: tuple[str, ...],
         heartbeat: timedelta = HEARTBEAT,
         law: Law = Law(),
+        overlap: bool = False,
     ) -> None:
+        self._overlap = overlap
         self._law = law
         self._heartbeat = heartbeat
         self._frames = Frames()
@@ -90,6 +92,7 @@ class TrainingService(rpc.TrainingServicer):
                 outer=outer,
                 clip=clip,
                 merge=merge,
+                overlap=self._overlap,
                 jurisdiction=self._law.own,
                 jurisdictions=self._law.allowed,
                 corpus=coordinator.leases.terms,

@@ -42,13 +42,16 @@ from windfall.servicekit.offload import Offload
 from windfall.servicekit.rpc import Refused
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import span
+from windfall.site_trainer import overlapping
 from windfall.site_trainer import session as sessions
+from windfall.site_trainer.beside import Beside
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership, tensors_of
-from windfall.site_trainer.engine import Engine, on_rows
+from windfall.site_trainer.engine import Engine, TrainsOn, on_rows
 from windfall.site_trainer.foresight import fits, foreseen, remember
+from windfall.site_trainer.overlapping import next_action
 from windfall.site_trainer.replica import Replica, follow, keep, kept, of_snapshot, sha256, snapshot_bytes
 from windfall.site_trainer.saving import Saving
-from windfall.site_trainer.session import Action, Opening, Session, Work, next_action
+from windfall.site_trainer.session import Action, Opening, Session, Work
 from windfall.site_trainer.supply import Supply
 from windfall.tasks.ranges import NONE, Ranges
 
@@ -144,6 +147,7 @@ class Trainer:
         self._own: dict[str, bytes] = {}
         self._unsent: compressors.State | None = None
         self._changed = asyncio.Event()
+        self._beside = Beside(self._changed.set)
         self._saving = Saving(terms.checkpoint, terms.checkpoint_every, offload, stand.spawn)
         self._drain_time = terms.drain_time
         self._speed = 1 / stand.clock.wall(timedelta(seconds=1)).total_seconds()
@@ -170,7 +174,7 @@ class Trainer:
 
     def stop(self, reason: str) -> None:
         """Drain: finish the step, push what is there, leave."""
-        self._become(sessions.stop(self.session, reason))
+        self._become(overlapping.stop(self.session, reason, self._stand.clock.now()))
 
     # --- heard on the bus ---------------------------------------------------------------------------------------------
 
@@ -207,11 +211,14 @@ class Trainer:
             Action.PULL: self._pull,
             Action.STEP: self._step,
             Action.PUSH: self._push,
+            Action.TELL: self._tell,
+            Action.REBASE: self._rebase,
             Action.WAIT: self._wait,
             Action.LEAVE: self._leave,
         }
         try:
             while (action := next_action(self.session, self._stand.clock.now())) is not Action.END:
+                self._beside.look()
                 try:
                     await actions[action]()
                 except Transient as error:
@@ -223,6 +230,7 @@ class Trainer:
         finally:
             if self._stream is not None:
                 self._stream.cancel()
+            self._beside.cancel()
             self.finished.set()
             self._stand.stopping.set()
 
@@ -242,6 +250,8 @@ class Trainer:
         self._become(sessions.warmed(self.session))
 
     async def _join(self) -> None:
+        # What goes on beside stands under a membership that has ended.
+        await self._beside.end()
         if self._vain_joins and await self._rest(min(_PATIENCE, back_off(self._vain_joins))):
             # Something changed meanwhile: perhaps there is nothing to join for any more.
             return
@@ -254,7 +264,7 @@ class Trainer:
         self._vain_joins += 1
         self._rejoined(membership)
         reach("join.admitted")
-        self._become(sessions.joined(self.session, membership.attempt))
+        self._become(overlapping.joined(self.session, membership.attempt))
         if self._stream is not None:
             self._stream.cancel()
         self._stream = self._stand.spawn(self._listen(membership), "heartbeat")
@@ -265,6 +275,10 @@ class Trainer:
         if self._engine is None:
             # The heart beats already: making a large engine may take longer than a silence may last.
             self._engine = await self._train(self._make_engine, membership)
+        overlap = membership.overlap and isinstance(self._engine, TrainsOn)
+        if membership.overlap and not overlap:
+            log.info("a %s waits while it synchronises: it cannot train on", type(self._engine).__name__)
+        self._become(overlapping.allowed(self.session, overlap))
 
     def _rejoined(self, membership: Membership) -> None:
         before, self._membership = self._membership, membership
@@ -273,13 +287,13 @@ class Trainer:
         self._supply = self._supplied(membership)
         if before is not None and before.corpus != membership.corpus:
             self._engine, self._holds_base = None, False
-            self._become(sessions.disowned(self.session))
+            self._become(overlapping.disowned(self.session))
         if before is None or before.rule.settings == membership.rule.settings:
             return
         self._replica = None
         if self._parcel is not None:
             log.warning("the contribution to round %d was written under another rule", self._parcel.manifest.key.round)
-            self._become(sessions.refused(self.session, self._parcel.manifest.key.round))
+            self._become(overlapping.refused(self.session, self._parcel.manifest.key.round, late=True))
             self._parcel = None
 
     def _supplied(self, membership: Membership) -> Supply | None:
@@ -300,9 +314,10 @@ class Trainer:
             ) from refused
         log.error("not admitted: %s", refused)
         if self._parcel is not None and await self._arrived(self._parcel):
-            self._become(sessions.pushed(self.session, self._parcel.manifest.key.round))
+            key = self._parcel.manifest.key
+            self._become(overlapping.pushed(self.session, key.round, key.attempt))
         self._parcel = None
-        self._become(sessions.refused_entry(self.session, str(refused)))
+        self._become(overlapping.refused_entry(self.session, str(refused)))
 
     async def _listen(self, membership: Membership) -> None:
         """Keep the stream open and take in what comes; a membership that ended is joined anew."""
@@ -335,44 +350,51 @@ class Trainer:
                 word.sites,
                 word.codec,
             )
-            self._become(sessions.opened(self.session, opening))
+            self._become(overlapping.opened(self.session, opening))
         elif kind == "finish_round":
             self._become(sessions.finish(self.session, directive.finish_round.round))
         elif kind == "stop":
+            self._become(overlapping.dismissed(self.session))
             self.stop(directive.stop.reason)
 
     def _beat(self, attempt: int) -> pb.Beat:
-        session = self.session
+        number, work = overlapping.way(self.session)
         return pb.Beat(
             federation=self._terms.federation,
             site=self._terms.site,
             attempt=attempt,
-            round=session.round or 0,
-            steps=session.work.steps,
-            tokens=session.work.tokens,
-            state=pb.SITE_STATE_TRAINING if session.work.steps else pb.SITE_STATE_IDLE,
+            round=number,
+            steps=work.steps,
+            tokens=work.tokens,
+            state=pb.SITE_STATE_TRAINING if work.steps else pb.SITE_STATE_IDLE,
         )
 
     async def _pull(self) -> None:
         engine, membership, session = self._standing()
         digest, number = session.base_digest, session.round or 0
-        with span("pull", attributes={"windfall.round": number}):
-            try:
-                replica = await self._replicated(membership, digest, session.base_bytes)
-            except Refused as refused:
-                if refused.code is not grpc.StatusCode.NOT_FOUND:
-                    # The operator changed the rule: who joins again learns it.
-                    self._become(sessions.membership_ended(self.session))
-                    raise Transient(f"joining again: {refused}") from refused
-                log.info("base is gone: %s", refused)
-                self._become(sessions.base_gone(self.session, digest))
-                return
+        replica = await self._pulled(membership, number, digest, session.base_bytes)
+        if replica is None:
+            return
         load = partial(engine.load, replica.base, session.tokens, session.sites)
         await self._train(load)
         self._holds_base = True
         reach("pull.loaded")
         restored = await self._restore(engine, load, digest, number)
         self._become(sessions.pulled(self.session, digest, restored))
+
+    async def _pulled(self, membership: Membership, number: int, digest: str, model_bytes: int) -> Replica | None:
+        """The base of a round; none when the coordinator has moved on from it, which the session then knows."""
+        with span("pull", attributes={"windfall.round": number}):
+            try:
+                return await self._replicated(membership, digest, model_bytes)
+            except Refused as refused:
+                if refused.code is not grpc.StatusCode.NOT_FOUND:
+                    # The operator changed the rule: who joins again learns it.
+                    self._become(sessions.membership_ended(self.session))
+                    raise Transient(f"joining again: {refused}") from refused
+                log.info("base is gone: %s", refused)
+                self._become(overlapping.base_gone(self.session, digest))
+                return None
 
     async def _replicated(self, membership: Membership, digest: str, model_bytes: int) -> Replica:
         """The base with this digest: held already, made from what the sites said, or downloaded."""
@@ -438,7 +460,7 @@ class Trainer:
                 ExitCode.FAILED,
             )
         work = _work(engine)
-        self._become(sessions.worked(self.session, session.base_digest, work))
+        self._become(overlapping.worked(self.session, session.base_digest, work))
         self._pace(timedelta(seconds=_now() - began))
         if work.steps and not self._started:
             self._say_started(session.round or 0)
@@ -449,23 +471,71 @@ class Trainer:
         if self._supply is None:
             return NONE
         away = NONE if self._parcel is None else self._parcel.rows
-        after, rows = await self._supply.draw(count, engine.progress.rows, away)
+        goes_on = self.session.told is not None
+        after, rows = await self._supply.draw(count, engine.progress.rows, away, goes_on)
         self._become(after(self.session))
         return rows
 
     async def _push(self) -> None:
-        engine, membership, session = self._standing()
-        began = _now()
         if self._parcel is None:
-            self._become(sessions.pushing(session))
+            self._become(sessions.pushing(self.session))
+        if self._parcel is not None or await self._pack():
+            await self._deliver()
+
+    async def _tell(self) -> None:
+        """Put what was trained on its way and train on; it is delivered beside that."""
+        engine, _, _ = self._standing()
+        if await self._pack() and self._parcel is not None and isinstance(engine, TrainsOn):
+            await self._train(engine.tell)
+            self._become(overlapping.told(self.session, self._parcel.attempt))
+
+    async def _rebase(self) -> None:
+        """Go over to the base that lies ready, with what was trained since telling."""
+        engine, _, session = self._standing()
+        opening, told, replica = session.then, session.told, self._replica
+        assert opening is not None and told is not None and isinstance(engine, TrainsOn)
+        if replica is None or replica.digest != opening.base_digest:
+            self._become(overlapping.fetched(session, ""))
+            return
+        await self._train(engine.rebase, replica.base, bool(told.counts), opening.tokens, opening.sites)
+        self._become(overlapping.rebased(self.session, opening, _work(engine)))
+        if opening.base_digest == session.base_digest:
+            # What was saved from this base before holds work that counts by now.
+            await self._saving.now(engine)
+
+    async def _synchronise(self) -> None:
+        """What is to be done beside training, until nothing is."""
+        while (action := overlapping.beside(self.session)) is not None:
             try:
-                self._parcel = await self._packed(engine, membership, session)
-            except ValueError as error:
-                log.error("what was trained in round %d is lost: %s", session.round or 0, error)
-                await self._say_goodbye("what was trained is not finite")
-                self._become(sessions.unsound(self.session))
-                return
-        parcel, manifest = self._parcel, self._parcel.manifest
+                await (self._deliver() if action is Action.PUSH else self._fetch())
+            except Transient as error:
+                log.info("%s will be tried again: %s", action, error)
+                await asyncio.sleep((error.retry_after or _REST).total_seconds())
+
+    async def _fetch(self) -> None:
+        _, membership, session = self._standing()
+        assert session.then is not None
+        digest = session.then.base_digest
+        if await self._pulled(membership, session.then.number, digest, session.then.base_bytes) is not None:
+            self._become(overlapping.fetched(self.session, digest))
+
+    async def _pack(self) -> bool:
+        """Write the contribution; false when it cannot be, and we have left to begin afresh."""
+        engine, membership, session = self._standing()
+        try:
+            self._parcel = await self._packed(engine, membership, session)
+        except ValueError as error:
+            log.error("what was trained in round %d is lost: %s", session.round or 0, error)
+            await self._say_goodbye("what was trained is not finite")
+            self._become(sessions.unsound(self.session))
+            return False
+        return True
+
+    async def _deliver(self) -> None:
+        _, membership, session = self._standing()
+        began, parcel = _now(), self._parcel
+        assert parcel is not None
+        manifest = parcel.manifest
         manifest.partial = sessions.draining(session, self._stand.clock.now())
         with span(
             "contribution",
@@ -480,7 +550,7 @@ class Trainer:
             try:
                 if manifest.key.attempt != membership.attempt and await self._arrived(parcel):
                     self._settled(parcel)
-                    self._become(sessions.arrived(self.session, manifest.key.round))
+                    self._become(overlapping.arrived(self.session, manifest.key.round, manifest.key.attempt))
                     return
                 await self._send(parcel, membership.attempt)
             except Refused as refused:
@@ -488,7 +558,7 @@ class Trainer:
                 return
         reach("push.answered")
         self._settled(parcel)
-        self._become(sessions.pushed(self.session, manifest.key.round))
+        self._become(overlapping.pushed(self.session, manifest.key.round, manifest.key.attempt))
         self._drain_time = max(self._drain_time, timedelta(seconds=2 * (_now() - began)))
 
     async def _packed(self, engine: Engine, membership: Membership, session: Session) -> Parcel:
@@ -563,20 +633,25 @@ class Trainer:
             self._become(sessions.membership_ended(self.session))
             return
         log.warning("contribution refused: %s", refused)
-        self._parcel = self._unsent = None
+        late = refused.code is grpc.StatusCode.FAILED_PRECONDITION
+        # Of what will be told again, the codec has said nothing.
+        self._unsent = self._unsent if late and self.session.told is not None else None
+        self._parcel = None
         if self._supply is not None:
             self._supply.forget()
-        self._become(sessions.refused(self.session, parcel.manifest.key.round))
+        self._become(overlapping.refused(self.session, parcel.manifest.key.round, late=late))
 
     async def _wait(self) -> None:
-        stop_at = self.session.stop_at
-        if stop_at is None:
+        now = self._stand.clock.now()
+        until = overlapping.next_instant(self.session, now)
+        if until is None:
             await self._changed.wait()
         else:
-            await self._rest(self._stand.clock.wall(stop_at - self._stand.clock.now()))
+            await self._rest(self._stand.clock.wall(until - now))
         self._changed.clear()
 
     async def _leave(self) -> None:
+        await self._beside.end()
         session, terms = self.session, self._terms
         await self._say_goodbye(session.stopping or "the window closes")
         reach("leave.said")
@@ -591,7 +666,7 @@ class Trainer:
             federation=terms.federation,
             window_id=terms.window_id,
             lease_token=terms.lease_token,
-            delivered=session.delivered,
+            delivered=overlapping.delivered(session),
         )
         self._stand.journal.commit(say=(drained,))
         reach("drained.journaled")
@@ -652,6 +727,8 @@ class Trainer:
         if session != self.session:
             self.session = session
             self._changed.set()
+            if overlapping.beside(session) is not None and not self._beside.busy:
+                self._beside.begin(self._synchronise())
 
     async def _rest(self, wall: timedelta) -> bool:
         """Wait, but not past a change of the session; whether there was one."""

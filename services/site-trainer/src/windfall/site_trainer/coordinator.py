@@ -48,6 +48,8 @@ class Membership:
     heartbeat_s: float
     reply_json: str = ""
     """The reply itself, in protobuf's JSON."""
+    overlap: bool = False
+    """Train on while a contribution is on its way and the next base is fetched."""
     corpus: SharedCorpus | None = None
     """What all sites train on; none where each trains its own data."""
 
@@ -66,6 +68,7 @@ def membership_of(reply: pb.JoinReply) -> Membership:
         Rule.parse(reply.codec, reply.outer, reply.clip, reply.merge),
         min(LONGEST_HEARTBEAT_S, max(0.1, reply.heartbeat_interval_ms / 1000)),
         MessageToJson(reply, indent=None),
+        reply.overlap,
         SharedCorpus(reply.corpus.rows, reply.corpus.seed) if reply.HasField("corpus") else None,
     )
 

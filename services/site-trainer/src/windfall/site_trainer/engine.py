@@ -9,7 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 from torch import Tensor
 
 from windfall.servicekit.errors import Mistake
-from windfall.tasks.ranges import Ranges
+from windfall.tasks.ranges import Ranges, union
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -83,6 +83,22 @@ class Progress:
         mean = self.loss_nats + (report.loss_nats - self.loss_nats) * report.tokens / tokens
         return replace(before, steps=self.steps + 1, tokens=tokens, loss_nats=mean)
 
+    def then(self, later: "Progress") -> "Progress":
+        """Both together, the second trained after the first."""
+        tokens = self.tokens + later.tokens
+        mean = self.loss_nats + (later.loss_nats - self.loss_nats) * later.tokens / max(1, tokens)
+        return Progress(
+            steps=self.steps + later.steps,
+            tokens=tokens,
+            loss_nats=mean,
+            skipped=self.skipped + later.skipped,
+            spikes=self.spikes + later.spikes,
+            overflows=self.overflows + later.overflows,
+            refused=self.refused + later.refused,
+            cursor=max(self.cursor, later.cursor),
+            rows=union(self.rows, later.rows),
+        )
+
 
 class Engine(Protocol):
     """Trains from a base and says how far it came. Every method blocks; one thread at a time may call.
@@ -155,6 +171,34 @@ class TrainsRows(Protocol):
     def step_on(self, rows: Ranges) -> StepReport:
         """One inner step on these rows: on all of them, however many they are. Progress names them afterwards, even
         when the step was skipped."""
+
+
+@runtime_checkable
+class TrainsOn(Protocol):
+    """What an engine offers beside when it can train on while what it trained is on its way, by the mathematics of
+    :mod:`windfall.lowcomm.overlap`. Loading a base forgets that anything was told."""
+
+    def tell(self) -> None:
+        """What was trained until now is on its way: progress begins anew, and is what is trained from now on. A
+        checkpoint holds both together, as if nothing had been told.
+
+        Raises:
+            RuntimeError: what was told last is still on its way.
+        """
+
+    def rebase(self, base: Tensor, counted: bool, tokens: int = 0, sites: int = 1) -> None:
+        """Go on from this base, with what was trained since telling.
+
+        Args:
+            base: as for ``load``; the last one may come again.
+            counted: whether what was told counts: it belongs to this base, or to a later one. If not, it is part of
+                the progress again.
+            tokens, sites: as for ``load``.
+
+        Raises:
+            RuntimeError: nothing was told.
+            ValueError: the vector does not fit the model; nothing was changed.
+        """
 
 
 def on_rows(engine: Engine) -> TrainsRows:

@@ -21,6 +21,8 @@ class Action(StrEnum):
     PULL = "pull"
     STEP = "step"
     PUSH = "push"
+    TELL = "tell"
+    REBASE = "rebase"
     WAIT = "wait"
     LEAVE = "leave"
     END = "end"
@@ -51,6 +53,19 @@ class Opening:
     """How many train in it, as far as was known then."""
     codec: str = ""
     """In which to say what was learnt; empty for the federation's own."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A contribution that the site does not wait for: it trains on. See ``overlapping``."""
+
+    number: int
+    """Its round."""
+    attempt: int
+    """Membership under which it set out, or counts."""
+    work: Work
+    counts: bool | None = None
+    """None while it is on its way. False when it came too late, so that it is to be told again from a newer base."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +120,16 @@ class Session:
     delivered: bool = True
     """False once work was lost: refused as too late."""
     left: bool = False
+    overlap: bool = False
+    """Train on while a contribution is on its way."""
+    told: Told | None = None
+    """What is on its way, or waits for the base that counts it; what is trained meanwhile is ``work``."""
+    fetched: str = ""
+    """Digest of the base that lies ready beside training."""
+    stopped_at: datetime | None = None
+    """When we were told to drain."""
+    dismissed: bool = False
+    """The federation is over for us: what was trained since the last contribution is wanted by nobody."""
 
     @property
     def finish(self) -> bool:
@@ -210,7 +235,7 @@ def opened(session: Session, opening: Opening) -> Session:
     begun = (session.work.steps or session.stepping) and not session.pushed and session.pushing != session.round
     if begun and session.round is not None and number > session.round:
         return replace(session, then=opening)
-    return _begun(session, opening)
+    return entered(session, opening)
 
 
 def pulled(session: Session, digest: str, work: Work = Work()) -> Session:
@@ -325,7 +350,8 @@ def gone(session: Session) -> Session:
     return replace(session, left=True)
 
 
-def _begun(session: Session, opening: Opening) -> Session:
+def entered(session: Session, opening: Opening) -> Session:
+    """A round is entered afresh, from a base that is to be pulled."""
     lost = session.work.steps > 0 and not session.pushed and session.pushing != session.round
     return replace(
         _afresh(session),
@@ -345,7 +371,7 @@ def _begun(session: Session, opening: Opening) -> Session:
 
 def _next(session: Session) -> Session:
     """Begin the round that waited."""
-    return session if session.then is None else _begun(session, session.then)
+    return session if session.then is None else entered(session, session.then)
 
 
 def _sent(session: Session) -> Session:

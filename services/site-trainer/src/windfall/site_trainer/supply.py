@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.rpc import Refused
+from windfall.site_trainer import overlapping
 from windfall.site_trainer import session as sessions
 from windfall.site_trainer.session import Session
 from windfall.tasks.ranges import NONE, Ranges, first, minus, size, union, within
@@ -44,6 +45,8 @@ class Supply:
         self._spawn = spawn
         self._held: Ranges | None = None
         self._asking: asyncio.Task[None] | None = None
+        self._turns = 0
+        """Counts what an answer that is on its way does not know of."""
         self._answer_s = 0.0
         self._drawn_at: float | None = None
 
@@ -59,16 +62,19 @@ class Supply:
         if self._held is not None:
             self._held = minus(self._held, rows)
 
-    async def draw(self, count: int, trained: Ranges, away: Ranges = NONE) -> tuple[After, Ranges]:
+    async def draw(
+        self, count: int, trained: Ranges, away: Ranges = NONE, goes_on: bool = False
+    ) -> tuple[After, Ranges]:
         """The next rows to train, ``count`` of them or what there is, and what becomes of the session when there are
         none.
 
         Args:
             trained: rows of the work that has not been contributed.
             away: rows of a contribution that has set out, and of which it is not known whether it counts.
+            goes_on: training goes on until the next base is there.
 
         Raises:
-            Transient: the coordinator does not answer.
+            Transient: the coordinator does not answer, or has no more rows before what is on its way has arrived.
         """
         step_s = 0.0 if self._drawn_at is None else _now() - self._drawn_at
         ahead = count * max(_STEPS_AHEAD, ceil(_WAITS_AHEAD * self._answer_s / step_s) if step_s else 0)
@@ -83,8 +89,10 @@ class Supply:
             return sessions.membership_ended, NONE
         if not within(trained, self._held or NONE):
             log.warning("rows that were trained here have become another site's: the round is begun anew")
-            return sessions.disowned, NONE
+            return overlapping.disowned, NONE
         pending = self._pending(taken)
+        if not pending and goes_on:
+            raise Transient("no more rows before what is on its way has arrived")
         if not pending:
             # As many ranges are held as may be: the contribution makes room.
             return sessions.sated, NONE
@@ -97,8 +105,11 @@ class Supply:
         return minus(self._held or NONE, taken)
 
     async def _answered(self, hold: int) -> None:
-        began = _now()
-        self._held = await self._ask(hold)
+        began, asked = _now(), self._turns
+        held = await self._ask(hold)
+        if asked != self._turns:
+            raise Transient("what is held has changed since it was asked")
+        self._held = held
         self._answer_s = _now() - began
 
     async def _ask_ahead(self, hold: int) -> None:
@@ -107,6 +118,7 @@ class Supply:
             await self._answered(hold)
 
     def _drop_question(self) -> None:
+        self._turns += 1
         if self._asking is not None:
             self._asking.cancel()
             self._asking = None

@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from windfall.lowcomm import overlap
 from windfall.lowcomm.layout import Layout, check_flat, digest
 from windfall.site_trainer import optimizer_state, spikes
 from windfall.site_trainer.checkpoint import Checkpoint, read, write
@@ -90,6 +91,9 @@ class TorchEngine:
         self._base_digest = ""
         self._tokens, self._sites = 0, 1
         self._progress = Progress()
+        self._said: Tensor | None = None
+        """The local model as it was when the site spoke, while what it said is on its way."""
+        self._told = Progress()
         self._recent = Recent()
         self._owner = {
             "task": task.name,
@@ -117,11 +121,33 @@ class TorchEngine:
         self._base, self._base_digest = base, ""
         self._tokens, self._sites = tokens, sites
         self._progress = Progress()
+        self._said, self._told = None, Progress()
+        self._recent = spikes.on_new_base(self._recent)
+
+    def tell(self) -> None:
+        self._loaded()
+        if self._said is not None:
+            raise RuntimeError("what was told last is still on its way")
+        self._said, self._told, self._progress = self._model.take().clone(), self._progress, Progress()
+
+    def rebase(self, base: Tensor, counted: bool, tokens: int = 0, sites: int = 1) -> None:
+        if self._said is None:
+            raise RuntimeError("nothing was told")
+        state = overlap.Overlap(self._loaded(), self._model.take(), self._said)
+        local = overlap.apply(state, base, counted=counted).local
+        trained = self._layout.split.trained
+        # A running variance moved by a difference may fall below zero: statistics are the new model's, as they are.
+        local[trained:] = base[trained:]
+        self._model.put(local)
+        self._base, self._base_digest, self._said = base, "", None
+        self._tokens, self._sites = tokens, sites
+        self._progress = self._progress if counted else self._told.then(self._progress)
+        self._told = Progress()
         self._recent = spikes.on_new_base(self._recent)
 
     def step(self, micro_batch: int) -> StepReport:
         self._loaded()
-        rate = self._task.rate(self._tokens + self._sites * self._progress.tokens)
+        rate = self._task.rate(self._tokens + self._sites * (self._told.tokens + self._progress.tokens))
         for group, highest in zip(self._optimizer.param_groups, self._highest, strict=True):
             group["lr"] = highest * rate
         # Running statistics must not see what the weights must not.
@@ -184,7 +210,7 @@ class TorchEngine:
             owner=self._owner,
             base_digest=base_digest,
             cursor=self._samples.loader.cursor,
-            progress=self._progress,
+            progress=self._told.then(self._progress),
             scalars=scalars,
             tensors=tensors,
             learnt={
@@ -209,6 +235,7 @@ class TorchEngine:
             return False
         self._model.put(found.tensors[LOCAL])
         self._progress = found.progress
+        self._said, self._told = None, Progress()
         return True
 
     def _take_learnt(self, learnt: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from windfall.lowcomm import overlap
 from windfall.lowcomm.layout import Layout, TensorSpec, check_flat, digest
 from windfall.site_trainer.engine import Progress, Skip, StepReport
 from windfall.site_trainer.tensor_file import Unusable, keep_previous, newest_whole
@@ -46,6 +47,8 @@ class ToyEngine:
         self._lr, self._tokens_per_sample, self._seed = lr, tokens_per_sample, seed
         self._local = torch.zeros(elements)
         self._base: Tensor | None = None
+        self._said: Tensor | None = None
+        self._told = Progress()
         self._cursor = 0
         self._progress = Progress()
 
@@ -57,7 +60,22 @@ class ToyEngine:
         check_flat(base, self._local.numel())
         self._base = base
         self._local = base.clone()
+        self._said, self._told = None, Progress()
         self._progress = Progress()
+
+    def tell(self) -> None:
+        self._loaded()
+        if self._said is not None:
+            raise RuntimeError("what was told last is still on its way")
+        self._said, self._told, self._progress = self._local.clone(), self._progress, Progress()
+
+    def rebase(self, base: Tensor, counted: bool, tokens: int = 0, sites: int = 1) -> None:
+        if self._said is None:
+            raise RuntimeError("nothing was told")
+        moved = overlap.apply(overlap.Overlap(self._loaded(), self._local, self._said), base, counted=counted)
+        self._base, self._local, self._said = base, moved.local, None
+        self._progress = self._progress if counted else self._told.then(self._progress)
+        self._told = Progress()
 
     def step(self, micro_batch: int) -> StepReport:
         self._loaded()
@@ -104,7 +122,7 @@ class ToyEngine:
             "seed": self._seed,
             "base_digest": digest(self._loaded()),
             "model_digest": self.model_digest(),
-            "progress": asdict(self._progress),
+            "progress": asdict(self._told.then(self._progress)),
             "local": self._local.tolist(),
         }
 
@@ -115,6 +133,7 @@ class ToyEngine:
         if found is None or found[0] != base_digest:
             return False
         _, self._local, self._progress = found
+        self._said, self._told = None, Progress()
         self._cursor = self._progress.cursor
         return True
 

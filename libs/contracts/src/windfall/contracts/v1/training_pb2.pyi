@@ -39,7 +39,7 @@ class JoinRequest(_message.Message):
     def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., window_id: _Optional[str] = ..., lease_token: _Optional[int] = ..., protocol: _Optional[int] = ..., jurisdiction: _Optional[str] = ...) -> None: ...
 
 class JoinReply(_message.Message):
-    __slots__ = ("attempt", "task", "task_settings_json", "tensors", "codec", "heartbeat_interval_ms", "outer", "clip", "merge", "corpus", "jurisdiction", "jurisdictions")
+    __slots__ = ("attempt", "task", "task_settings_json", "tensors", "codec", "heartbeat_interval_ms", "outer", "clip", "merge", "corpus", "overlap", "jurisdiction", "jurisdictions")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     TASK_SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,7 @@ class JoinReply(_message.Message):
     CLIP_FIELD_NUMBER: _ClassVar[int]
     MERGE_FIELD_NUMBER: _ClassVar[int]
     CORPUS_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_FIELD_NUMBER: _ClassVar[int]
     JURISDICTION_FIELD_NUMBER: _ClassVar[int]
     JURISDICTIONS_FIELD_NUMBER: _ClassVar[int]
     attempt: int
@@ -62,9 +63,10 @@ class JoinReply(_message.Message):
     clip: bool
     merge: str
     corpus: Corpus
+    overlap: bool
     jurisdiction: str
     jurisdictions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, attempt: _Optional[int] = ..., task: _Optional[str] = ..., task_settings_json: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., codec: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ..., outer: _Optional[str] = ..., clip: _Optional[bool] = ..., merge: _Optional[str] = ..., corpus: _Optional[_Union[Corpus, _Mapping]] = ..., jurisdiction: _Optional[str] = ..., jurisdictions: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, attempt: _Optional[int] = ..., task: _Optional[str] = ..., task_settings_json: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., codec: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ..., outer: _Optional[str] = ..., clip: _Optional[bool] = ..., merge: _Optional[str] = ..., corpus: _Optional[_Union[Corpus, _Mapping]] = ..., overlap: _Optional[bool] = ..., jurisdiction: _Optional[str] = ..., jurisdictions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Corpus(_message.Message):
     __slots__ = ("rows", "seed")
