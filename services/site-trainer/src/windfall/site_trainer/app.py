@@ -44,12 +44,14 @@ from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import span
 from windfall.site_trainer import overlapping
 from windfall.site_trainer import session as sessions
+from windfall.site_trainer.bases import Bases
 from windfall.site_trainer.beside import Beside
-from windfall.site_trainer.coordinator import CoordinatorLink, Membership, tensors_of
+from windfall.site_trainer.coordinator import CoordinatorLink, Membership
 from windfall.site_trainer.engine import Engine, TrainsOn, on_rows
 from windfall.site_trainer.foresight import fits, foreseen, remember
 from windfall.site_trainer.overlapping import next_action
-from windfall.site_trainer.replica import Replica, follow, keep, kept, of_snapshot, sha256, snapshot_bytes
+from windfall.site_trainer.parcel import Parcel, written
+from windfall.site_trainer.replica import Replica
 from windfall.site_trainer.saving import Saving
 from windfall.site_trainer.session import Action, Opening, Session, Work
 from windfall.site_trainer.supply import Supply
@@ -95,23 +97,6 @@ class Terms:
     """When the window is expected to open; none when it is open."""
 
 
-@dataclass(frozen=True)
-class Parcel:
-    """A contribution on its way: the same bytes, however often it sets out. The manifest names the last attempt."""
-
-    manifest: pb.Manifest
-    data: bytes
-    attempt: int
-    """Under which it was written."""
-    unsent: compressors.State
-    """What the codec did not get to say, once this has arrived."""
-
-    @property
-    def rows(self) -> Ranges:
-        """Of a shared corpus, on which it was trained."""
-        return tuple((one.begin, one.end) for one in self.manifest.rows)
-
-
 class Trainer:
     """One trainer, from its start to having left. Under a lease that was taken ahead it keeps warm until its window is
     said to be open.
@@ -143,8 +128,8 @@ class Trainer:
         self._membership: Membership | None = None
         self._stream: asyncio.Task[None] | None = None
         self._parcel: Parcel | None = None
-        self._replica: Replica | None = None
-        self._own: dict[str, bytes] = {}
+        base_path = None if terms.checkpoint is None else terms.checkpoint.with_name("base.safetensors")
+        self._bases = Bases(link, base_path, offload, self._train)
         self._unsent: compressors.State | None = None
         self._changed = asyncio.Event()
         self._beside = Beside(self._changed.set)
@@ -152,7 +137,6 @@ class Trainer:
         self._drain_time = terms.drain_time
         self._speed = 1 / stand.clock.wall(timedelta(seconds=1)).total_seconds()
         self._restoring = terms.checkpoint is not None
-        self._remembering = terms.checkpoint is not None
         self._holds_base = False
         self._started = False
         self._skipped = 0
@@ -290,7 +274,7 @@ class Trainer:
             self._become(overlapping.disowned(self.session))
         if before is None or before.rule.settings == membership.rule.settings:
             return
-        self._replica = None
+        self._bases.replica = None
         if self._parcel is not None:
             log.warning("the contribution to round %d was written under another rule", self._parcel.manifest.key.round)
             self._become(overlapping.refused(self.session, self._parcel.manifest.key.round, late=True))
@@ -386,7 +370,7 @@ class Trainer:
         """The base of a round; none when the coordinator has moved on from it, which the session then knows."""
         with span("pull", attributes={"windfall.round": number}):
             try:
-                return await self._replicated(membership, digest, model_bytes)
+                return await self._bases.fetch(membership, digest, model_bytes)
             except Refused as refused:
                 if refused.code is not grpc.StatusCode.NOT_FOUND:
                     # The operator changed the rule: who joins again learns it.
@@ -395,36 +379,6 @@ class Trainer:
                 log.info("base is gone: %s", refused)
                 self._become(overlapping.base_gone(self.session, digest))
                 return None
-
-    async def _replicated(self, membership: Membership, digest: str, model_bytes: int) -> Replica:
-        """The base with this digest: held already, made from what the sites said, or downloaded."""
-        rule, elements = membership.rule, membership.layout.split
-        if self._remembering and self._terms.checkpoint is not None:
-            # Once: what has led nowhere is not gone on from again.
-            self._remembering = False
-            self._replica = await self._offload(kept, _held_path(self._terms.checkpoint), rule, elements)
-        held = self._replica
-        if held is not None and held.digest == digest:
-            return held
-        download = await self._link.pull(
-            membership.attempt,
-            digest,
-            model_bytes,
-            snapshot_bytes(rule, elements),
-            held=held.digest if held is not None and rule.followed else "",
-            own=next(iter(self._own), ""),
-        )
-        # A base that is downloaded whole takes the place of the one before: there is room for one.
-        self._replica = None
-        if held is None or not download.log:
-            self._replica = await self._offload(of_snapshot, download.data, digest, rule, elements)
-            return self._replica
-        try:
-            self._replica = await self._train(follow, held, download.data, digest, rule, elements, self._own)
-        except ValueError as error:
-            log.error("the outer log does not lead to the base: %s", error)
-            raise Transient("downloading the base in full") from error
-        return self._replica
 
     async def _restore(self, engine: Engine, load: Callable[[], None], digest: str, number: int) -> Work:
         """Take up what a trainer before us had done from this base, unless its contribution was accepted."""
@@ -492,7 +446,7 @@ class Trainer:
     async def _rebase(self) -> None:
         """Go over to the base that lies ready, with what was trained since telling."""
         engine, _, session = self._standing()
-        opening, told, replica = session.then, session.told, self._replica
+        opening, told, replica = session.then, session.told, self._bases.replica
         assert opening is not None and told is not None and isinstance(engine, TrainsOn)
         if replica is None or replica.digest != opening.base_digest:
             self._become(overlapping.fetched(session, ""))
@@ -562,55 +516,20 @@ class Trainer:
         self._drain_time = max(self._drain_time, timedelta(seconds=2 * (_now() - began)))
 
     async def _packed(self, engine: Engine, membership: Membership, session: Session) -> Parcel:
-        rule, elements = membership.rule, membership.layout.split
-        unsent = self._unsent if self._unsent is not None else rule.codec.init(elements.trained)
-        number, work = session.round or 0, session.work
-
-        def written() -> tuple[compressors.State, bytes, str]:
-            gradient = engine.pseudo_gradient()
-            after, data = rule.encode(
-                unsent,
-                gradient,
-                elements,
-                base=number,
-                tokens=work.tokens,
-                steps=work.steps,
-                codec=session.codec,
-            )
-            return after, data, sha256(data)
-
-        after, data, digest = await self._train(written)
-        reach("pack.done")
-        manifest = pb.Manifest(
-            key=pb.ContributionKey(
-                federation=self._terms.federation,
-                site=self._terms.site,
-                round=number,
-                attempt=membership.attempt,
-            ),
-            lease_token=self._terms.lease_token,
-            base_digest=session.base_digest,
-            codec=session.codec or rule.codec.name,
-            tokens=work.tokens,
-            steps=work.steps,
-            loss=round(work.loss_nats, 2),
-            total_bytes=len(data),
-            sha256=digest,
-            tensors=tensors_of(membership.layout),
-            skipped=engine.progress.skipped,
-            spikes=engine.progress.spikes,
-            refused_passes=engine.progress.refused,
-            cursor=engine.progress.cursor,
-            rows=[pb.RowRange(begin=begin, end=end) for begin, end in engine.progress.rows],
+        terms = self._terms
+        key = pb.ContributionKey(
+            federation=terms.federation, site=terms.site, round=session.round or 0, attempt=membership.attempt
         )
-        return Parcel(manifest, data, membership.attempt, after)
+        parcel = await self._train(written, engine, session, membership, self._unsent, key, terms.lease_token)
+        reach("pack.done")
+        return parcel
 
     def _settled(self, parcel: Parcel) -> None:
         """It counts: what it did not get to say waits for the next one, unless the membership has ended meanwhile."""
         self._parcel = None
         if self._supply is not None:
             self._supply.counted(parcel.rows)
-        self._own = {parcel.manifest.sha256: parcel.data}
+        self._bases.said(parcel)
         standing = self._membership is not None and self._membership.attempt == parcel.attempt
         self._unsent = parcel.unsent if standing else None
 
@@ -658,7 +577,7 @@ class Trainer:
         if self._engine is not None and self._holds_base:
             # Optimizer state and the data's cursor outlive the lease.
             await self._saving.now(self._engine)
-            await self._keep_base()
+            await self._bases.keep(self._membership)
         drained = SiteDrained(
             id=derived_id(f"{terms.window_id}/{terms.lease_token}", SiteDrained.topic, terms.site),
             at=self._stand.clock.now(),
@@ -689,16 +608,6 @@ class Trainer:
                 "Train a smaller model, or on a larger node",
                 ExitCode.RESOURCE,
             ) from error
-
-    async def _keep_base(self) -> None:
-        """So that the site's next trainer may follow the outer log from here, instead of downloading a model."""
-        checkpoint, replica, membership = self._terms.checkpoint, self._replica, self._membership
-        if checkpoint is None or replica is None or membership is None or not membership.rule.followed:
-            return
-        try:
-            await self._offload(keep, replica, membership.rule, _held_path(checkpoint))
-        except OSError as error:
-            log.error("the base is not kept: %s. The next trainer downloads it", error)
 
     def _pace(self, step: timedelta) -> None:
         """A step that begins just before we drain is waited for: begin to drain earlier by as much."""
@@ -747,7 +656,3 @@ def _work(engine: Engine) -> Work:
 def _now() -> float:
     """Seconds on the event loop's own clock: wall time, or virtual time in a fleet that runs on it."""
     return asyncio.get_running_loop().time()
-
-
-def _held_path(checkpoint: Path) -> Path:
-    return checkpoint.with_name("base.safetensors")

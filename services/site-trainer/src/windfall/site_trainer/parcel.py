@@ -1,0 +1,77 @@
+"""A contribution on its way: what was trained, as bytes, with the manifest that goes before them."""
+
+from dataclasses import dataclass
+
+from windfall.contracts.v1 import training_pb2 as pb
+from windfall.lowcomm import compressor as compressors
+from windfall.site_trainer.coordinator import Membership, tensors_of
+from windfall.site_trainer.engine import Engine
+from windfall.site_trainer.replica import sha256
+from windfall.site_trainer.session import Session
+from windfall.tasks.ranges import Ranges
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """The same bytes, however often it sets out. The manifest names the last attempt."""
+
+    manifest: pb.Manifest
+    data: bytes
+    attempt: int
+    """Under which it was written."""
+    unsent: compressors.State
+    """What the codec did not get to say, once this has arrived."""
+
+    @property
+    def rows(self) -> Ranges:
+        """Of a shared corpus, on which it was trained."""
+        return tuple((one.begin, one.end) for one in self.manifest.rows)
+
+
+def written(
+    engine: Engine,
+    session: Session,
+    membership: Membership,
+    unsent: compressors.State | None,
+    key: pb.ContributionKey,
+    lease_token: int,
+) -> Parcel:
+    """Write down what was trained from the session's base; blocks.
+
+    Args:
+        unsent: what the codec did not get to say before; none at the beginning of a membership.
+        key: of the contribution.
+
+    Raises:
+        ValueError: it is not finite.
+    """
+    rule, elements, work = membership.rule, membership.layout.split, session.work
+    gradient = engine.pseudo_gradient()
+    after, data = rule.encode(
+        unsent if unsent is not None else rule.codec.init(elements.trained),
+        gradient,
+        elements,
+        base=key.round,
+        tokens=work.tokens,
+        steps=work.steps,
+        codec=session.codec,
+    )
+    progress = engine.progress
+    manifest = pb.Manifest(
+        key=key,
+        lease_token=lease_token,
+        base_digest=session.base_digest,
+        codec=session.codec or rule.codec.name,
+        tokens=work.tokens,
+        steps=work.steps,
+        loss=round(work.loss_nats, 2),
+        total_bytes=len(data),
+        sha256=sha256(data),
+        tensors=tensors_of(membership.layout),
+        skipped=progress.skipped,
+        spikes=progress.spikes,
+        refused_passes=progress.refused,
+        cursor=progress.cursor,
+        rows=[pb.RowRange(begin=begin, end=end) for begin, end in progress.rows],
+    )
+    return Parcel(manifest, data, membership.attempt, after)
