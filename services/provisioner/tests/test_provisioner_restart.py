@@ -24,8 +24,8 @@ SECONDS = 40.0
 STAND_IN = (sys.executable, "-I", "-S", str(Path(__file__).with_name("stand_in.py")))
 ROOT = f"""
 from pathlib import Path
-from windfall.provisioner import backend, process
-backend.BACKENDS["process"] = lambda folder, command: process.ProcessBackend(folder, {STAND_IN!r})
+from windfall.provisioner import backends, process
+backends.BACKENDS["process"] = lambda settings: process.ProcessBackend(settings.state_dir, {STAND_IN!r})
 import runpy
 runpy.run_module("windfall.provisioner", run_name="__main__")
 """

@@ -10,9 +10,8 @@ from functools import partial
 from windfall.contracts.subjects import site_streams
 from windfall.contracts.v1.capacity_pb2_grpc import add_CapacityServicer_to_server
 from windfall.provisioner import app
-from windfall.provisioner.backend import BACKENDS
+from windfall.provisioner.backends import BACKENDS
 from windfall.provisioner.capacity import Capacity
-from windfall.provisioner.process import running
 from windfall.provisioner.settings import ProvisionerSettings
 from windfall.servicekit import rpc
 from windfall.servicekit.service import Stand, run
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def attend(settings: ProvisionerSettings, stand: Stand) -> AsyncIterator[None]:
-    backend = BACKENDS[settings.backend](settings.state_dir, running(settings.node_module))
+    backend = BACKENDS[settings.backend](settings)
     async with app.attend(settings, stand, backend, settings.node_environment(os.environ)) as provisioner:
         register = partial(add_CapacityServicer_to_server, Capacity(provisioner))
         server = await rpc.serve(settings.capacity_listen, [register])

@@ -1,11 +1,15 @@
-"""The port to whatever nodes are made of. One adapter per file, one entry in :data:`BACKENDS`."""
+"""The port to whatever nodes are made of. One adapter per file, one entry in
+:data:`windfall.provisioner.backends.BACKENDS`."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Final, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from windfall.provisioner.holdings import Lease, Node
-from windfall.provisioner.process import ProcessBackend
+from windfall.servicekit.errors import Transient
+
+
+class Outage(Transient):
+    """Nobody could be asked, so nothing was tried: it costs a lease no attempt."""
 
 
 class Backend(Protocol):
@@ -21,12 +25,23 @@ class Backend(Protocol):
     def describe(self) -> str:
         """One line for a person: what ``start`` would start."""
 
+    async def plan(self, lease: Lease, environment: Mapping[str, str]) -> Sequence[str]:
+        """What ``start`` would write, one JSON object each, in this order; nothing is written. Empty where a node is
+        no object of a server.
+
+        Raises:
+            Transient: the server cannot say now whether it would take them.
+            Mistake: it would not take them.
+        """
+
     async def start(self, lease: Lease, environment: Mapping[str, str]) -> Node:
         """Start the node of a lease; when it runs already, that is the one.
 
-        A crash at any moment of it leaves nothing that :meth:`adopt` does not find.
+        A crash at any moment of it, and a cancellation, leaves nothing that :meth:`adopt` or the next ``start`` of this
+        lease does not find.
 
         Raises:
+            Outage: nobody can be asked now.
             Transient: the machine refuses now and may not later.
             Mistake: it will go on refusing until a person mends the cause.
         """
@@ -56,9 +71,3 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Let go of every node without touching it."""
-
-
-BACKENDS: Final[dict[str, Callable[[Path, Sequence[str]], Backend]]] = {
-    "process": ProcessBackend,
-}
-"""How each known backend is made, given the folder that it may keep its records in and the command of its nodes."""

@@ -46,6 +46,10 @@ class Lease(BaseModel):
     token: int = Field(ge=1)
     """Fencing token: grows with every lease of the site, never reused. Every attempt of a lease carries the same."""
     node: Name
+    workers: int = Field(default=1, ge=1)
+    """Processes that train as one site: what its node is made of."""
+    accelerators: int | None = Field(default=None, ge=0)
+    """Of each worker; none leaves it to the site's settings."""
     state: LeaseState = LeaseState.REQUESTED
     attempts: int = Field(default=1, ge=1)
     """Starts ordered so far."""

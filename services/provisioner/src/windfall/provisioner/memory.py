@@ -41,6 +41,9 @@ class MemoryBackend:
     def describe(self) -> str:
         return "one task of this process"
 
+    async def plan(self, lease: Lease, environment: Mapping[str, str]) -> Sequence[str]:
+        return ()
+
     async def start(self, lease: Lease, environment: Mapping[str, str]) -> Node:
         if running := self._running(lease.lease_id):
             return running[0].node

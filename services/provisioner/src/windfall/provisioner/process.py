@@ -93,6 +93,9 @@ class ProcessBackend:
     def describe(self) -> str:
         return f"one local process: {' '.join(self._command)}"
 
+    async def plan(self, lease: Lease, environment: Mapping[str, str]) -> Sequence[str]:
+        return ()
+
     async def start(self, lease: Lease, environment: Mapping[str, str]) -> Node:
         if held := self._running(lease.lease_id):
             return held.node

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from windfall.provisioner.backend import BACKENDS
+from windfall.provisioner.backends import BACKENDS
 from windfall.provisioner.holdings import Policy
 from windfall.provisioner.process import TRAINER
 from windfall.servicekit.settings import PREFIX, SiteSettings
