@@ -249,7 +249,21 @@ def _check_message(frame: Frame) -> Counter[str]:
 
 
 def _check_fields(where: str, body: Mapping[str, Any], declared: Mapping[str, Cargo]) -> None:
-    parts = {"measured": "Measured", "recommendation": "Recommendation", "forecast": "Point"}
+    parts = {
+        "measured": "Measured",
+        "recommendation": "Recommendation",
+        "forecast": "Point",
+        "hardware": "Hardware",
+        "accelerators": "Accelerator",
+        "partitions": "Partition",
+        "pcie": "PcieLink",
+        "interconnects": "Interconnect",
+        "processor": "Processor",
+        "numa_nodes": "NumaNode",
+        "nics": "Nic",
+        "storage": "Storage",
+        "system": "System",
+    }
     for name, value in body.items():
         assert name in declared, f"{where} has a field {name}"
         for each in value if isinstance(value, list) else [value]:
@@ -393,6 +407,7 @@ JOIN = "/windfall.contracts.v1.Training/Join"
         (fact("site.photographed"), "a fact on windfall.v1.site.photographed"),
         (fact(delivered=True, path="/home"), "has a field path"),
         (fact("node.profiled", measured={"hostname": "x"}), "measured has a field hostname"),
+        (fact("node.profiled", hardware={"accelerators": [{"uuid": "x"}]}), "accelerators has a field uuid"),
         (fact(header="x-secret: 1"), "has the headers"),
         (b'CONNECT {"name": "site-a", "user": "bob"}\r\n', "CONNECT says"),
         (b"LMSG windfall.secret 3\r\nabc\r\n", "a message on windfall.secret"),

@@ -72,6 +72,18 @@ from windfall.contracts.events import (
     WindowOpened,
     WindowWithdrawn,
 )
+from windfall.contracts.hardware import (
+    Accelerator,
+    Hardware,
+    Interconnect,
+    Nic,
+    NumaNode,
+    Partition,
+    PcieLink,
+    Processor,
+    Storage,
+    System,
+)
 from windfall.contracts.leaving import FACTS
 from windfall.contracts.message import Message, Name, derived_id, instant
 from windfall.contracts.subjects import (
@@ -181,6 +193,53 @@ SAID = (
             missing={"link_down_mb_per_s": "the deadline has passed"},
         ),
         recommendation=Recommendation(micro_batch=8, local_steps=40, because="8 samples take 0.05 s"),
+        hardware=Hardware(
+            accelerators=(
+                Accelerator(
+                    vendor="nvidia",
+                    model="NVIDIA H100 80GB HBM3",
+                    canonical_model="h100-sxm5-80gb",
+                    architecture="sm_90",
+                    memory_bytes=85_520_809_984,
+                    driver="550.54.15",
+                    partition_mode="mig",
+                    partitions=(Partition(profile="1g.10gb", memory_bytes=10_401_873_920),),
+                    ecc=True,
+                    ecc_uncorrected=0,
+                    power_limit_w=700.0,
+                    throttled=("sw-power-cap",),
+                    numa_node=1,
+                    pcie=PcieLink(generation=4, width=16, generation_max=5, width_max=16),
+                ),
+                Accelerator(vendor="amd", model="AMD Instinct MI300X OAM", architecture="gfx942"),
+            ),
+            interconnects=(Interconnect(first=0, second=1, kind="pcie", hop="SYS"),),
+            processor=Processor(
+                model="Example CPU @ 2.0GHz",
+                sockets=1,
+                cores=1,
+                threads=2,
+                features=("avx2",),
+                numa_nodes=(NumaNode(number=0, threads=2, memory_bytes=24_696_061_952),),
+                memory_bytes=24_696_061_952,
+            ),
+            nics=(Nic(up=True, speed_mbit_per_s=400_000, rdma="infiniband", driver="mlx5_core", numa_node=0),),
+            storage=Storage(
+                filesystem="ext4",
+                total_bytes=2**40,
+                free_bytes=2**39,
+                fsync_ms=1.5,
+                write_mb_per_s=900.0,
+                read_mb_per_s=2100.0,
+            ),
+            system=System(
+                kernel="6.8.0-45-generic",
+                operating_system="Ubuntu 24.04.1 LTS",
+                container="containerd",
+                container_runtimes={"containerd": "1.7.22"},
+            ),
+            missing={"accelerators.1.ecc": "amdsmi is not installed"},
+        ),
     ),
     said(
         SiteRefused, federation=FEDERATION, reason="jurisdiction", detail="XX is none of the federation's CA-QC and SE"

@@ -19,8 +19,21 @@ from windfall.contracts.commands import COMMANDS
 from windfall.contracts.events import EVENTS, FederationEvent, Point
 from windfall.contracts.events import Measured as MeasuredPart
 from windfall.contracts.events import Recommendation as RecommendationPart
+from windfall.contracts.hardware import (
+    Accelerator,
+    Hardware,
+    Interconnect,
+    Nic,
+    NumaNode,
+    Partition,
+    PcieLink,
+    Processor,
+    Storage,
+    System,
+)
 from windfall.contracts.leaving import ANSWERS, ENVELOPE, FACTS, LEAF, METADATA, ORDERS, PARTS, REQUESTS, Cargo, Leaves
 from windfall.contracts.message import LONGEST_SENTENCE, sentence
+from windfall.contracts.profile import Identity, Local
 from windfall.contracts.subjects import HUB_SERVICES, SITE_SERVICES
 
 PAGE = Path(__file__).parents[3] / "docs" / "sovereignty.md"
@@ -32,6 +45,20 @@ STUBS: tuple[ModuleType, ...] = tuple(
 )
 SERVED_BY_SITES = ("Capacity",)
 """To others: its replies leave. Whatever else there is, sites call, and their requests leave."""
+OF_A_PROFILE: tuple[type[BaseModel], ...] = (
+    MeasuredPart,
+    RecommendationPart,
+    Hardware,
+    Accelerator,
+    Partition,
+    PcieLink,
+    Interconnect,
+    Processor,
+    NumaNode,
+    Nic,
+    Storage,
+    System,
+)
 
 
 def methods() -> Iterator[tuple[str, MethodDescriptor]]:
@@ -83,11 +110,7 @@ def test_every_fact_of_a_site_is_declared_field_by_field_and_no_other() -> None:
     assert set(FACTS) == set(leaving)
     for topic, kind in leaving.items():
         assert set(FACTS[topic]) == set(kind.model_fields), topic
-    parts: dict[str, type[BaseModel]] = {
-        "Point": Point,
-        "Measured": MeasuredPart,
-        "Recommendation": RecommendationPart,
-    }
+    parts = {"Point": Point, **{part.__name__: part for part in OF_A_PROFILE}}
     assert {name: set(part.model_fields) for name, part in parts.items()} == {
         name: set(declared) for name, declared in PARTS.items()
     }
@@ -95,13 +118,24 @@ def test_every_fact_of_a_site_is_declared_field_by_field_and_no_other() -> None:
 
 def test_every_sentence_within_a_fact_is_cleaned() -> None:
     """Whatever is text is a name, an id or one word of a list; all else goes through ``Sentence``."""
-    for kind in (*(kind for kind in EVENTS if kind.topic in FACTS), MeasuredPart, RecommendationPart):
+    for kind in (*(kind for kind in EVENTS if kind.topic in FACTS), *OF_A_PROFILE):
         declared = FACTS[kind.topic] if kind in EVENTS else PARTS[kind.__name__]  # type: ignore[attr-defined]
         for name, field in kind.model_fields.items():
             said = sentence in [getattr(each, "func", None) for each in field.metadata]
             assert (declared[name].cargo is Cargo.SENTENCE) <= said, f"{kind.__name__}.{name}"
             if field.annotation is str and not field.metadata:
                 assert name in {"unit", "backend", "fingerprint"}, f"{kind.__name__}.{name} is any text at all"
+
+
+def test_which_device_it_is_and_where_stays_at_its_site() -> None:
+    """Nothing that leaves is, or holds, what tells one device of a kind from another."""
+    names = {name for declared in (*FACTS.values(), *PARTS.values()) for name in declared}
+    assert not names & {"local", "hostname", "serial", *Identity.model_fields} - {"partitions"}
+    for kind in (*EVENTS, *OF_A_PROFILE):
+        for name, field in kind.model_fields.items():
+            assert not any(local.__name__ in str(field.annotation) for local in (Local, Identity)), name
+            told = str(field.annotation) + str(field.metadata)
+            assert "Path" not in told, f"{kind.__name__}.{name}"
 
 
 def test_every_order_that_a_site_takes_is_declared() -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from windfall.contracts.hardware import Hardware
 from windfall.contracts.message import Digest, Instant, Message, Name, Sentence
 
 Count = Field(ge=0)
@@ -275,6 +276,8 @@ class NodeProfiled(SiteEvent):
     node: Name
     measured: Measured
     recommendation: Recommendation
+    hardware: Hardware | None = None
+    """None from a speaker of before it was told."""
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
