@@ -1,0 +1,34 @@
+"""Where a gang of trainers goes: which site, which nodes of it, and a line about each for whoever asks why not.
+
+``gpus`` names what a node has, ``nodes`` counts what is free on each, ``decision`` chooses, ``ask`` reads a question
+from files. The first three are pure. ``python -m windfall.provisioner.placement question.yaml`` asks from a shell.
+"""
+
+from windfall.provisioner.placement.decision import (
+    Arrangement,
+    Need,
+    Placement,
+    Site,
+    Verdict,
+    affinity,
+    explain,
+    place,
+    placements,
+)
+from windfall.provisioner.placement.nodes import NodeCapacity, Resources, Toleration, node_capacities
+
+__all__ = [
+    "Arrangement",
+    "Need",
+    "NodeCapacity",
+    "Placement",
+    "Resources",
+    "Site",
+    "Toleration",
+    "Verdict",
+    "affinity",
+    "explain",
+    "node_capacities",
+    "place",
+    "placements",
+]
