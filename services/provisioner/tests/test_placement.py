@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windfall.contracts.events import Measured
 from windfall.contracts.jurisdiction import within
 from windfall.provisioner.placement import (
     Need,
     NodeCapacity,
     Placement,
+    Profile,
     Resources,
     Site,
     Toleration,
@@ -41,12 +41,6 @@ def free(gpus: int = 0, cores: float = 64, gib: int = 512, resource: str = "nvid
 
 def gpu_node(name: str, gpus: int, kind: Gpu = KINDS[0]) -> NodeCapacity:
     return NodeCapacity(name, (kind,), free(gpus, resource=kind.resource), dict(kind.selector))
-
-
-def measured(samples_per_s: float, **more: object) -> Measured:
-    steps = {1: 1 / samples_per_s}
-    known = {"fingerprint": "v1", "cpu_model": "x", "cpu_cores": 8, "memory_bytes": GIB, "step_s_by_micro_batch": steps}
-    return Measured.model_validate({**known, **more})
 
 
 def why(need: Need, *sites: Site, of: str) -> str:
@@ -83,7 +77,7 @@ def sites(draw: st.DrawFn) -> tuple[Site, ...]:
     for name in draw(st.lists(st.sampled_from(("atlanta", "quebec", "texas", "ulm")), unique=True, max_size=4)):
         held = draw(nodes())
         profiled = [node.name for node in held if draw(st.booleans())]
-        profiles = {node: measured(draw(st.sampled_from((1.0, 10.0, 25.0)))) for node in profiled}
+        profiles = {node: Profile(draw(st.sampled_from((1.0, 10.0, 25.0)))) for node in profiled}
         found.append(Site(name, held, draw(st.sampled_from(LAWS)), profiles))
     return tuple(found)
 
@@ -196,8 +190,8 @@ def test_a_gang_does_not_mix_vendors() -> None:
 
 
 def test_the_site_that_was_measured_fastest_is_taken() -> None:
-    slow = Site("atlanta", (gpu_node("a", 8),), "US-GA", {"a": measured(10)})
-    fast = Site("quebec", (gpu_node("q", 8),), "CA-QC", {"q": measured(25)})
+    slow = Site("atlanta", (gpu_node("a", 8),), "US-GA", {"a": Profile(10)})
+    fast = Site("quebec", (gpu_node("q", 8),), "CA-QC", {"q": Profile(25)})
     placed = place(Need(gpus=8), [slow, fast])
     assert placed is not None and placed.site == "quebec" and placed.samples_per_s == 25
     assert why(Need(gpus=8), slow, fast, of="atlanta") == (
@@ -210,7 +204,7 @@ def test_the_site_that_was_measured_fastest_is_taken() -> None:
 
 
 def test_a_node_of_the_same_model_stands_for_one_that_was_not_measured() -> None:
-    profile = measured(20, gpu_model="NVIDIA A100-SXM4-80GB", interconnect_gb_per_s=250)
+    profile = Profile(20, "a100", gb_per_s=250)
     site = Site("quebec", (gpu_node("a", 8), gpu_node("t", 8, KINDS[1])), "CA", {"quebec-7": profile})
     need = Need(gpus=1, samples_per_s=15, interconnect_gb_per_s=200)
     placed = place(need, [site])

@@ -18,7 +18,7 @@ NODE: dict[str, Any] = {
     },
 }
 QUESTION = """
-need: {workers: 2, gpus: 4, models: [a100], jurisdictions: [CA]}
+need: {workers: 2, gpus: 4, models: [a100], interconnect_gb_per_s: 200, jurisdictions: [CA]}
 sites:
   - {site: quebec, jurisdiction: CA-QC, nodes: quebec.json, profiles: profiled.jsonl}
   - {site: atlanta, jurisdiction: US-GA, nodes: quebec.json}
@@ -30,8 +30,9 @@ def question(tmp_path: Path) -> Path:
     (tmp_path / "quebec.json").write_text(json.dumps({"items": [NODE]}))
     golden = Path(__file__).parents[3] / "libs/contracts/tests/golden/node.profiled.json"
     said = json.loads(golden.read_text())["body"]
-    said |= {"site": "quebec"}
-    said["measured"]["gpu_model"] = "a100"
+    accelerator = {"vendor": "nvidia", "model": "NVIDIA A100-SXM4-80GB", "memory_bytes": 80 * 2**30}
+    ways = [{"first": 0, "second": 1, "kind": "nvlink", "gb_per_s": 300.0}]
+    said |= {"site": "quebec", "hardware": {"accelerators": [accelerator] * 2, "interconnects": ways}}
     (tmp_path / "profiled.jsonl").write_text(json.dumps(said) + "\n\n")
     path = tmp_path / "question.yaml"
     path.write_text(QUESTION)

@@ -250,13 +250,6 @@ class Measured(BaseModel):
     memory_bandwidth_gb_per_s: float | None = Field(default=None, ge=0)
     step_s_by_micro_batch: dict[int, float] = Field(default_factory=dict)
     """Seconds of one training step of the reference model, by samples in the step."""
-    gpu_model: Sentence | None = None
-    """Of each GPU, like ``a100`` or ``mi300x``; none where there is none, or no probe knows it."""
-    gpu_count: int | None = Field(default=None, ge=0)
-    gpu_memory_bytes: int | None = Field(default=None, ge=0)
-    """Of one GPU."""
-    interconnect_gb_per_s: float | None = Field(default=None, ge=0)
-    """Between two GPUs of the node."""
     link_rtt_ms: float | None = Field(default=None, ge=0)
     link_up_mb_per_s: float | None = Field(default=None, ge=0)
     link_down_mb_per_s: float | None = Field(default=None, ge=0)

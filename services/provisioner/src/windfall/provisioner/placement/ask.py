@@ -9,11 +9,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from windfall.contracts.events import Measured, NodeProfiled
+from windfall.contracts.events import NodeProfiled
 from windfall.contracts.jurisdiction import Jurisdiction
 from windfall.contracts.message import Name
 from windfall.provisioner.placement.decision import Need, Placement, Site, Verdict
 from windfall.provisioner.placement.nodes import node_capacities
+from windfall.provisioner.placement.profile import Profile
 from windfall.servicekit.errors import Mistake
 
 _CURE = "Write it as the page on placement in docs/gitops.md shows"
@@ -64,7 +65,7 @@ def _site(place: _Place, folder: Path) -> Site:
     return Site(place.site, capacities, place.jurisdiction or "", profiles)
 
 
-def _profiles(path: Path, site: str) -> dict[str, Measured]:
+def _profiles(path: Path, site: str) -> dict[str, Profile]:
     newest: dict[str, NodeProfiled] = {}
     for number, line in enumerate(_text(path).splitlines(), 1):
         if not line.strip():
@@ -75,7 +76,7 @@ def _profiles(path: Path, site: str) -> dict[str, Measured]:
             raise Mistake(f"line {number} of {path.name} is no node.profiled ({_first(error)})", _CURE) from error
         if said.site == site and (said.node not in newest or said.at >= newest[said.node].at):
             newest[said.node] = said
-    return {node: said.measured for node, said in newest.items()}
+    return {node: Profile.of(said) for node, said in newest.items()}
 
 
 def _items(path: Path) -> list[Any]:

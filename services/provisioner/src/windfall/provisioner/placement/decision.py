@@ -8,17 +8,19 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as validated
 
-from windfall.contracts.events import Measured
 from windfall.contracts.jurisdiction import within
 from windfall.provisioner.placement.gpus import Gpu, Interconnect, Vendor, canonical_model
 from windfall.provisioner.placement.nodes import NodeCapacity, Resources, Toleration
+from windfall.provisioner.placement.profile import Profile
 
 Arrangement = Literal["pack", "spread"]
+
+_UNKNOWN: Final = Profile()
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -64,16 +66,18 @@ class Site:
     nodes: tuple[NodeCapacity, ...] = ()
     jurisdiction: str = ""
     """Under whose law it lies; empty where it says nothing, which no allowed set includes."""
-    profiles: Mapping[str, Measured] = field(default_factory=dict)
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
     """Newest measurement by node, as ``node.profiled`` names it: a lease's name, or that of the Kubernetes node."""
 
-    def profile(self, node: NodeCapacity) -> Measured | None:
+    def profile(self, node: NodeCapacity) -> Profile:
         """What was measured on a node; else the slowest measurement of another one with the same GPU model."""
         if node.name in self.profiles:
             return self.profiles[node.name]
         models = {gpu.model for gpu in node.gpus} or {""}
-        alike = [each for each in self.profiles.values() if canonical_model(each.gpu_model or "") in models]
-        return min(alike, key=lambda each: (samples_per_s(each), each.fingerprint), default=None)
+        alike = [each for each in self.profiles.values() if each.model in models]
+        return min(
+            alike, key=lambda each: (each.samples_per_s, each.gb_per_s or 0, each.memory_bytes), default=_UNKNOWN
+        )
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ def _placed(need: Need, site: Site) -> Placement | None:
 
 def _arranged(need: Need, site: Site, kind: _Kind) -> Placement:
     chosen = _packed(need.workers, kind.fits) if need.arrangement == "pack" else _spread(need.workers, kind.fits)
-    rate = math.fsum(samples_per_s(site.profile(node)) for node in site.nodes if node.name in chosen)
+    rate = math.fsum(site.profile(node).samples_per_s for node in site.nodes if node.name in chosen)
     selector = dict(kind.gpu.selector) if kind.gpu else {}
     return Placement(site.name, dict(sorted(chosen.items())), kind.gpu, selector, rate)
 
@@ -178,19 +182,10 @@ def _kind(gpu: Gpu | None) -> Gpu | None:
     return None if gpu is None else Gpu(gpu.vendor, gpu.model, gpu.resource, 0, gpu.interconnect, gpu.selector)
 
 
-def _offers(need: Need, node: NodeCapacity, profile: Measured | None) -> Sequence[Gpu | None]:
+def _offers(need: Need, node: NodeCapacity, profile: Profile) -> Sequence[Gpu | None]:
     if not need.gpus:
         return (None,)
-    return [_measured(gpu, profile) for gpu in node.gpus]
-
-
-def _measured(gpu: Gpu, profile: Measured | None) -> Gpu:
-    """What was measured wins over what labels say."""
-    if profile is None or (profile.gpu_model and canonical_model(profile.gpu_model) != gpu.model and gpu.model):
-        return gpu
-    model = canonical_model(profile.gpu_model) if profile.gpu_model else gpu.model
-    memory = profile.gpu_memory_bytes or gpu.memory_bytes
-    return Gpu(gpu.vendor, model, gpu.resource, memory, gpu.interconnect, gpu.selector)
+    return [profile.corrected(gpu) for gpu in node.gpus]
 
 
 def _room(need: Need, node: NodeCapacity, gpu: Gpu | None) -> int:
@@ -210,12 +205,6 @@ def _asked(need: Need, gpu: Gpu | None) -> Resources:
 
 def _order(gpu: Gpu | None) -> tuple[Any, ...]:
     return () if gpu is None else (gpu.vendor, gpu.model, gpu.resource, gpu.interconnect, gpu.selector)
-
-
-def samples_per_s(profile: Measured | None) -> float:
-    """The best measured rate over micro-batches; 0 where none was measured."""
-    steps = profile.step_s_by_micro_batch if profile else {}
-    return max((batch / seconds for batch, seconds in steps.items() if seconds > 0), default=0.0)
 
 
 def affinity(placement: Placement) -> dict[str, Any]:
@@ -290,7 +279,7 @@ def _barred(need: Need, site: Site) -> str:
     return f"jurisdiction: {site.jurisdiction} is not within {allowed}"
 
 
-def _unfit(need: Need, node: NodeCapacity, gpu: Gpu | None, profile: Measured | None) -> str:
+def _unfit(need: Need, node: NodeCapacity, gpu: Gpu | None, profile: Profile) -> str:
     """Why a node does not do, whatever is free on it; empty when it does."""
     if not node.ready:
         return "is not ready"
@@ -302,13 +291,13 @@ def _unfit(need: Need, node: NodeCapacity, gpu: Gpu | None, profile: Measured | 
     if gpu is not None and (why := _wrong_gpu(need, gpu)):
         return why
     if need.interconnect_gb_per_s:
-        measured = profile.interconnect_gb_per_s if profile else None
+        measured = profile.gb_per_s
         if measured is None:
             return "its interconnect was not measured"
         if measured < need.interconnect_gb_per_s:
             return f"its interconnect was measured at {measured:g} GB/s, {need.interconnect_gb_per_s:g} are needed"
     if need.samples_per_s:
-        rate = samples_per_s(profile)
+        rate = profile.samples_per_s
         if not rate:
             return "its throughput was not measured"
         if rate < need.samples_per_s:
