@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from windfall.contracts.commands import (
     COMMANDS,
     AcquireNode,
+    CordonSite,
     FinishRound,
     FollowPlan,
     ReadmitSite,
@@ -31,6 +32,7 @@ from windfall.contracts.commands import (
     Span,
     StopFederation,
     StopTraining,
+    UncordonSite,
 )
 from windfall.contracts.envelope import MESSAGE_ID, STRUCTURED, Letter, Unreadable, parse, seal, unseal
 from windfall.contracts.events import (
@@ -349,6 +351,8 @@ SAID = (
     ),
     said(AcquireNode, window_id=WINDOW),
     said(ReleaseNode, window_id=None, reason="asked"),
+    said(CordonSite, reason="the cooling is repaired"),
+    said(UncordonSite, reason="asked"),
     said(FinishRound, federation=FEDERATION, round=3),
     said(StopTraining, lease_token=7, reason="the window has closed"),
     said(StopFederation, reason="asked"),

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windfall.contracts.events import NodeFailed, NodeReady, NodeReleased
-from windfall.provisioner import claims
+from windfall.provisioner import claims, deadlines, transitions
 from windfall.provisioner import lease as life
 from windfall.provisioner.holdings import (
     Action,
@@ -82,7 +82,23 @@ class Story:
         self.take(life.ready(self.holdings, self.lease_id(token), "process", self.now, POLICY))
 
     def late(self, token: int = 1) -> None:
-        self.take(life.late(self.holdings, self.lease_id(token), self.now, POLICY))
+        held = self.holdings.of_id(self.lease_id(token))
+        if held and held.ready_deadline:
+            self.now = max(self.now, held.ready_deadline)
+            self.passes()
+
+    def unseen(self, token: int = 1) -> None:
+        """Killed, and nobody sees it end."""
+        held = self.holdings.of_id(self.lease_id(token))
+        if held and held.end_deadline:
+            self.now = max(self.now, held.end_deadline)
+            self.passes()
+
+    def unheard(self, token: int = 1) -> None:
+        self.take(life.unheard(self.holdings, self.lease_id(token), "no server", self.now, POLICY))
+
+    def hindered(self, token: int = 1, why: str = "Unschedulable: 0/3 nodes") -> None:
+        self.take(life.hindered(self.holdings, self.lease_id(token), why, self.now, POLICY))
 
     def died(self, code: int | None = 1, token: int = 1) -> None:
         self.take(life.died(self.holdings, self.lease_id(token), code, self.now, POLICY))
@@ -95,7 +111,13 @@ class Story:
 
     def passes(self, **duration: float) -> None:
         self.now += timedelta(**duration)
-        self.take(life.tick(self.holdings, self.now, POLICY))
+        self.take(deadlines.tick(self.holdings, self.now, POLICY))
+
+    def cordons(self) -> None:
+        self.take(claims.cordon(self.holdings, "the cooling is repaired", self.now, POLICY))
+
+    def uncordons(self) -> None:
+        self.take(claims.uncordon(self.holdings, self.now, POLICY))
 
     def lease_id(self, token: int) -> UUID:
         return next((held.lease_id for held in self.holdings.leases if held.token == token), UUID(int=0))
@@ -191,7 +213,7 @@ WARM = Story.is_warm
         ),
         pytest.param(
             steps(RUNS, Story.closes, lambda s: s.passes(minutes=10), lambda s: s.passes(minutes=1)),
-            "ready1 | start1 drain1 kill1",
+            "ready1 released1:grace | start1 drain1 kill1",
             id="the grace runs out once",
         ),
         pytest.param(
@@ -211,7 +233,7 @@ WARM = Story.is_warm
         ),
         pytest.param(
             steps(Story.opens, Story.closes, Story.refused),
-            " released1:released | start1 drain1",
+            " released1:released | start1 drain1 kill1",
             id="closed while starting and no node came",
         ),
         pytest.param(
@@ -232,16 +254,18 @@ WARM = Story.is_warm
         ),
         pytest.param(
             steps(RUNS, Story.died, Story.closes),
-            "ready1 released1:released | start1",
+            "ready1 released1:released | start1 kill1",
             id="closed between attempts",
         ),
         pytest.param(
             steps(Story.opens, Story.refused, lambda s: s.passes(seconds=1), Story.refused),
-            " failed1 | start1 start1",
+            " failed1 | start1 start1 kill1",
             id="no room twice",
         ),
         pytest.param(
-            steps(Story.opens, lambda s: s.refused(retry=False)), " failed1 | start1", id="a mistake is not repeated"
+            steps(Story.opens, lambda s: s.refused(retry=False)),
+            " failed1 | start1 kill1",
+            id="a mistake is not repeated",
         ),
         pytest.param(
             steps(Story.opens, Story.started, Story.late, lambda s: s.died(-9)),
@@ -284,6 +308,60 @@ WARM = Story.is_warm
         pytest.param(steps(RUNS, Story.died, Story.absent), "ready1 | start1", id="restarted between attempts"),
         pytest.param(
             steps(RUNS, Story.closes, Story.started), "ready1 | start1 drain1 drain1", id="adopted while draining"
+        ),
+        pytest.param(
+            steps(Story.opens, Story.late, Story.late), " | start1 kill1", id="nothing comes of a start and it rests"
+        ),
+        pytest.param(
+            steps(Story.opens, Story.late, lambda s: s.passes(seconds=1), Story.late),
+            " failed1 | start1 kill1 start1 kill1",
+            id="nothing comes of any start",
+        ),
+        pytest.param(
+            steps(Story.opens, Story.started, Story.late, Story.unseen, lambda s: s.passes(seconds=1), Story.started),
+            " | start1 kill1 start1",
+            id="not ready in time and nobody sees it end",
+        ),
+        pytest.param(
+            steps(Story.opens, Story.started, Story.late, Story.ready), " | start1 kill1", id="ready while it is killed"
+        ),
+        pytest.param(
+            steps(Story.opens, Story.started, Story.late, Story.started),
+            " | start1 kill1 kill1",
+            id="adopted while it is killed",
+        ),
+        pytest.param(
+            steps(RUNS, Story.closes, lambda s: s.passes(minutes=10), Story.unseen, lambda s: s.died(-9)),
+            "ready1 released1:grace | start1 drain1 kill1",
+            id="nobody sees a killed node end",
+        ),
+        pytest.param(
+            steps(Story.opens, *[Story.unheard, lambda s: s.passes(minutes=6)] * 5, Story.started, Story.ready),
+            "ready1 | start1 start1 start1 start1 start1 start1",
+            id="an outage takes no attempts",
+        ),
+        pytest.param(
+            steps(Story.opens, Story.closes, Story.unheard),
+            " released1:released | start1 drain1 kill1",
+            id="closed during an outage",
+        ),
+        pytest.param(
+            steps(Story.cordons, Story.opens, lambda s: s.expects(SECOND, 30)),
+            " | ",
+            id="a cordoned site gives nothing",
+        ),
+        pytest.param(
+            steps(RUNS, Story.cordons, Story.closes, lambda s: s.died(0)),
+            "ready1 released1:drained | start1 drain1",
+            id="a cordoned site keeps what it has",
+        ),
+        pytest.param(
+            steps(Story.cordons, Story.opens, lambda s: s.opens(SECOND, 30), Story.uncordons, Story.uncordons),
+            " | start1",
+            id="uncordoned it serves the window that opened",
+        ),
+        pytest.param(
+            steps(Story.cordons, Story.opens, Story.closes, Story.uncordons), " | ", id="uncordoned after it closed"
         ),
         pytest.param(
             steps(RUNS, lambda s: s.died(0), Story.started),
@@ -354,19 +432,19 @@ def test_life(told: tuple[Callable[[Story], None], ...], words: str) -> None:
         ),
         pytest.param(
             steps(Story.expects, Story.refused, lambda s: s.passes(minutes=20)),
-            " released1:released | start1",
+            " released1:released | start1 kill1",
             set(),
             id="given up between attempts",
         ),
         pytest.param(
             steps(Story.expects, lambda s: s.refused(retry=False), lambda s: s.opens(minute=5)),
-            "failed1 | start1 start2",
+            "failed1 | start1 kill1 start2",
             set(),
             id="there was no node ahead of it, and it opens",
         ),
         pytest.param(
             steps(Story.expects, lambda s: s.refused(retry=False), Story.closes, lambda s: s.opens(minute=5)),
-            "failed1 | start1",
+            "failed1 | start1 kill1",
             set(),
             id="there was no node ahead of it, and it is over",
         ),
@@ -464,13 +542,15 @@ def test_a_node_is_told_whether_its_window_is_open() -> None:
 def test_a_lease_drains_until_its_deadline() -> None:
     story = Story()
     story.runs()
-    assert life.next_deadline(story.holdings) is None
+    assert deadlines.next_deadline(story.holdings) is None
     story.closes()
     held = story.holdings.leases[0]
     assert (held.state, held.drain_deadline) == (LeaseState.DRAINING, NOON + GRACE)
-    assert life.next_deadline(story.holdings) == NOON + GRACE
+    assert deadlines.next_deadline(story.holdings) == NOON + GRACE
     story.passes(minutes=10)
-    assert life.next_deadline(story.holdings) is None
+    assert deadlines.next_deadline(story.holdings) == story.now + POLICY.end_within
+    story.unseen()
+    assert deadlines.next_deadline(story.holdings) is None
 
 
 def test_attempts_back_off_twice_as_long() -> None:
@@ -480,13 +560,51 @@ def test_attempts_back_off_twice_as_long() -> None:
     pauses = []
     for _ in range(4):
         story.take(life.died(story.holdings, story.lease_id(1), 1, story.now, policy))
-        due = life.next_deadline(story.holdings)
+        due = deadlines.next_deadline(story.holdings)
         assert due is not None
         pauses.append((due - story.now).total_seconds())
-        story.take(life.tick(story.holdings, due, policy))
+        story.take(deadlines.tick(story.holdings, due, policy))
         story.now = due
-    assert pauses == [3, 6, 12, 24]
+    for pause, longest in zip(pauses, (3, 6, 12, 24), strict=True):
+        assert longest / 2 <= pause <= longest
+    assert len({pause / longest for pause, longest in zip(pauses, (3, 6, 12, 24), strict=True)}) == 4
+    held = story.holdings.leases[0]
+    assert transitions.rest(held, 2, policy) == timedelta(seconds=pauses[1]), "the same try rests as long in every life"
+    assert transitions.rest(held, 99, policy) <= policy.backoff_limit
     assert [action.lease.attempts for action in story.done] == [1, 2, 3, 4, 5]
+
+
+def test_a_lease_says_what_keeps_its_node() -> None:
+    story = Story()
+    story.opens()
+    story.started()
+    story.hindered()
+    assert story.holdings.leases[0].why == "Unschedulable: 0/3 nodes"
+    story.late()
+    story.died(-9)
+    assert story.holdings.leases[0].why == "the node did not become ready in time: Unschedulable: 0/3 nodes"
+    story.passes(seconds=1)
+    story.started()
+    story.hindered(why="ErrImagePull: no such image")
+    story.hindered(why="")
+    story.ready()
+    assert story.holdings.leases[0].why == ""
+
+
+def test_a_node_may_take_as_long_to_go_as_the_last_ones_did() -> None:
+    story = Story()
+    for number, minutes in enumerate((1, 4, 0.1), start=1):
+        story.runs(WINDOWS[number], number, minute=number * 30)
+        story.closes(WINDOWS[number])
+        story.now += timedelta(minutes=minutes)
+        story.died(0, number)
+    story.opens(FIRST, 200)
+    expected = [None, timedelta(seconds=90), timedelta(minutes=6), timedelta(minutes=6)]
+    assert [held.drain_time for held in story.holdings.leases] == expected
+    story.closes()
+    story.passes(minutes=10)
+    story.died(-9, 4)
+    assert transitions.drain_time(story.holdings, POLICY) == GRACE, "one that was killed needed all of it"
 
 
 def test_a_failure_says_why() -> None:
@@ -502,16 +620,16 @@ def test_a_failure_says_why() -> None:
 
 def test_memory_is_bounded_and_tokens_are_not_forgotten() -> None:
     story = Story()
-    count = life.WINDOWS_KEPT + 50
+    count = transitions.WINDOWS_KEPT + 50
     for number in range(1, count + 1):
         window = UUID(int=number)
         story.runs(window, number, minute=number)
         story.closes(window)
         story.died(0, number)
-    assert len(story.holdings.leases) == life.ENDED_KEPT
-    assert len(story.holdings.over) == life.WINDOWS_KEPT
+    assert len(story.holdings.leases) == transitions.ENDED_KEPT
+    assert len(story.holdings.over) == transitions.WINDOWS_KEPT
     assert story.holdings.next_token == count + 1
-    story.opens(UUID(int=count - life.ENDED_KEPT - 5), minute=count + 1)
+    story.opens(UUID(int=count - transitions.ENDED_KEPT - 5), minute=count + 1)
     assert story.holdings.next_token == count + 1, "a window whose lease is forgotten is still over"
 
 
@@ -532,6 +650,11 @@ HAPPENINGS = (
     "started",
     "ready",
     "late",
+    "unseen",
+    "unheard",
+    "hindered",
+    "cordons",
+    "uncordons",
     "died",
     "refused",
     "absent",
@@ -545,6 +668,7 @@ def test_whatever_happens(seed: int, length: int) -> None:
     """Any order of any happenings: tokens grow, one start an attempt, one end a lease, and all of them end."""
     chance = random.Random(seed)
     story = Story()
+    forgiven: Counter[tuple[int, int]] = Counter()
     for _ in range(length):
         token = chance.randint(1, 8)
         window = chance.choice(WINDOWS)
@@ -572,20 +696,28 @@ def test_whatever_happens(seed: int, length: int) -> None:
                 del story.done[before:]
             case "passes":
                 story.passes(seconds=chance.choice([0.5, 1, 60, 600]))
+            case "cordons" | "uncordons" as word:
+                getattr(story, word)()
+            case "unheard":
+                held = story.holdings.of_id(story.lease_id(token))
+                if held and held.state is LeaseState.REQUESTED and not held.waiting:
+                    forgiven[held.token, held.attempts] += 1
+                story.unheard(token)
             case other:
                 getattr(story, other)(token)
     story.asked()
     for held in story.holdings.live:
         story.died(-9, held.token)
     assert not story.holdings.live
-    assert life.next_deadline(story.holdings) is None
+    assert deadlines.next_deadline(story.holdings) is None
 
     starts = [action.lease for action in story.done if isinstance(action, Start)]
-    assert max(Counter((begun.token, begun.attempts) for begun in starts).values(), default=1) == 1
+    begun_as = Counter((begun.token, begun.attempts) for begun in starts)
+    assert all(count <= 1 + forgiven[which] for which, count in begun_as.items())
     assert all(begun.attempts <= POLICY.attempts for begun in starts)
-    granted = [begun.token for begun in starts if begun.attempts == 1]
+    granted = list(dict.fromkeys(begun.token for begun in starts if begun.attempts == 1))
     assert granted == sorted(set(granted)) == list(range(1, story.holdings.next_token))
-    taken = Counter(begun.window_id for begun in starts if begun.attempts == 1)
+    taken = Counter({begun.token: begun.window_id for begun in starts}.values())
     given_up = Counter(held.window_id for held in story.holdings.leases if held.given_up)
     assert all(count <= 1 + given_up[window] for window, count in taken.items())
     assert len({begun.lease_id for begun in starts}) == len(granted)
@@ -598,3 +730,84 @@ def test_whatever_happens(seed: int, length: int) -> None:
     assert len({event.id for event in story.said}) == len(story.said)
     ordered = [action.lease.token for action in story.done if isinstance(action, Drain | Kill)]
     assert set(ordered) <= set(granted)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """One sentence, as often and wherever it is heard."""
+
+    verb: str
+    window: UUID
+    minute: int
+
+    def __call__(self, story: Story) -> None:
+        match self.verb:
+            case "expects":
+                story.expects(self.window, self.minute)
+            case "opens":
+                story.opens(self.window, self.minute)
+            case "asks":
+                story.asked_for(self.window, self.minute)
+            case "closes":
+                story.closes(self.window)
+            case "withdraws":
+                story.withdraws(self.window)
+
+
+def history(chance: random.Random) -> list[_Told]:
+    """A site's windows as a watcher says them: each one is over before the next one opens; the last may stay open."""
+    told: list[_Told] = []
+    windows = WINDOWS[: chance.randint(1, len(WINDOWS))]
+    for number, window in enumerate(windows):
+        minute = number * 60
+        if chance.random() < 0.5:
+            told.append(_Told("expects", window, minute))
+            if chance.random() < 0.3:
+                told.append(_Told("withdraws", window, minute + 5))
+                continue
+        told.append(_Told("opens", window, minute + 10))
+        if chance.random() < 0.2:
+            told.append(_Told("asks", window, minute + 10))
+        if window != windows[-1] or chance.random() < 0.5:
+            told.append(_Told("closes", window, minute + 40))
+    return told
+
+
+def lived(told: Sequence[_Told], seed: int) -> Story:
+    """A site that hears this, with nodes that do as they are told, and time in between."""
+    chance = random.Random(seed)
+    story = Story()
+    answered = 0
+    for sentence in told:
+        sentence(story)
+        while answered < len(story.done):
+            order = story.done[answered]
+            answered += 1
+            if isinstance(order, Start):
+                story.started(order.lease.token)
+                story.ready(order.lease.token)
+            else:
+                story.died(chance.choice([0, -9]), order.lease.token)
+    return story
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_in_whatever_order_and_however_often_a_history_is_heard(seed: int) -> None:
+    """It ends with the same window served: once, under the youngest token, and every other lease given back once."""
+    chance = random.Random(seed)
+    straight = history(chance)
+    twice = [sentence for sentence in straight for _ in range(chance.randint(1, 3))]
+    as_told = lived(straight, seed)
+    assert lived(twice, seed).holdings.leases == as_told.holdings.leases, "said twice at once, it is heard once"
+
+    shuffled = [*straight, *chance.choices(straight, k=chance.randint(0, 20))]
+    chance.shuffle(shuffled)
+    story = lived(shuffled, seed)
+    serves = [held.window_id for held in as_told.holdings.live]
+    assert [held.window_id for held in story.holdings.live] == serves
+    tokens = [begun.lease.token for begun in story.done if isinstance(begun, Start)]
+    assert tokens == list(range(1, story.holdings.next_token))
+    assert all(held.token == max(tokens) for held in story.holdings.live)
+    ends = Counter(event.lease_token for event in story.said if isinstance(event, NodeReleased))
+    assert ends == Counter(set(tokens) - {held.token for held in story.holdings.live})

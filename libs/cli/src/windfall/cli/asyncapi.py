@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from windfall.contracts.commands import (
     COMMANDS,
     AcquireNode,
+    CordonSite,
     FinishRound,
     FollowPlan,
     ReadmitSite,
@@ -21,6 +22,7 @@ from windfall.contracts.commands import (
     SiteCommand,
     StopFederation,
     StopTraining,
+    UncordonSite,
 )
 from windfall.contracts.envelope import CONTENT_TYPE, JSON, MESSAGE_ID, TRACEPARENT, TRACESTATE
 from windfall.contracts.events import (
@@ -78,6 +80,8 @@ HEARD_BY: Mapping[type[Message], tuple[str, ...]] = {
 SAID_BY: Mapping[type[Message], tuple[str, ...]] = {
     AcquireNode: (PERSON,),
     ReleaseNode: (PERSON,),
+    CordonSite: (PERSON,),
+    UncordonSite: (PERSON,),
     FinishRound: ("federation-coordinator",),
     StopTraining: (PERSON,),
     StopFederation: (PERSON,),

@@ -76,6 +76,20 @@ class ReleaseNode(SiteCommand):
     reason: str = "asked"
 
 
+class CordonSite(SiteCommand):
+    """provisioner: give no leases until the site is uncordoned; what is held is kept."""
+
+    topic: ClassVar[str] = "provisioner.cordon"
+    reason: str = "asked"
+
+
+class UncordonSite(SiteCommand):
+    """provisioner: give leases again, first to the window that opened in the meantime."""
+
+    topic: ClassVar[str] = "provisioner.uncordon"
+    reason: str = "asked"
+
+
 class FinishRound(SiteCommand):
     """site-trainer: the round is over; finish the step and push. The same word is pushed on the open gRPC stream."""
 
@@ -120,6 +134,8 @@ COMMANDS: tuple[type[SiteCommand] | type[FederationCommand], ...] = (
     FollowPlan,
     AcquireNode,
     ReleaseNode,
+    CordonSite,
+    UncordonSite,
     FinishRound,
     StopTraining,
     StopFederation,

@@ -146,6 +146,9 @@ REQUESTS: Final[dict[str, dict[str, Leaves]]] = {
         **_all(Cargo.STATE, backend="what kind of node would start"),
         **_all(Cargo.SENTENCE, description="what would start"),
         **_all(Cargo.IDENTIFIER, held="the lease that holds the site, see Lease"),
+        **_all(
+            Cargo.SENTENCE, objects="what would be written to the site's API server", hindrance="why nothing starts"
+        ),
     },
     "Lease": {
         **_SITE,
@@ -154,8 +157,14 @@ REQUESTS: Final[dict[str, dict[str, Leaves]]] = {
         **_all(Cargo.STATE, state="where its node stands"),
         **_all(Cargo.SENTENCE, reason="why"),
         **_all(Cargo.TIME, changed_at="since when"),
+        **_all(Cargo.COUNT, need="what was asked for, see Need", attempts="how often its node was started"),
     },
-    "ListReply": _all(Cargo.IDENTIFIER, leases="each lease, see Lease"),
+    "Need": _all(Cargo.COUNT, workers="how many were asked for", accelerators="how many each of them gets"),
+    "ListReply": {
+        **_all(Cargo.IDENTIFIER, leases="each lease, see Lease"),
+        **_all(Cargo.SENTENCE, cordon="why the site gives no leases"),
+    },
+    "CordonReply": _all(Cargo.SENTENCE, cordon="why the site gives no leases"),
 }
 """Of ``windfall.contracts.v1``, by message."""
 
@@ -184,6 +193,8 @@ ANSWERS: Final = frozenset(
         "SinkReport",
         "PlanRequest",
         "AcquireRequest",
+        "CordonRequest",
+        "UncordonRequest",
         "ReleaseRequest",
         "ListRequest",
         "WatchRequest",
@@ -410,7 +421,15 @@ PARTS: Final[dict[str, dict[str, Leaves]]] = {
 """What stands within an event's field."""
 
 ORDERS: Final = frozenset(
-    {"energy-watcher.follow", "provisioner.acquire", "provisioner.release", "site-trainer.finish", "site-trainer.stop"}
+    {
+        "energy-watcher.follow",
+        "provisioner.acquire",
+        "provisioner.release",
+        "provisioner.cordon",
+        "provisioner.uncordon",
+        "site-trainer.finish",
+        "site-trainer.stop",
+    }
 )
 """Commands that a site takes from the hub. None of a site's own leaves it."""
 

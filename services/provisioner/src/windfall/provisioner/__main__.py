@@ -12,6 +12,7 @@ from windfall.contracts.v1.capacity_pb2_grpc import add_CapacityServicer_to_serv
 from windfall.provisioner import app
 from windfall.provisioner.backends import BACKENDS
 from windfall.provisioner.capacity import Capacity
+from windfall.provisioner.crashpoints import POINTS
 from windfall.provisioner.settings import ProvisionerSettings
 from windfall.servicekit import rpc
 from windfall.servicekit.service import Stand, run
@@ -40,4 +41,5 @@ if __name__ == "__main__":
         whom=lambda settings: settings.site,
         streams=lambda settings: site_streams(settings.site),
         attend=attend,
+        crash_points=POINTS,
     )

@@ -2,22 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from windfall.contracts.commands import AcquireNode, ReleaseNode
+from windfall.contracts.commands import AcquireNode, CordonSite, ReleaseNode, UncordonSite
 from windfall.contracts.events import SiteDrained, WindowClosed, WindowExpected, WindowOpened, WindowWithdrawn
 from windfall.contracts.message import Message
 from windfall.provisioner import claims
 from windfall.provisioner import lease as life
-from windfall.provisioner.backend import Backend
-from windfall.provisioner.holdings import Decision, Drain, Holdings, Kill, Lease, Node, Start
+from windfall.provisioner.backend import Backend, Outage
+from windfall.provisioner.deadlines import next_deadline, tick
+from windfall.provisioner.holdings import ONE_WORKER, Decision, Drain, Holdings, Kill, Lease, Need, Node, Start
 from windfall.provisioner.settings import ProvisionerSettings
 from windfall.servicekit.bus import back_off
+from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import outgoing_trace, span
@@ -25,6 +27,8 @@ from windfall.servicekit.telemetry import outgoing_trace, span
 log = logging.getLogger(__name__)
 
 _HOLDINGS: Final = "holdings"
+_LAST_KILLS_S: Final = 10.0
+"""Wall time for ending what still runs when the service ends by a mistake."""
 
 
 class Provisioner:
@@ -46,6 +50,9 @@ class Provisioner:
         self._clock = stand.clock
         self._environment = environment
         self._nodes: dict[UUID, Node] = {}
+        self._lives: dict[UUID, asyncio.Task[None]] = {}
+        self._refusals: dict[UUID, int] = {}
+        self._adopted = asyncio.Event()
         self._change = asyncio.Event()
         self._stopping = False
         self.site = settings.site
@@ -94,18 +101,48 @@ class Provisioner:
             decision = claims.drained(self.holdings, drained.window_id, drained.lease_token, now, self._policy)
             self._keep(decision, drained)
 
-    def acquire(self, window_id: UUID) -> Lease | None:
-        """Take the lease of a window; none when the window is over.
+    async def cordon(self, asked: CordonSite) -> None:
+        """Somebody wants no leases to be given."""
+        if not self._stand.journal.heard(asked.id):
+            self.close_off(asked.reason, asked)
+
+    async def uncordon(self, asked: UncordonSite) -> None:
+        """Somebody wants leases to be given again."""
+        if not self._stand.journal.heard(asked.id):
+            self.open_up(asked)
+
+    def acquire(self, window_id: UUID, need: Need = ONE_WORKER) -> Lease | None:
+        """Take the lease of a window; none when the window is over, or the site is cordoned.
 
         Raises:
             Transient: the provisioner is going away.
         """
-        self._take(None, claims.request, self._clock.now(), window_id)
+        self._take(None, partial(claims.request, need=need), self._clock.now(), window_id)
         return self.holdings.of_window(window_id)
 
     def give_back(self, window_id: UUID | None, cause: ReleaseNode | None = None) -> None:
         """Drain the node of a window, or of every window when none is named."""
         self._keep(claims.release(self.holdings, window_id, self._clock.now(), self._policy), cause)
+
+    def close_off(self, why: str, cause: CordonSite | None = None) -> None:
+        """Give no leases until told otherwise."""
+        log.info("cordoned: %s", why)
+        self._keep(claims.cordon(self.holdings, why, self._clock.now(), self._policy), cause)
+
+    def open_up(self, cause: UncordonSite | None = None) -> None:
+        """Give leases again."""
+        log.info("uncordoned")
+        self._keep(claims.uncordon(self.holdings, self._clock.now(), self._policy), cause)
+
+    async def plan(self, window_id: UUID, need: Need) -> Sequence[str]:
+        """What the next lease's node would be, as its backend writes it.
+
+        Raises:
+            Transient: the backend cannot say now.
+            Mistake: the backend would not take it.
+        """
+        planned = claims.planned(self.holdings, window_id, self._clock.now(), self._policy, need)
+        return await self.backend.plan(planned, {**self._environment, **planned.environment})
 
     @property
     def change(self) -> asyncio.Event:
@@ -140,31 +177,65 @@ class Provisioner:
         node = self._nodes.get(lease.lease_id)
         match action:
             case Start():
-                self._stand.spawn(self._live(lease), f"start of {lease.node}")
+                self._lead(lease, self._live(lease), f"start of {lease.node}")
             case Drain() if node:
                 self._stand.spawn(self._ask(self.backend.drain, node), f"drain of {lease.node}")
             case Kill() if node:
                 self._stand.spawn(self._ask(self.backend.kill, node), f"kill of {lease.node}")
-            case _:
+            case Kill():
+                self._lead(lease, self._sweep(lease), f"end of {lease.node}")
+            case Drain():
                 # Its start is still in flight: once the node exists, the decision is given again.
                 log.info("%s will hear once it exists", lease.node)
 
+    def _lead(self, lease: Lease, life: Coroutine[Any, Any, None], name: str) -> None:
+        """From here on this is what is done about a lease's node; what was done until now is left off first."""
+        self._nodes.pop(lease.lease_id, None)
+        before = self._lives.get(lease.lease_id)
+        task = self._lives[lease.lease_id] = self._stand.spawn(_after(before, life), name)
+        task.add_done_callback(partial(self._led, lease.lease_id))
+
+    def _led(self, lease_id: UUID, task: asyncio.Task[None]) -> None:
+        if self._lives.get(lease_id) is task:
+            del self._lives[lease_id]
+
     async def _ask(self, order: Callable[[Node], Awaitable[None]], node: Node) -> None:
-        refusals = 0
         while self._nodes.get(node.lease_id) == node:
-            try:
-                return await order(node)
-            except Transient as error:
-                refusals += 1
-                pause = error.retry_after or back_off(refusals)
-                log.warning("%s: asked again in %.1f s: %s", node.name, pause.total_seconds(), error)
-                await asyncio.sleep(pause.total_seconds())
+            if await self._asked(order, node):
+                return
+
+    async def _sweep(self, lease: Lease) -> None:
+        """End whatever an attempt left that came to no node."""
+        await self._adopted.wait()
+        await self._until_killed(Node.of(lease))
+        self._learn(lease, life.died, None)
+
+    async def _until_killed(self, node: Node) -> None:
+        while not await self._asked(self.backend.kill, node):
+            log.info("%s is still to be ended", node.name)
+
+    async def _asked(self, order: Callable[[Node], Awaitable[None]], node: Node) -> bool:
+        """Whether a node could be asked; a rest where it could not."""
+        try:
+            await order(node)
+        except Transient as error:
+            refusals = self._refusals[node.lease_id] = self._refusals.get(node.lease_id, 0) + 1
+            pause = error.retry_after or back_off(refusals)
+            log.warning("%s: asked again in %.1f s: %s", node.name, pause.total_seconds(), error)
+            await asyncio.sleep(pause.total_seconds())
+            return False
+        self._refusals.pop(node.lease_id, None)
+        reach("order.given")
+        return True
 
     # --- one node -----------------------------------------------------------------------------------------------------
 
     async def _live(self, lease: Lease) -> None:
+        await self._adopted.wait()
+        reach("start.ordered")
         node = await self._start(lease)
         if node is not None:
+            reach("node.started")
             await self._watch(lease, node)
 
     async def _start(self, lease: Lease) -> Node | None:
@@ -176,6 +247,9 @@ class Provisioner:
             trace = {key.upper(): value for key, value in outgoing_trace().items()}
             try:
                 return await self.backend.start(lease, {**self._environment, **lease.environment, **trace})
+            except Outage as error:
+                log.warning("%s", error)
+                self._learn(lease, life.unheard, str(error))
             except Transient as error:
                 log.warning("%s", error)
                 self._learn(lease, life.refused, str(error), True)
@@ -187,25 +261,32 @@ class Provisioner:
     async def _watch(self, lease: Lease, node: Node) -> None:
         self._nodes[lease.lease_id] = node
         self._learn(lease, life.started)
-        readiness = self._stand.spawn(self._await_ready(lease, node), f"readiness of {node.name}")
+        listening = [
+            self._stand.spawn(self._await_ready(lease, node), f"readiness of {node.name}"),
+            self._stand.spawn(self._hear_troubles(lease, node), f"troubles of {node.name}"),
+        ]
         try:
             exit_code = await self.backend.wait(node)
         finally:
-            readiness.cancel()
-        del self._nodes[lease.lease_id]
+            for task in listening:
+                task.cancel()
+        reach("node.gone")
+        self._nodes.pop(lease.lease_id, None)
         self._learn(lease, life.died, exit_code)
 
     async def _await_ready(self, lease: Lease, node: Node) -> None:
-        try:
-            async with asyncio.timeout(self._settings.ready_timeout.total_seconds()):
-                if await self.backend.ready(node):
-                    known = self.holdings.of_id(lease.lease_id)
-                    if known and not known.was_ready:
-                        took = self._clock.wall(self._clock.now() - lease.requested_at)
-                        log.info("%s is ready %.1f s after its lease was taken", node.name, took.total_seconds())
-                    self._learn(lease, life.ready, self.backend.name)
-        except TimeoutError:
-            self._learn(lease, life.late)
+        if await self.backend.ready(node):
+            known = self.holdings.of_id(lease.lease_id)
+            if known and not known.was_ready:
+                took = self._clock.wall(self._clock.now() - lease.requested_at)
+                log.info("%s is ready %.1f s after its lease was taken", node.name, took.total_seconds())
+            self._learn(lease, life.ready, self.backend.name)
+
+    async def _hear_troubles(self, lease: Lease, node: Node) -> None:
+        async for trouble in self.backend.troubles(node):
+            if trouble:
+                log.warning("%s is not ready: %s", node.name, trouble)
+            self._learn(lease, life.hindered, trouble)
 
     def _learn(self, lease: Lease, decide: Callable[..., Decision], *known: object) -> None:
         """A node did something: decide and speak in the trace of its window."""
@@ -215,35 +296,49 @@ class Provisioner:
     # --- begin and end ------------------------------------------------------------------------------------------------
 
     async def resume(self) -> None:
-        """Take over what runs, end what belongs to no lease, order again what never came to be.
+        """Take over what runs, end what belongs to no lease, order again what never came to be. Sentences are heard and
+        deadlines kept meanwhile; nothing is started before.
 
         Raises:
             Mistake: the backend's records cannot be read.
-            Transient: the backend cannot say now what runs.
         """
-        running = {node.lease_id: node for node in await self.backend.adopt()}
+        running = {node.lease_id: node for node in await self._adopt()}
+        self._adopted.set()
         for lease in self.holdings.live:
-            node = running.pop(lease.lease_id, None)
-            if node is None:
-                self._learn(lease, life.absent)
+            if lease.lease_id in self._lives:
+                # Decided anew while the backend was being asked: what runs is found by whoever starts or ends it.
+                running.pop(lease.lease_id, None)
+            elif node := running.pop(lease.lease_id, None):
+                self._lead(lease, self._watch(lease, node), f"watch of {node.name}")
             else:
-                self._stand.spawn(self._watch(lease, node), f"watch of {node.name}")
+                self._learn(lease, life.absent)
         for node in running.values():
             log.warning("%s runs under no lease: killed", node.name)
-            await self.backend.kill(node)
+            self._stand.spawn(self._until_killed(node), f"end of {node.name}")
+
+    async def _adopt(self) -> Sequence[Node]:
+        refusals = 0
+        while True:
+            try:
+                return await self.backend.adopt()
+            except Transient as error:
+                refusals += 1
+                pause = error.retry_after or back_off(refusals)
+                log.warning("what runs cannot be told, asked again in %.1f s: %s", pause.total_seconds(), error)
+                await asyncio.sleep(pause.total_seconds())
 
     async def keep_time(self) -> None:
         """Decide whatever falls due, when it does."""
         while True:
             change = asyncio.ensure_future(self.change.wait())
-            due = life.next_deadline(self.holdings)
+            due = next_deadline(self.holdings)
             alarm = [] if due is None else [asyncio.ensure_future(self._clock.sleep_until(due))]
             try:
                 await asyncio.wait([change, *alarm], return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for waiting in (change, *alarm):
                     waiting.cancel()
-            self._keep(life.tick(self.holdings, self._clock.now(), self._policy))
+            self._keep(tick(self.holdings, self._clock.now(), self._policy))
 
     async def end(self) -> None:
         """Start no more; leave the nodes to the next provisioner or end them, as the settings say."""
@@ -255,10 +350,19 @@ class Provisioner:
                     await self.change.wait()
         finally:
             if self._settings.on_stop == "release":
-                for node in list(self._nodes.values()):
-                    await self.backend.kill(node)
-                    await self.backend.wait(node)
+                await self._end_all()
             await self.backend.close()
+
+    async def _end_all(self) -> None:
+        try:
+            async with asyncio.timeout(_LAST_KILLS_S):
+                for node in list(self._nodes.values()):
+                    await self._until_killed(node)
+                    await self.backend.wait(node)
+        except TimeoutError:
+            log.error(
+                "%s may still run: the next provisioner ends them", ", ".join(n.name for n in self._nodes.values())
+            )
 
 
 @asynccontextmanager
@@ -274,12 +378,25 @@ async def attend(
     stand.bus.hears(WindowClosed, settings.site, provisioner.drain)
     stand.bus.hears(ReleaseNode, settings.site, provisioner.release)
     stand.bus.hears(SiteDrained, settings.site, provisioner.let_go)
-    await provisioner.resume()
+    stand.bus.hears(CordonSite, settings.site, provisioner.cordon)
+    stand.bus.hears(UncordonSite, settings.site, provisioner.uncordon)
+    stand.spawn(provisioner.resume(), "adoption")
     stand.spawn(provisioner.keep_time(), "lease deadlines")
     try:
         yield provisioner
     finally:
         await provisioner.end()
+
+
+async def _after(before: asyncio.Task[None] | None, life: Coroutine[Any, Any, None]) -> None:
+    try:
+        if before is not None and not before.done():
+            before.cancel()
+            await asyncio.wait([before])
+    except asyncio.CancelledError:
+        life.close()
+        raise
+    await life
 
 
 def _trace(lease: Lease) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The port to whatever nodes are made of. One adapter per file, one entry in
 :data:`windfall.provisioner.backends.BACKENDS`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from windfall.provisioner.holdings import Lease, Node
@@ -48,6 +48,10 @@ class Backend(Protocol):
 
     async def ready(self, node: Node) -> bool:
         """Wait until the node says that it is ready (true) or is gone (false)."""
+
+    def troubles(self, node: Node) -> AsyncIterator[str]:
+        """What keeps the node from being ready, in one line with the platform's own reason, each time that it is
+        another; empty once nothing does. Ends at the latest when the node is gone."""
 
     async def drain(self, node: Node) -> None:
         """Ask the node to finish and go; asking twice is asking once.

@@ -1,7 +1,7 @@
 """The Capacity API over gRPC: the same decisions as the bus, for an outside scheduler."""
 
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 from uuid import UUID
 
 import grpc
@@ -9,9 +9,12 @@ import grpc
 from windfall.contracts.v1 import capacity_pb2 as wire
 from windfall.contracts.v1.capacity_pb2_grpc import CapacityServicer
 from windfall.provisioner.app import Provisioner
-from windfall.provisioner.holdings import Lease
-from windfall.servicekit.errors import Transient
+from windfall.provisioner.holdings import Lease, Need
+from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.rpc import serving
+
+_ANY_WINDOW: Final = UUID(int=0)
+"""Stands for the window in a plan that names none."""
 
 
 class Capacity(CapacityServicer):
@@ -22,21 +25,31 @@ class Capacity(CapacityServicer):
 
     async def Plan(self, request: wire.PlanRequest, context: Any) -> wire.PlanReply:  # noqa: N802 - gRPC's name
         await self._check(request.site, context)
-        backend, holder = self._provisioner.backend, self._provisioner.holdings.holder
-        return wire.PlanReply(
-            backend=backend.name, description=backend.describe(), held=_written(holder) if holder else None
-        )
+        window_id = await _window(request.window_id, context) if request.window_id else _ANY_WINDOW
+        backend, holdings = self._provisioner.backend, self._provisioner.holdings
+        reply = wire.PlanReply(backend=backend.name, description=backend.describe())
+        if holdings.holder:
+            reply.held.CopyFrom(_written(holdings.holder))
+        if holdings.cordon is not None:
+            reply.hindrance = f"the site is cordoned: {holdings.cordon}"
+        try:
+            reply.objects.extend(await self._provisioner.plan(window_id, _need(request.need)))
+        except (Transient, Mistake) as error:
+            reply.hindrance = reply.hindrance or str(error)
+        return reply
 
     async def Acquire(self, request: wire.AcquireRequest, context: Any) -> wire.Lease:  # noqa: N802
         await self._check(request.site, context)
         window_id = await _window(request.window_id, context)
         with serving(context, "windfall.contracts.v1.Capacity/Acquire"):
             try:
-                lease = self._provisioner.acquire(window_id)
+                lease = self._provisioner.acquire(window_id, _need(request.need))
             except Transient as error:
                 await _refuse(context, grpc.StatusCode.UNAVAILABLE, str(error))
         if lease is None:
-            await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, f"window {window_id} is over")
+            cordon = self._provisioner.holdings.cordon
+            why = f"window {window_id} is over" if cordon is None else f"the site is cordoned: {cordon}"
+            await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, why)
         return _written(lease)
 
     async def Release(self, request: wire.ReleaseRequest, context: Any) -> wire.Lease:  # noqa: N802
@@ -52,7 +65,9 @@ class Capacity(CapacityServicer):
 
     async def List(self, request: wire.ListRequest, context: Any) -> wire.ListReply:  # noqa: N802
         await self._check(request.site, context)
-        return wire.ListReply(leases=map(_written, self._provisioner.holdings.leases))
+        return wire.ListReply(
+            leases=map(_written, self._provisioner.holdings.leases), cordon=self._provisioner.holdings.cordon
+        )
 
     async def Watch(self, request: wire.WatchRequest, context: Any) -> AsyncIterator[wire.Lease]:  # noqa: N802
         await self._check(request.site, context)
@@ -67,10 +82,25 @@ class Capacity(CapacityServicer):
             # Waited for as it was before the writes: what changed during them is seen at once.
             await change.wait()
 
+    async def Cordon(self, request: wire.CordonRequest, context: Any) -> wire.CordonReply:  # noqa: N802
+        await self._check(request.site, context)
+        self._provisioner.close_off(request.reason or "asked")
+        return wire.CordonReply(cordon=self._provisioner.holdings.cordon)
+
+    async def Uncordon(self, request: wire.UncordonRequest, context: Any) -> wire.CordonReply:  # noqa: N802
+        await self._check(request.site, context)
+        self._provisioner.open_up()
+        return wire.CordonReply(cordon=self._provisioner.holdings.cordon)
+
     async def _check(self, site: str, context: Any) -> None:
         ours = self._provisioner.site
         if site != ours:
             await _refuse(context, grpc.StatusCode.NOT_FOUND, f"this provisioner serves {ours!r}, not {site!r}")
+
+
+def _need(asked: wire.Need) -> Need:
+    accelerators = asked.accelerators if asked.HasField("accelerators") else None
+    return Need(workers=asked.workers or 1, accelerators=accelerators)
 
 
 async def _window(text: str, context: Any) -> UUID:
@@ -95,4 +125,6 @@ def _written(lease: Lease) -> wire.Lease:
         node=lease.node,
         reason=lease.why,
         changed_at=lease.changed_at,
+        need=wire.Need(workers=lease.workers, accelerators=lease.accelerators),
+        attempts=lease.attempts,
     )

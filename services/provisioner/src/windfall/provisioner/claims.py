@@ -8,8 +8,8 @@ from datetime import datetime
 from uuid import UUID
 
 from windfall.contracts.message import derived_id
-from windfall.provisioner.holdings import Decision, Holdings, Lease, Policy, Start
-from windfall.provisioner.lease import drain, over, put
+from windfall.provisioner.holdings import ONE_WORKER, Decision, Holdings, Lease, Need, Policy, Start, Turned
+from windfall.provisioner.transitions import drain, drain_time, over, put
 
 # --- windows that are near --------------------------------------------------------------------------------------------
 
@@ -36,7 +36,9 @@ def expect(
         changed = any(getattr(lease, name) != value for name, value in awaited.items())
         return Decision(put(holdings, lease, now, **awaited) if changed else holdings)
     holder = holdings.holder
-    if not _may_have_one(holdings, window_id) or (holder and (holder.opens_at is None or holder.opened_at > said_at)):
+    if holdings.cordon is not None or not _may_have_one(holdings, window_id):
+        return Decision(holdings)
+    if holder and (holder.opens_at is None or holder.opened_at > said_at):
         return Decision(holdings)
     return _granted(holdings, window_id, said_at, traceparent, now, policy, opens_at)
 
@@ -61,7 +63,13 @@ def open_(
 
 
 def request(
-    holdings: Holdings, window_id: UUID, opened_at: datetime, traceparent: str | None, now: datetime, policy: Policy
+    holdings: Holdings,
+    window_id: UUID,
+    opened_at: datetime,
+    traceparent: str | None,
+    now: datetime,
+    policy: Policy,
+    need: Need = ONE_WORKER,
 ) -> Decision:
     """Somebody asks for the lease of a window that opened at ``opened_at``.
 
@@ -72,13 +80,22 @@ def request(
     holder = holdings.holder
     if holder and holder.opens_at is None and holder.opened_at > opened_at:
         return Decision(over(holdings, window_id))
-    return _granted(holdings, window_id, opened_at, traceparent, now, policy)
+    if holdings.cordon is not None:
+        return _turned_away(holdings, Turned(window_id=window_id, opened_at=opened_at, traceparent=traceparent))
+    return _granted(holdings, window_id, opened_at, traceparent, now, policy, need=need)
+
+
+def planned(holdings: Holdings, window_id: UUID, now: datetime, policy: Policy, need: Need = ONE_WORKER) -> Lease:
+    """The lease that ``request`` would give now, if it gave one."""
+    return _next_lease(holdings, window_id, now, None, now, policy, None, need)
 
 
 def close(holdings: Holdings, window_id: UUID, now: datetime, policy: Policy) -> Decision:
     """A window is over: it gets no lease any more, and the one that it has drains."""
     lease = holdings.of_window(window_id)
     holdings = over(holdings, window_id)
+    if holdings.turned_away and holdings.turned_away.window_id == window_id:
+        holdings = holdings.model_copy(update={"turned_away": None})
     if lease and lease.given_up:
         holdings = put(holdings, lease, now, given_up=False)
     return drain(holdings, lease, "released", now, policy)
@@ -106,6 +123,32 @@ def drained(holdings: Holdings, window_id: UUID, token: int, now: datetime, poli
     return drain(put(holdings, lease, now, drained=True), lease, "released", now, policy)
 
 
+# --- cordons ----------------------------------------------------------------------------------------------------------
+
+
+def cordon(holdings: Holdings, why: str, now: datetime, policy: Policy) -> Decision:
+    """No leases are given until the site is uncordoned. What is held is kept."""
+    return Decision(holdings if holdings.cordon == why else holdings.model_copy(update={"cordon": why}))
+
+
+def uncordon(holdings: Holdings, now: datetime, policy: Policy) -> Decision:
+    """Leases are given again, first to the window that opened in the meantime, if it is still open."""
+    if holdings.cordon is None:
+        return Decision(holdings)
+    turned = holdings.turned_away
+    holdings = holdings.model_copy(update={"cordon": None, "turned_away": None})
+    if turned is None:
+        return Decision(holdings)
+    return request(holdings, turned.window_id, turned.opened_at, turned.traceparent, now, policy)
+
+
+def _turned_away(holdings: Holdings, turned: Turned) -> Decision:
+    known = holdings.turned_away
+    if known and known.opened_at >= turned.opened_at:
+        return Decision(holdings)
+    return Decision(holdings.model_copy(update={"turned_away": turned}))
+
+
 # --- granting ---------------------------------------------------------------------------------------------------------
 
 
@@ -122,17 +165,42 @@ def _granted(
     now: datetime,
     policy: Policy,
     opens_at: datetime | None = None,
+    need: Need = ONE_WORKER,
 ) -> Decision:
     """The site's next lease, in place of the one that holds it."""
     holder = holdings.holder
+    if holder and holder.opens_at:
+        # It may open yet, and then it gets another lease.
+        holdings = put(holdings, holder, now, given_up=True)
     decision = drain(holdings, holder, "replaced", now, policy) if holder else Decision(holdings)
+    lease = _next_lease(holdings, window_id, opened_at, traceparent, now, policy, opens_at, need)
+    granted = decision.holdings.model_copy(
+        update={"next_token": lease.token + 1, "leases": (*decision.holdings.leases, lease)},
+    )
+    return Decision(granted, decision.events, (*decision.actions, Start(lease)))
+
+
+def _next_lease(
+    holdings: Holdings,
+    window_id: UUID,
+    opened_at: datetime,
+    traceparent: str | None,
+    now: datetime,
+    policy: Policy,
+    opens_at: datetime | None,
+    need: Need,
+) -> Lease:
     token = holdings.next_token
-    lease = Lease(
+    return Lease(
         lease_id=derived_id(window_id, f"lease/{token}" if holdings.of_window(window_id) else "lease", holdings.site),
         site=holdings.site,
         window_id=window_id,
         token=token,
         node=_node_name(holdings.site, token),
+        workers=need.workers,
+        accelerators=need.accelerators,
+        drain_time=drain_time(holdings, policy),
+        ready_deadline=now + policy.ready_within,
         opened_at=opened_at,
         opens_at=opens_at,
         awaited_until=None if opens_at is None else opens_at + policy.patience,
@@ -140,10 +208,6 @@ def _granted(
         changed_at=now,
         traceparent=traceparent,
     )
-    granted = decision.holdings.model_copy(
-        update={"next_token": token + 1, "leases": (*decision.holdings.leases, lease)},
-    )
-    return Decision(granted, decision.events, (*decision.actions, Start(lease)))
 
 
 def _node_name(site: str, token: int) -> str:

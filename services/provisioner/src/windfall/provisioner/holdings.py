@@ -4,15 +4,17 @@
         ▲               │            │
         └── back-off ◀──┴────────────┘ the node died; once the attempts are used up ──▶ failed
 
-A lease may be taken ahead, for a window that is only expected: its node is warm when the window opens.
+A lease may be taken ahead, for a window that is only expected: its node is warm when the window opens. No state but
+``ready`` lasts for ever: each of the others has a deadline, after which the lease goes on whatever its node does.
 
-How they change is decided in :mod:`windfall.provisioner.claims` and :mod:`windfall.provisioner.lease`.
+How they change is decided in :mod:`windfall.provisioner.claims`, :mod:`windfall.provisioner.lease` and
+:mod:`windfall.provisioner.deadlines`.
 """
 
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -51,8 +53,10 @@ class Lease(BaseModel):
     accelerators: int | None = Field(default=None, ge=0)
     """Of each worker; none leaves it to the site's settings."""
     state: LeaseState = LeaseState.REQUESTED
-    attempts: int = Field(default=1, ge=1)
-    """Starts ordered so far."""
+    attempts: int = Field(default=1, ge=0)
+    """Starts ordered so far, without those of which nobody heard."""
+    outages: int = Field(default=0, ge=0)
+    """Starts in a row of which nobody heard."""
     opened_at: Instant
     """When the window opened, or was said to be expected, by the watcher's clock: orders leases when sentences are
     reordered."""
@@ -64,8 +68,16 @@ class Lease(BaseModel):
     changed_at: Instant
     retry_at: Instant | None = None
     """When the next attempt starts; none while no attempt is waiting."""
+    ready_deadline: Instant | None = None
+    """When the attempt that is being made is given up; none while none is, or its node is ready."""
+    drain_time: timedelta | None = None
+    """How long its node is expected to take to go, as the site's last ones took; none leaves it to the grace."""
+    drain_asked_at: Instant | None = None
+    """When its node was asked to go."""
     drain_deadline: Instant | None = None
     """When the grace runs out."""
+    end_deadline: Instant | None = None
+    """The node is being killed, and until then it is waited for."""
     was_ready: bool = False
     """``node.ready`` has been said."""
     drained: bool = False
@@ -76,7 +88,7 @@ class Lease(BaseModel):
     """Ahead of its window the node went, because that was long overdue, or could not be had; when it opens after all
     it gets another lease."""
     why: str = ""
-    """Why the lease is going or has ended."""
+    """What keeps its node from being ready, or why the lease is going or has ended."""
     traceparent: str | None = None
     """W3C trace context of the sentence that asked for the lease."""
 
@@ -96,6 +108,16 @@ class Lease(BaseModel):
         return {"WINDFALL_WINDOW_OPENS_AT": "" if self.opens_at is None else self.opens_at.isoformat()}
 
 
+class Turned(BaseModel):
+    """A window that opened while the site gave no leases: the newest, for when it gives them again."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    window_id: UUID
+    opened_at: Instant
+    traceparent: str | None = None
+
+
 class Holdings(BaseModel):
     """Everything that a site holds: its leases by growing token, the next token, and the windows that are over."""
 
@@ -106,6 +128,12 @@ class Holdings(BaseModel):
     leases: tuple[Lease, ...] = ()
     over: tuple[UUID, ...] = ()
     """Windows that get no lease any more: closed, or their lease has ended."""
+    cordon: str | None = None
+    """Why no leases are given for the time being; none when they are."""
+    turned_away: Turned | None = None
+    """Whom the cordon keeps out."""
+    drains: tuple[timedelta, ...] = ()
+    """How long the last nodes took to go, the youngest last."""
 
     def of_window(self, window_id: UUID) -> Lease | None:
         """The lease of a window, the youngest."""
@@ -152,6 +180,18 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Need:
+    """What is asked of a node."""
+
+    workers: int = 1
+    accelerators: int | None = None
+    """Of each worker; none leaves it to the site's settings."""
+
+
+ONE_WORKER: Final = Need()
+
+
+@dataclass(frozen=True)
 class Policy:
     """What a site allows its nodes, in business time."""
 
@@ -160,9 +200,15 @@ class Policy:
     attempts: int = 3
     """Starts per lease."""
     backoff: timedelta = timedelta(seconds=1)
-    """Pause before the second attempt; doubles with each one after."""
+    """Longest pause before the second attempt; doubles with each one after."""
+    backoff_limit: timedelta = timedelta(minutes=5)
+    """Pauses grow no longer."""
     patience: timedelta = timedelta(minutes=15)
     """How long an expected window may be overdue before its node is given back."""
+    ready_within: timedelta = timedelta(minutes=2)
+    """From the order to start until ready."""
+    end_within: timedelta = timedelta(seconds=3)
+    """From the order to kill until nobody waits any more to see it done."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ It outlives the provisioner that uses it, as processes do: give the next one the
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -63,6 +63,11 @@ class MemoryBackend:
         finally:
             readiness.cancel()
         return life.ready.is_set()
+
+    async def troubles(self, node: Node) -> AsyncIterator[str]:
+        """None that it could know of."""
+        return
+        yield ""
 
     async def drain(self, node: Node) -> None:
         if running := self._running(node.lease_id):

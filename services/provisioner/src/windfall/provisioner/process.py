@@ -17,7 +17,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from errno import E2BIG, EACCES, ENOENT, ENOEXEC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
@@ -113,6 +113,11 @@ class ProcessBackend:
     async def ready(self, node: Node) -> bool:
         held = self._held.get(node.lease_id)
         return await asyncio.shield(held.ready) if held else False
+
+    async def troubles(self, node: Node) -> AsyncIterator[str]:
+        """None that it could know of."""
+        return
+        yield ""
 
     async def drain(self, node: Node) -> None:
         self._signal(node, signal.SIGTERM)

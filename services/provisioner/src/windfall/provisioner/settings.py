@@ -9,10 +9,14 @@ from pydantic import AfterValidator, Field
 from windfall.provisioner.backends import BACKENDS
 from windfall.provisioner.holdings import Policy
 from windfall.provisioner.process import TRAINER
+from windfall.servicekit.clock import parse_clock
 from windfall.servicekit.settings import PREFIX, SiteSettings
 
 TRAINER_PREFIX: Final = "WINDFALL_TRAINER_"
 """``WINDFALL_TRAINER_X`` of the provisioner becomes ``WINDFALL_X`` of its nodes."""
+
+END_WITHIN: Final = timedelta(seconds=3)
+"""From the order to kill until a node is given back whether or not anybody saw it end, in wall time."""
 
 _OURS_ALONE: Final = frozenset({"OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "TRACEPARENT", "TRACESTATE"})
 
@@ -36,7 +40,7 @@ class ProvisionerSettings(SiteSettings):
     attempts: int = Field(default=3, ge=1, le=100)
     """Starts per lease before it fails."""
     ready_timeout: timedelta = Field(default=timedelta(minutes=2), gt=timedelta(0))
-    """From start to ready, in wall time: how fast a machine starts does not depend on the pace of a replay."""
+    """From the order to start until ready, in wall time."""
     patience: timedelta = Field(default=timedelta(minutes=15), ge=timedelta(0))
     """How long an expected window may be overdue before its node is given back, in business time."""
     on_stop: Literal["leave", "release"] = "leave"
@@ -47,7 +51,15 @@ class ProvisionerSettings(SiteSettings):
     @property
     def policy(self) -> Policy:
         """What the decisions need to know."""
-        return Policy(grace=self.grace, attempts=self.attempts, patience=self.patience)
+        # How fast machines start and end does not depend on the pace of a replay.
+        pace = timedelta(seconds=1) / parse_clock(self.clock).wall(timedelta(seconds=1))
+        return Policy(
+            grace=self.grace,
+            attempts=self.attempts,
+            patience=self.patience,
+            ready_within=self.ready_timeout * pace,
+            end_within=END_WITHIN * pace,
+        )
 
     def node_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """What every node of the site is born with: our own environment, our settings where it shares them, its own."""

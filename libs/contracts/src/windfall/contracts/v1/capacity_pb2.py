@@ -25,31 +25,39 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$windfall/contracts/v1/capacity.proto\x12\x15windfall.contracts.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x01\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x11\n\twindow_id\x18\x03 \x01(\t\x12\r\n\x05token\x18\x04 \x01(\x04\x12\x30\n\x05state\x18\x05 \x01(\x0e\x32!.windfall.contracts.v1.LeaseState\x12\x0c\n\x04node\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12.\n\nchanged_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\".\n\x0bPlanRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x11\n\twindow_id\x18\x02 \x01(\t\"]\n\tPlanReply\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12*\n\x04held\x18\x03 \x01(\x0b\x32\x1c.windfall.contracts.v1.Lease\"1\n\x0e\x41\x63quireRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x11\n\twindow_id\x18\x02 \x01(\t\"A\n\x0eReleaseRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x11\n\twindow_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x1b\n\x0bListRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\"9\n\tListReply\x12,\n\x06leases\x18\x01 \x03(\x0b\x32\x1c.windfall.contracts.v1.Lease\"\x1c\n\x0cWatchRequest\x12\x0c\n\x04site\x18\x01 \x01(\t*\xc5\x01\n\nLeaseState\x12\x1b\n\x17LEASE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15LEASE_STATE_REQUESTED\x10\x01\x12\x1c\n\x18LEASE_STATE_PROVISIONING\x10\x02\x12\x15\n\x11LEASE_STATE_READY\x10\x03\x12\x18\n\x14LEASE_STATE_DRAINING\x10\x04\x12\x18\n\x14LEASE_STATE_RELEASED\x10\x05\x12\x16\n\x12LEASE_STATE_FAILED\x10\x06\x32\x94\x03\n\x08\x43\x61pacity\x12L\n\x04Plan\x12\".windfall.contracts.v1.PlanRequest\x1a .windfall.contracts.v1.PlanReply\x12N\n\x07\x41\x63quire\x12%.windfall.contracts.v1.AcquireRequest\x1a\x1c.windfall.contracts.v1.Lease\x12N\n\x07Release\x12%.windfall.contracts.v1.ReleaseRequest\x1a\x1c.windfall.contracts.v1.Lease\x12L\n\x04List\x12\".windfall.contracts.v1.ListRequest\x1a .windfall.contracts.v1.ListReply\x12L\n\x05Watch\x12#.windfall.contracts.v1.WatchRequest\x1a\x1c.windfall.contracts.v1.Lease0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$windfall/contracts/v1/capacity.proto\x12\x15windfall.contracts.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x02\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x11\n\twindow_id\x18\x03 \x01(\t\x12\r\n\x05token\x18\x04 \x01(\x04\x12\x30\n\x05state\x18\x05 \x01(\x0e\x32!.windfall.contracts.v1.LeaseState\x12\x0c\n\x04node\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12.\n\nchanged_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x04need\x18\t \x01(\x0b\x32\x1b.windfall.contracts.v1.Need\x12\x10\n\x08\x61ttempts\x18\n \x01(\r\"C\n\x04Need\x12\x0f\n\x07workers\x18\x01 \x01(\r\x12\x19\n\x0c\x61\x63\x63\x65lerators\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x0f\n\r_accelerators\"Y\n\x0bPlanRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x11\n\twindow_id\x18\x02 \x01(\t\x12)\n\x04need\x18\x03 \x01(\x0b\x32\x1b.windfall.contracts.v1.Need\"\x81\x01\n\tPlanReply\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12*\n\x04held\x18\x03 \x01(\x0b\x32\x1c.windfall.contracts.v1.Lease\x12\x0f\n\x07objects\x18\x04 \x03(\t\x12\x11\n\thindrance\x18\x05 \x01(\t\"\\\n\x0e\x41\x63quireRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x11\n\twindow_id\x18\x02 \x01(\t\x12)\n\x04need\x18\x03 \x01(\x0b\x32\x1b.windfall.contracts.v1.Need\"A\n\x0eReleaseRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x11\n\twindow_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x1b\n\x0bListRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\"Y\n\tListReply\x12,\n\x06leases\x18\x01 \x03(\x0b\x32\x1c.windfall.contracts.v1.Lease\x12\x13\n\x06\x63ordon\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_cordon\"\x1c\n\x0cWatchRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\"-\n\rCordonRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1f\n\x0fUncordonRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\"-\n\x0b\x43ordonReply\x12\x13\n\x06\x63ordon\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_cordon*\xc5\x01\n\nLeaseState\x12\x1b\n\x17LEASE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15LEASE_STATE_REQUESTED\x10\x01\x12\x1c\n\x18LEASE_STATE_PROVISIONING\x10\x02\x12\x15\n\x11LEASE_STATE_READY\x10\x03\x12\x18\n\x14LEASE_STATE_DRAINING\x10\x04\x12\x18\n\x14LEASE_STATE_RELEASED\x10\x05\x12\x16\n\x12LEASE_STATE_FAILED\x10\x06\x32\xc0\x04\n\x08\x43\x61pacity\x12L\n\x04Plan\x12\".windfall.contracts.v1.PlanRequest\x1a .windfall.contracts.v1.PlanReply\x12N\n\x07\x41\x63quire\x12%.windfall.contracts.v1.AcquireRequest\x1a\x1c.windfall.contracts.v1.Lease\x12N\n\x07Release\x12%.windfall.contracts.v1.ReleaseRequest\x1a\x1c.windfall.contracts.v1.Lease\x12L\n\x04List\x12\".windfall.contracts.v1.ListRequest\x1a .windfall.contracts.v1.ListReply\x12L\n\x05Watch\x12#.windfall.contracts.v1.WatchRequest\x1a\x1c.windfall.contracts.v1.Lease0\x01\x12R\n\x06\x43ordon\x12$.windfall.contracts.v1.CordonRequest\x1a\".windfall.contracts.v1.CordonReply\x12V\n\x08Uncordon\x12&.windfall.contracts.v1.UncordonRequest\x1a\".windfall.contracts.v1.CordonReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'windfall.contracts.v1.capacity_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LEASESTATE']._serialized_start=680
-  _globals['_LEASESTATE']._serialized_end=877
+  _globals['_LEASESTATE']._serialized_start=1092
+  _globals['_LEASESTATE']._serialized_end=1289
   _globals['_LEASE']._serialized_start=97
-  _globals['_LEASE']._serialized_end=298
-  _globals['_PLANREQUEST']._serialized_start=300
-  _globals['_PLANREQUEST']._serialized_end=346
-  _globals['_PLANREPLY']._serialized_start=348
-  _globals['_PLANREPLY']._serialized_end=441
-  _globals['_ACQUIREREQUEST']._serialized_start=443
-  _globals['_ACQUIREREQUEST']._serialized_end=492
-  _globals['_RELEASEREQUEST']._serialized_start=494
-  _globals['_RELEASEREQUEST']._serialized_end=559
-  _globals['_LISTREQUEST']._serialized_start=561
-  _globals['_LISTREQUEST']._serialized_end=588
-  _globals['_LISTREPLY']._serialized_start=590
-  _globals['_LISTREPLY']._serialized_end=647
-  _globals['_WATCHREQUEST']._serialized_start=649
-  _globals['_WATCHREQUEST']._serialized_end=677
-  _globals['_CAPACITY']._serialized_start=880
-  _globals['_CAPACITY']._serialized_end=1284
+  _globals['_LEASE']._serialized_end=359
+  _globals['_NEED']._serialized_start=361
+  _globals['_NEED']._serialized_end=428
+  _globals['_PLANREQUEST']._serialized_start=430
+  _globals['_PLANREQUEST']._serialized_end=519
+  _globals['_PLANREPLY']._serialized_start=522
+  _globals['_PLANREPLY']._serialized_end=651
+  _globals['_ACQUIREREQUEST']._serialized_start=653
+  _globals['_ACQUIREREQUEST']._serialized_end=745
+  _globals['_RELEASEREQUEST']._serialized_start=747
+  _globals['_RELEASEREQUEST']._serialized_end=812
+  _globals['_LISTREQUEST']._serialized_start=814
+  _globals['_LISTREQUEST']._serialized_end=841
+  _globals['_LISTREPLY']._serialized_start=843
+  _globals['_LISTREPLY']._serialized_end=932
+  _globals['_WATCHREQUEST']._serialized_start=934
+  _globals['_WATCHREQUEST']._serialized_end=962
+  _globals['_CORDONREQUEST']._serialized_start=964
+  _globals['_CORDONREQUEST']._serialized_end=1009
+  _globals['_UNCORDONREQUEST']._serialized_start=1011
+  _globals['_UNCORDONREQUEST']._serialized_end=1042
+  _globals['_CORDONREPLY']._serialized_start=1044
+  _globals['_CORDONREPLY']._serialized_end=1089
+  _globals['_CAPACITY']._serialized_start=1292
+  _globals['_CAPACITY']._serialized_end=1868
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,7 @@ LEASE_STATE_RELEASED: LeaseState
 LEASE_STATE_FAILED: LeaseState
 
 class Lease(_message.Message):
-    __slots__ = ("lease_id", "site", "window_id", "token", "state", "node", "reason", "changed_at")
+    __slots__ = ("lease_id", "site", "window_id", "token", "state", "node", "reason", "changed_at", "need", "attempts")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     WINDOW_ID_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +37,8 @@ class Lease(_message.Message):
     NODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     CHANGED_AT_FIELD_NUMBER: _ClassVar[int]
+    NEED_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     site: str
     window_id: str
@@ -45,33 +47,51 @@ class Lease(_message.Message):
     node: str
     reason: str
     changed_at: _timestamp_pb2.Timestamp
-    def __init__(self, lease_id: _Optional[str] = ..., site: _Optional[str] = ..., window_id: _Optional[str] = ..., token: _Optional[int] = ..., state: _Optional[_Union[LeaseState, str]] = ..., node: _Optional[str] = ..., reason: _Optional[str] = ..., changed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    need: Need
+    attempts: int
+    def __init__(self, lease_id: _Optional[str] = ..., site: _Optional[str] = ..., window_id: _Optional[str] = ..., token: _Optional[int] = ..., state: _Optional[_Union[LeaseState, str]] = ..., node: _Optional[str] = ..., reason: _Optional[str] = ..., changed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., need: _Optional[_Union[Need, _Mapping]] = ..., attempts: _Optional[int] = ...) -> None: ...
+
+class Need(_message.Message):
+    __slots__ = ("workers", "accelerators")
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    ACCELERATORS_FIELD_NUMBER: _ClassVar[int]
+    workers: int
+    accelerators: int
+    def __init__(self, workers: _Optional[int] = ..., accelerators: _Optional[int] = ...) -> None: ...
 
 class PlanRequest(_message.Message):
-    __slots__ = ("site", "window_id")
+    __slots__ = ("site", "window_id", "need")
     SITE_FIELD_NUMBER: _ClassVar[int]
     WINDOW_ID_FIELD_NUMBER: _ClassVar[int]
+    NEED_FIELD_NUMBER: _ClassVar[int]
     site: str
     window_id: str
-    def __init__(self, site: _Optional[str] = ..., window_id: _Optional[str] = ...) -> None: ...
+    need: Need
+    def __init__(self, site: _Optional[str] = ..., window_id: _Optional[str] = ..., need: _Optional[_Union[Need, _Mapping]] = ...) -> None: ...
 
 class PlanReply(_message.Message):
-    __slots__ = ("backend", "description", "held")
+    __slots__ = ("backend", "description", "held", "objects", "hindrance")
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    HINDRANCE_FIELD_NUMBER: _ClassVar[int]
     backend: str
     description: str
     held: Lease
-    def __init__(self, backend: _Optional[str] = ..., description: _Optional[str] = ..., held: _Optional[_Union[Lease, _Mapping]] = ...) -> None: ...
+    objects: _containers.RepeatedScalarFieldContainer[str]
+    hindrance: str
+    def __init__(self, backend: _Optional[str] = ..., description: _Optional[str] = ..., held: _Optional[_Union[Lease, _Mapping]] = ..., objects: _Optional[_Iterable[str]] = ..., hindrance: _Optional[str] = ...) -> None: ...
 
 class AcquireRequest(_message.Message):
-    __slots__ = ("site", "window_id")
+    __slots__ = ("site", "window_id", "need")
     SITE_FIELD_NUMBER: _ClassVar[int]
     WINDOW_ID_FIELD_NUMBER: _ClassVar[int]
+    NEED_FIELD_NUMBER: _ClassVar[int]
     site: str
     window_id: str
-    def __init__(self, site: _Optional[str] = ..., window_id: _Optional[str] = ...) -> None: ...
+    need: Need
+    def __init__(self, site: _Optional[str] = ..., window_id: _Optional[str] = ..., need: _Optional[_Union[Need, _Mapping]] = ...) -> None: ...
 
 class ReleaseRequest(_message.Message):
     __slots__ = ("site", "window_id", "reason")
@@ -90,13 +110,35 @@ class ListRequest(_message.Message):
     def __init__(self, site: _Optional[str] = ...) -> None: ...
 
 class ListReply(_message.Message):
-    __slots__ = ("leases",)
+    __slots__ = ("leases", "cordon")
     LEASES_FIELD_NUMBER: _ClassVar[int]
+    CORDON_FIELD_NUMBER: _ClassVar[int]
     leases: _containers.RepeatedCompositeFieldContainer[Lease]
-    def __init__(self, leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ...) -> None: ...
+    cordon: str
+    def __init__(self, leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ..., cordon: _Optional[str] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ("site",)
     SITE_FIELD_NUMBER: _ClassVar[int]
     site: str
     def __init__(self, site: _Optional[str] = ...) -> None: ...
+
+class CordonRequest(_message.Message):
+    __slots__ = ("site", "reason")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    reason: str
+    def __init__(self, site: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class UncordonRequest(_message.Message):
+    __slots__ = ("site",)
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    def __init__(self, site: _Optional[str] = ...) -> None: ...
+
+class CordonReply(_message.Message):
+    __slots__ = ("cordon",)
+    CORDON_FIELD_NUMBER: _ClassVar[int]
+    cordon: str
+    def __init__(self, cordon: _Optional[str] = ...) -> None: ...

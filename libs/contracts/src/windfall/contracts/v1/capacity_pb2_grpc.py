@@ -60,6 +60,16 @@ class CapacityStub:
                 request_serializer=windfall_dot_contracts_dot_v1_dot_capacity__pb2.WatchRequest.SerializeToString,
                 response_deserializer=windfall_dot_contracts_dot_v1_dot_capacity__pb2.Lease.FromString,
                 _registered_method=True)
+        self.Cordon = channel.unary_unary(
+                '/windfall.contracts.v1.Capacity/Cordon',
+                request_serializer=windfall_dot_contracts_dot_v1_dot_capacity__pb2.CordonRequest.SerializeToString,
+                response_deserializer=windfall_dot_contracts_dot_v1_dot_capacity__pb2.CordonReply.FromString,
+                _registered_method=True)
+        self.Uncordon = channel.unary_unary(
+                '/windfall.contracts.v1.Capacity/Uncordon',
+                request_serializer=windfall_dot_contracts_dot_v1_dot_capacity__pb2.UncordonRequest.SerializeToString,
+                response_deserializer=windfall_dot_contracts_dot_v1_dot_capacity__pb2.CordonReply.FromString,
+                _registered_method=True)
 
 
 class CapacityServicer:
@@ -100,6 +110,20 @@ class CapacityServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Cordon(self, request, context):
+        """Cordon gives no leases until the site is uncordoned; what is held is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Uncordon(self, request, context):
+        """Uncordon gives leases again, first to the window that opened in the meantime.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CapacityServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -127,6 +151,16 @@ def add_CapacityServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=windfall_dot_contracts_dot_v1_dot_capacity__pb2.WatchRequest.FromString,
                     response_serializer=windfall_dot_contracts_dot_v1_dot_capacity__pb2.Lease.SerializeToString,
+            ),
+            'Cordon': grpc.unary_unary_rpc_method_handler(
+                    servicer.Cordon,
+                    request_deserializer=windfall_dot_contracts_dot_v1_dot_capacity__pb2.CordonRequest.FromString,
+                    response_serializer=windfall_dot_contracts_dot_v1_dot_capacity__pb2.CordonReply.SerializeToString,
+            ),
+            'Uncordon': grpc.unary_unary_rpc_method_handler(
+                    servicer.Uncordon,
+                    request_deserializer=windfall_dot_contracts_dot_v1_dot_capacity__pb2.UncordonRequest.FromString,
+                    response_serializer=windfall_dot_contracts_dot_v1_dot_capacity__pb2.CordonReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -265,6 +299,60 @@ class Capacity:
             '/windfall.contracts.v1.Capacity/Watch',
             windfall_dot_contracts_dot_v1_dot_capacity__pb2.WatchRequest.SerializeToString,
             windfall_dot_contracts_dot_v1_dot_capacity__pb2.Lease.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Cordon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/windfall.contracts.v1.Capacity/Cordon',
+            windfall_dot_contracts_dot_v1_dot_capacity__pb2.CordonRequest.SerializeToString,
+            windfall_dot_contracts_dot_v1_dot_capacity__pb2.CordonReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Uncordon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/windfall.contracts.v1.Capacity/Uncordon',
+            windfall_dot_contracts_dot_v1_dot_capacity__pb2.UncordonRequest.SerializeToString,
+            windfall_dot_contracts_dot_v1_dot_capacity__pb2.CordonReply.FromString,
             options,
             channel_credentials,
             insecure,

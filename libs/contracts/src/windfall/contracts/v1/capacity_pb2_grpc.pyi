@@ -42,6 +42,10 @@ class CapacityStub:
     List: _grpc.UnaryUnaryMultiCallable[_capacity_pb2.ListRequest, _capacity_pb2.ListReply]
     Watch: _grpc.UnaryStreamMultiCallable[_capacity_pb2.WatchRequest, _capacity_pb2.Lease]
     """Watch sends every lease as it is, then every change."""
+    Cordon: _grpc.UnaryUnaryMultiCallable[_capacity_pb2.CordonRequest, _capacity_pb2.CordonReply]
+    """Cordon gives no leases until the site is uncordoned; what is held is kept."""
+    Uncordon: _grpc.UnaryUnaryMultiCallable[_capacity_pb2.UncordonRequest, _capacity_pb2.CordonReply]
+    """Uncordon gives leases again, first to the window that opened in the meantime."""
 
 @_typing.type_check_only
 class CapacityAsyncStub(CapacityStub):
@@ -57,6 +61,10 @@ class CapacityAsyncStub(CapacityStub):
     List: _aio.UnaryUnaryMultiCallable[_capacity_pb2.ListRequest, _capacity_pb2.ListReply]  # type: ignore[assignment]
     Watch: _aio.UnaryStreamMultiCallable[_capacity_pb2.WatchRequest, _capacity_pb2.Lease]  # type: ignore[assignment]
     """Watch sends every lease as it is, then every change."""
+    Cordon: _aio.UnaryUnaryMultiCallable[_capacity_pb2.CordonRequest, _capacity_pb2.CordonReply]  # type: ignore[assignment]
+    """Cordon gives no leases until the site is uncordoned; what is held is kept."""
+    Uncordon: _aio.UnaryUnaryMultiCallable[_capacity_pb2.UncordonRequest, _capacity_pb2.CordonReply]  # type: ignore[assignment]
+    """Uncordon gives leases again, first to the window that opened in the meantime."""
 
 class CapacityServicer(metaclass=_abc_1.ABCMeta):
     """Capacity is served by the provisioner: the door through which an outside scheduler starts and stops workers."""
@@ -99,5 +107,21 @@ class CapacityServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_capacity_pb2.Lease], _abc.AsyncIterator[_capacity_pb2.Lease]]:
         """Watch sends every lease as it is, then every change."""
+
+    @_abc_1.abstractmethod
+    def Cordon(
+        self,
+        request: _capacity_pb2.CordonRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_capacity_pb2.CordonReply, _abc.Awaitable[_capacity_pb2.CordonReply]]:
+        """Cordon gives no leases until the site is uncordoned; what is held is kept."""
+
+    @_abc_1.abstractmethod
+    def Uncordon(
+        self,
+        request: _capacity_pb2.UncordonRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_capacity_pb2.CordonReply, _abc.Awaitable[_capacity_pb2.CordonReply]]:
+        """Uncordon gives leases again, first to the window that opened in the meantime."""
 
 def add_CapacityServicer_to_server(servicer: CapacityServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

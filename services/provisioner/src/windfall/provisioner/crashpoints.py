@@ -1,0 +1,12 @@
+"""Where a rehearsal may let the provisioner die: every edge between what is journaled and what is done."""
+
+from collections.abc import Mapping
+from typing import Final
+
+POINTS: Final[Mapping[str, str]] = {
+    "start.ordered": "A lease is in the journal, and nobody was asked for its node.",
+    "node.started": "A node exists, and the journal knows nothing of it.",
+    "order.given": "A node has been asked to go, or is being killed, and nothing has followed from it.",
+    "node.gone": "A node is gone, and the journal holds it.",
+}
+"""They stand in the order in which a lease comes by."""
