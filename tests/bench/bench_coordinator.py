@@ -157,6 +157,8 @@ def failures(folder: Path) -> list[Figure]:
             "at most 2",
             {
                 "median": percentile(seen.back, 0.5),
+                "trains again s, median": percentile(seen.training, 0.5),
+                "trains again s, worst": max(seen.training),
                 "trainers that delivered partial work after SIGTERM": drained,
                 "Flower 1.41 s": "65; partial work dropped",
                 "Flower": NOT_RUN,

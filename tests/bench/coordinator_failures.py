@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +19,7 @@ from windfall.contracts.events import (
     RoundCompleted,
     SiteJoined,
     SiteLeft,
+    TrainingStarted,
 )
 from windfall.contracts.message import Message
 from windfall.contracts.v1 import training_pb2 as pb
@@ -37,6 +39,8 @@ class Deaths:
     """From ``kill -9`` of a trainer to ``site.left`` on the hub's bus."""
     back: list[float]
     """From the start of the same site's next trainer process to ``site.joined``."""
+    training: list[float]
+    """And to ``training.started``: torch is loaded, the base is there, and its first step is done."""
     delivered: int
     """Of so many trainers that were sent SIGTERM in mid-round, partial work was merged."""
     terminated: int
@@ -56,10 +60,14 @@ async def deaths(folder: Path, times: int) -> Deaths:
     ):
         joined, left = await ear.on(SiteJoined), await ear.on(SiteLeft)
         accepted = await ear.on(ContributionAccepted)
-        async with trainers(folder / "sites", hub, SITES) as found:
-            for _ in SITES:
-                await _soon(joined)
-            seen, back = [], []
+        async with trainers(folder / "sites", hub, SITES) as found, AsyncExitStack() as stack:
+            started = [
+                await (await stack.enter_async_context(listening(one))).on(TrainingStarted, one.site) for one in found
+            ]
+            for heard in started:
+                await _soon(heard)
+            _emptied(joined)
+            seen, back, training = [], [], []
             for number in range(times):
                 one = found[number % len(found)]
                 await asyncio.sleep(0.3 * (number % 4))  # deaths fall anywhere between two heartbeats
@@ -73,11 +81,13 @@ async def deaths(folder: Path, times: int) -> Deaths:
                 while (await _soon(joined)).site != one.site:
                     pass
                 back.append(time.perf_counter() - began)
+                await _soon(started[number % len(found)])
+                training.append(time.perf_counter() - began)
             await asyncio.sleep(3)  # the last one to come back has trained a little
             _emptied(accepted)
             await asyncio.gather(*(one.drain() for one in found))
             partial = {event.site for event in _emptied(accepted) if event.partial}
-        return Deaths(seen, back, len(partial), len(found))
+        return Deaths(seen, back, training, len(partial), len(found))
 
 
 async def ends(folder: Path, rounds: int) -> list[float]:

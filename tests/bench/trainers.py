@@ -44,22 +44,22 @@ class Trainer:
         folder.mkdir(parents=True)
         self.site = site
         self.window = uuid4()
-        self._server = NatsServer(
+        self.server = NatsServer(
             ServerPlan(site, free_port(), folder / "store", hub_leaf_port=hub.leaf_port), folder / "nats"
         )
         data = folder / "data"
         data.mkdir()
         (data / "text.txt").symlink_to(TEXT)
         self._program = program
+        self._leases = 0
         self._told = {
             "WINDFALL_SITE": site,
-            "WINDFALL_NATS_URL": self._server.url,
+            "WINDFALL_NATS_URL": self.server.url,
             "WINDFALL_STATE_DIR": str(folder / "state"),
             "WINDFALL_FEDERATION": FEDERATION,
             "WINDFALL_COORDINATOR": coordinator or hub.address,
             "WINDFALL_DATA_DIR": str(data),
             "WINDFALL_WINDOW_ID": str(self.window),
-            "WINDFALL_LEASE_TOKEN": "1",
             "WINDFALL_LOG_LEVEL": "WARNING",
             "OMP_NUM_THREADS": "1",
             **(told or {}),
@@ -67,7 +67,7 @@ class Trainer:
         self.process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
-        await self._server.start()
+        await self.server.start()
         return self
 
     async def __aexit__(
@@ -75,11 +75,14 @@ class Trainer:
     ) -> None:
         if self.process is not None and self.process.returncode is None:
             await self.kill()
-        await self._server.stop()
+        await self.server.stop()
 
     async def start(self) -> None:
+        """Under a new lease."""
+        self._leases += 1
+        lease = {"WINDFALL_LEASE_TOKEN": str(self._leases)}
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, *self._program, env={**os.environ, **self._told}
+            sys.executable, *self._program, env={**os.environ, **self._told, **lease}
         )
 
     async def kill(self) -> None:
@@ -96,7 +99,7 @@ class Trainer:
 
 
 class Ear:
-    """What is said on the hub's bus, as it is said."""
+    """What is said on a bus, as it is said."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -116,8 +119,9 @@ class Ear:
 
 
 @asynccontextmanager
-async def listening(hub: Hub) -> AsyncIterator[Ear]:
-    client = await nats.connect(hub.server.url)
+async def listening(place: Hub | Trainer) -> AsyncIterator[Ear]:
+    """On its bus."""
+    client = await nats.connect(place.server.url)
     try:
         yield Ear(client)
     finally:

@@ -20,7 +20,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windfall.lowcomm.layout import Layout, TensorSpec, digest, flatten, layout_of_model
-from windfall.lowcomm.rule import Rule
 from windfall.servicekit.errors import Mistake
 from windfall.site_trainer.coordinator import Membership, SharedCorpus
 from windfall.site_trainer.engine import Sharding, StepReport, on_rows
@@ -262,7 +261,7 @@ def test_rows_of_a_shared_corpus_are_trained_by_one_process(text_dir: Path, capl
     )
     layout, base = layout_and_base("gpt-neox", SETTINGS)
     membership = Membership(
-        1, "gpt-neox", SETTINGS, layout, Rule.parse("topk-ef"), 1.0, corpus=SharedCorpus(149, seed=1)
+        1, "gpt-neox", SETTINGS, layout, ("topk-ef", "", False, "mean"), 1.0, corpus=SharedCorpus(149, seed=1)
     )
     engines = Engines(settings)
     engine = engines.make(membership)

@@ -3,6 +3,8 @@
 The engine runs beside the event loop, one step at a time; words from the bus and from the coordinator's stream change
 the session meanwhile, and the next action follows from it.
 
+It joins before it loads torch, which takes longer than all the rest of its start: nothing here imports it at the top.
+
 A trainer that cannot go on (no memory, a broken disk, a model that diverges) leaves the federation, so that nobody
 waits for it, and ends with one line. It does not say ``site.drained``: it did not drain, and the provisioner sees it
 die.
@@ -16,11 +18,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import UUID
 
 import grpc
-import torch
 from pydantic import BaseModel, ConfigDict
 
 from windfall.contracts.commands import FinishRound, StopTraining
@@ -34,7 +35,6 @@ from windfall.contracts.events import (
 )
 from windfall.contracts.message import derived_id
 from windfall.contracts.v1 import training_pb2 as pb
-from windfall.lowcomm import compressor as compressors
 from windfall.servicekit.bus import back_off
 from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import ExitCode, Mistake, Transient
@@ -46,16 +46,19 @@ from windfall.site_trainer import overlapping
 from windfall.site_trainer import session as sessions
 from windfall.site_trainer.bases import Bases
 from windfall.site_trainer.beside import Beside
-from windfall.site_trainer.coordinator import CoordinatorLink, Membership
+from windfall.site_trainer.coordinator import CoordinatorLink, Membership, unknown
 from windfall.site_trainer.engine import Engine, TrainsOn, on_rows
 from windfall.site_trainer.foresight import fits, foreseen, remember
 from windfall.site_trainer.overlapping import next_action
-from windfall.site_trainer.parcel import Parcel, written
-from windfall.site_trainer.replica import Replica
 from windfall.site_trainer.saving import Saving
 from windfall.site_trainer.session import Action, Opening, Session, Work
 from windfall.site_trainer.supply import Supply
 from windfall.tasks.ranges import NONE, Ranges
+
+if TYPE_CHECKING:
+    from windfall.lowcomm import compressor as compressors
+    from windfall.site_trainer.parcel import Parcel
+    from windfall.site_trainer.replica import Replica
 
 log = logging.getLogger(__name__)
 
@@ -256,8 +259,13 @@ class Trainer:
         if self._foreseen is not None and not fits(self._foreseen, membership):
             self._engine = None
         self._foreseen = None
+        # The heart beats already: loading torch and making a large engine may take longer than a silence may last.
+        try:
+            await self._offload(_understand, membership)
+        except ValueError as error:
+            await self._not_admitted(unknown(error))
+            return
         if self._engine is None:
-            # The heart beats already: making a large engine may take longer than a silence may last.
             self._engine = await self._train(self._make_engine, membership)
         overlap = membership.overlap and isinstance(self._engine, TrainsOn)
         if membership.overlap and not overlap:
@@ -272,7 +280,7 @@ class Trainer:
         if before is not None and before.corpus != membership.corpus:
             self._engine, self._holds_base = None, False
             self._become(overlapping.disowned(self.session))
-        if before is None or before.rule.settings == membership.rule.settings:
+        if before is None or before.rule_settings == membership.rule_settings:
             return
         self._bases.replica = None
         if self._parcel is not None:
@@ -366,7 +374,7 @@ class Trainer:
         restored = await self._restore(engine, load, digest, number)
         self._become(sessions.pulled(self.session, digest, restored))
 
-    async def _pulled(self, membership: Membership, number: int, digest: str, model_bytes: int) -> Replica | None:
+    async def _pulled(self, membership: Membership, number: int, digest: str, model_bytes: int) -> "Replica | None":
         """The base of a round; none when the coordinator has moved on from it, which the session then knows."""
         with span("pull", attributes={"windfall.round": number}):
             try:
@@ -515,7 +523,9 @@ class Trainer:
         self._become(overlapping.pushed(self.session, manifest.key.round, manifest.key.attempt))
         self._drain_time = max(self._drain_time, timedelta(seconds=2 * (_now() - began)))
 
-    async def _packed(self, engine: Engine, membership: Membership, session: Session) -> Parcel:
+    async def _packed(self, engine: Engine, membership: Membership, session: Session) -> "Parcel":
+        from windfall.site_trainer.parcel import written
+
         terms = self._terms
         key = pb.ContributionKey(
             federation=terms.federation, site=terms.site, round=session.round or 0, attempt=membership.attempt
@@ -524,7 +534,7 @@ class Trainer:
         reach("pack.done")
         return parcel
 
-    def _settled(self, parcel: Parcel) -> None:
+    def _settled(self, parcel: "Parcel") -> None:
         """It counts: what it did not get to say waits for the next one, unless the membership has ended meanwhile."""
         self._parcel = None
         if self._supply is not None:
@@ -533,7 +543,7 @@ class Trainer:
         standing = self._membership is not None and self._membership.attempt == parcel.attempt
         self._unsent = parcel.unsent if standing else None
 
-    async def _send(self, parcel: Parcel, attempt: int) -> None:
+    async def _send(self, parcel: "Parcel", attempt: int) -> None:
         key = parcel.manifest.key
         key.attempt = attempt
         sent = LastMembership(federation=key.federation, attempt=attempt, round=key.round)
@@ -542,11 +552,11 @@ class Trainer:
         reach("push.journaled")
         await self._link.push(parcel.manifest, memoryview(parcel.data))
 
-    async def _arrived(self, parcel: Parcel) -> bool:
+    async def _arrived(self, parcel: "Parcel") -> bool:
         """Whether it counts under the membership that it was last sent under, though the receipt never came."""
         return await self._link.accepted(parcel.manifest.key.round, parcel.manifest.key.attempt)
 
-    def _not_taken(self, parcel: Parcel, refused: Refused) -> None:
+    def _not_taken(self, parcel: "Parcel", refused: Refused) -> None:
         if refused.code is grpc.StatusCode.NOT_FOUND:
             log.info("no longer a member: %s", refused)
             self._become(sessions.membership_ended(self.session))
@@ -602,7 +612,9 @@ class Trainer:
         """Let the engine work, and say in one line when it has no room to."""
         try:
             return await self._offload(work, *arguments)
-        except (MemoryError, torch.OutOfMemoryError) as error:
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
             raise Mistake(
                 f"the node has not enough memory to train, one sample at a time: {str(error).partition(chr(10))[0]}",
                 "Train a smaller model, or on a larger node",
@@ -646,6 +658,22 @@ class Trainer:
             async with asyncio.timeout(max(0.0, wall.total_seconds())):
                 await self._changed.wait()
         return self._changed.is_set()
+
+
+def _understand(membership: Membership) -> None:
+    """Loads torch, the first time.
+
+    Raises:
+        ValueError: this trainer does not know the rule.
+    """
+    _ = membership.rule
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """The node's memory, or a device's."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def _work(engine: Engine) -> Work:

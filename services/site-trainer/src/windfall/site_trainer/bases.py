@@ -3,13 +3,15 @@
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.offload import Offload
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership
-from windfall.site_trainer.parcel import Parcel
-from windfall.site_trainer.replica import Replica, follow, keep, kept, of_snapshot, snapshot_bytes
+
+if TYPE_CHECKING:
+    from windfall.site_trainer.parcel import Parcel
+    from windfall.site_trainer.replica import Replica
 
 log = logging.getLogger(__name__)
 
@@ -39,17 +41,20 @@ class Bases:
         self.replica: Replica | None = None
         """What is held; none before the first, or since the rule has changed."""
 
-    def said(self, parcel: Parcel) -> None:
+    def said(self, parcel: "Parcel") -> None:
         """This contribution counts: the log need not repeat it."""
         self._own = {parcel.manifest.sha256: parcel.data}
 
-    async def fetch(self, membership: Membership, digest: str, model_bytes: int) -> Replica:
+    async def fetch(self, membership: Membership, digest: str, model_bytes: int) -> "Replica":
         """The base with this digest.
 
         Raises:
             Transient: try again; a log that lies leads to a full download then.
             Refused: as ``CoordinatorLink.pull``.
         """
+        # Only now: it needs torch, which is not there yet when the trainer joins.
+        from windfall.site_trainer.replica import follow, kept, of_snapshot, snapshot_bytes
+
         rule, elements = membership.rule, membership.layout.split
         if self._remembering and self._path is not None:
             # Once: what has led nowhere is not gone on from again.
@@ -82,6 +87,8 @@ class Bases:
         """So that the site's next trainer may follow the outer log from here, instead of downloading a model."""
         if self._path is None or self.replica is None or membership is None or not membership.rule.followed:
             return
+        from windfall.site_trainer.replica import keep
+
         try:
             await self._offload(keep, self.replica, membership.rule, self._path)
         except OSError as error:

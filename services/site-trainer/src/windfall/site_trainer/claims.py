@@ -4,7 +4,7 @@ import os
 from typing import Final
 
 from windfall.contracts.v1 import training_pb2 as pb
-from windfall.lowcomm.layout import FLOAT32_BYTES
+from windfall.lowcomm.spec import FLOAT32_BYTES
 
 MOST_TENSORS: Final = 100_000
 LONGEST_NAME: Final = 300

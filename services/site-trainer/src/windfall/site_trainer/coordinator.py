@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import grpc.aio
@@ -13,13 +14,15 @@ from google.protobuf.json_format import MessageToJson
 from windfall.contracts.message import sentence
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1.training_pb2_grpc import TrainingStub
-from windfall.lowcomm.layout import Layout, TensorSpec
-from windfall.lowcomm.rule import Rule
+from windfall.lowcomm.spec import Layout, TensorSpec
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.rpc import DEADLINE, Refused, metadata, translated
 from windfall.site_trainer.bulk import BulkStub, HashBehind
 from windfall.site_trainer.claims import LONGEST_HEARTBEAT_S, check_claims
 from windfall.tasks.ranges import Ranges
+
+if TYPE_CHECKING:
+    from windfall.lowcomm.rule import Rule
 
 PROTOCOL = 1
 
@@ -44,7 +47,8 @@ class Membership:
     task: str
     task_settings: str
     layout: Layout
-    rule: Rule
+    rule_settings: tuple[str, str, bool, str]
+    """From which ``rule`` is made."""
     heartbeat_s: float
     reply_json: str = ""
     """The reply itself, in protobuf's JSON."""
@@ -53,19 +57,36 @@ class Membership:
     corpus: SharedCorpus | None = None
     """What all sites train on; none where each trains its own data."""
 
+    @cached_property
+    def rule(self) -> "Rule":
+        """How we synchronise.
+
+        Raises:
+            ValueError: this version does not know it.
+        """
+        # Only now: it loads torch, without which a site that comes back is counted in seconds earlier.
+        from windfall.lowcomm.rule import Rule
+
+        return Rule.parse(*self.rule_settings)
+
+    @property
+    def codec(self) -> str:
+        """The name of the one that contributions are written in."""
+        return self.rule_settings[0].strip().partition(":")[0]
+
 
 def membership_of(reply: pb.JoinReply) -> Membership:
     """What a reply says.
 
     Raises:
-        ValueError: a layout or a rule that this version does not know.
+        ValueError: a layout that this version does not know.
     """
     return Membership(
         reply.attempt,
         reply.task,
         reply.task_settings_json,
         _layout(reply.tensors),
-        Rule.parse(reply.codec, reply.outer, reply.clip, reply.merge),
+        (reply.codec, reply.outer, reply.clip, reply.merge),
         min(LONGEST_HEARTBEAT_S, max(0.1, reply.heartbeat_interval_ms / 1000)),
         MessageToJson(reply, indent=None),
         reply.overlap,
@@ -107,10 +128,7 @@ class CoordinatorLink:
             check_claims(reply)
             return membership_of(reply)
         except ValueError as error:
-            raise Refused(
-                grpc.StatusCode.UNIMPLEMENTED,
-                f"this trainer does not know what the coordinator asks for: {sentence(str(error))}",
-            ) from error
+            raise unknown(error) from error
 
     async def directives(
         self, beat: Callable[[], pb.Beat | None], every_s: float
@@ -235,6 +253,14 @@ class CoordinatorLink:
 
     async def close(self) -> None:
         await self._channel.close()
+
+
+def unknown(error: ValueError) -> Refused:
+    """Our own refusal of what the coordinator asks for."""
+    return Refused(
+        grpc.StatusCode.UNIMPLEMENTED,
+        f"this trainer does not know what the coordinator asks for: {sentence(str(error))}",
+    )
 
 
 def tensors_of(layout: Layout) -> list[pb.Tensor]:

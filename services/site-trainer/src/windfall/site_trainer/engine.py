@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from windfall.servicekit.errors import Mistake
 from windfall.tasks.ranges import Ranges, union
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -111,7 +112,7 @@ class Engine(Protocol):
     def progress(self) -> Progress:
         """What was trained since the base was loaded, restored work included."""
 
-    def load(self, base: Tensor, tokens: int = 0, sites: int = 1) -> None:
+    def load(self, base: "Tensor", tokens: int = 0, sites: int = 1) -> None:
         """Start from this base with no progress. The inner optimizer's state and the data's cursor are kept.
 
         Args:
@@ -133,7 +134,7 @@ class Engine(Protocol):
             MemoryError, torch.OutOfMemoryError: not even one sample fits.
         """
 
-    def pseudo_gradient(self) -> Tensor:
+    def pseudo_gradient(self) -> "Tensor":
         """base − local: a new flat fp32 vector."""
 
     def model_digest(self) -> str:
@@ -186,7 +187,7 @@ class TrainsOn(Protocol):
             RuntimeError: what was told last is still on its way.
         """
 
-    def rebase(self, base: Tensor, counted: bool, tokens: int = 0, sites: int = 1) -> None:
+    def rebase(self, base: "Tensor", counted: bool, tokens: int = 0, sites: int = 1) -> None:
         """Go on from this base, with what was trained since telling.
 
         Args:

@@ -1,16 +1,15 @@
-"""Which engine a site trains with: PyTorch in the trainer's own process, or in several under torchrun."""
+"""Which engine a site trains with: PyTorch in the trainer's own process, or in several under torchrun.
+
+What needs torch is imported where it stands, in a thread: a site that comes back is counted in before torch is loaded.
+"""
 
 import logging
 
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.site_trainer.coordinator import Membership
-from windfall.site_trainer.device import gpus, warm_up
 from windfall.site_trainer.engine import Engine
-from windfall.site_trainer.ranks.engine import Order, RanksEngine
 from windfall.site_trainer.ranks.group import RankGroup
 from windfall.site_trainer.settings import TrainerSettings
-from windfall.tasks.registry import load_task
-from windfall.tasks.rows import row_loader
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +19,9 @@ class Engines:
 
     def __init__(self, settings: TrainerSettings) -> None:
         self._settings = settings
-        processes = gpus(settings.device) if settings.processes == "auto" else settings.processes
-        self._group = RankGroup(processes, settings.torch_threads) if processes > 1 else None
+        self._processes = 0
+        """How many train together; 0 while nobody has counted the GPUs."""
+        self._group: RankGroup | None = None
 
     def warm(self) -> None:
         """Load what can be loaded before it is known what is trained.
@@ -29,9 +29,11 @@ class Engines:
         Raises:
             Mistake: the device is not there.
         """
-        if self._group is not None:
-            self._group.start()
+        if (group := self._ranks()) is not None:
+            group.start()
             return
+        from windfall.site_trainer.device import warm_up
+
         try:
             warm_up(self._settings.device)
         except ValueError as error:
@@ -43,12 +45,14 @@ class Engines:
         Raises:
             Mistake: it cannot be trained here.
         """
-        if self._group is not None and membership.corpus is not None:
-            log.warning("rows of a shared corpus are trained by one process, not by %d", self._group.processes)
-            self._group.close()
-            self._group = None
+        group = self._ranks()
+        if group is not None and membership.corpus is not None:
+            log.warning("rows of a shared corpus are trained by one process, not by %d", group.processes)
+            group.close()
+            group = self._group = None
+            self._processes = 1
         try:
-            return self._alone(membership) if self._group is None else self._together(membership, self._group)
+            return self._alone(membership) if group is None else self._together(membership, group)
         except ValueError as error:
             raise Mistake(f"cannot train: {error}", "Mend the site's data, or run the coordinator's version") from error
 
@@ -57,9 +61,21 @@ class Engines:
         if self._group is not None:
             self._group.close()
 
+    def _ranks(self) -> RankGroup | None:
+        """The processes, where there are to be several."""
+        if not self._processes:
+            from windfall.site_trainer.device import gpus
+
+            settings = self._settings
+            self._processes = gpus(settings.device) if settings.processes == "auto" else settings.processes
+            if self._processes > 1:
+                self._group = RankGroup(self._processes, settings.torch_threads)
+        return self._group
+
     def _alone(self, membership: Membership) -> Engine:
-        # Only now: it loads torch's compiler, and a site that comes back joins a second earlier without.
         from windfall.site_trainer.torch_engine import TorchEngine
+        from windfall.tasks.registry import load_task
+        from windfall.tasks.rows import row_loader
 
         settings = self._settings
         task = load_task(membership.task, membership.task_settings)
@@ -78,6 +94,8 @@ class Engines:
         )
 
     def _together(self, membership: Membership, group: RankGroup) -> Engine:
+        from windfall.site_trainer.ranks.engine import Order, RanksEngine
+
         settings = self._settings
         order = Order(
             membership.task,

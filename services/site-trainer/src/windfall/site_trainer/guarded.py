@@ -82,7 +82,7 @@ class GuardedLink(CoordinatorLink):
         membership = await super().join(window_id, lease_token)
         self._attempt = membership.attempt
         reply = Parse(membership.reply_json, pb.JoinReply())
-        if why := before_train(self._policy, reply, membership.rule.codec.name):
+        if why := before_train(self._policy, reply, membership.codec):
             await self._go(why)
             raise self._withheld("train", why)
         return membership
