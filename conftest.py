@@ -11,4 +11,4 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("windfall", deadline=None)
 settings.load_profile("windfall")
 
-pytest_plugins = ["windfall.servicekit.testing.fixtures"]
+pytest_plugins = ["windfall.servicekit.testing.fixtures", "windfall.servicekit.testing.kube_fixtures"]
