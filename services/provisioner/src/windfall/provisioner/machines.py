@@ -1,0 +1,216 @@
+"""A counted set of machines as the API server has it: mirrored by two watches, changed by patches that nobody can
+overtake, because each names the ``resourceVersion`` that it was decided on."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
+from typing import Any, Final, cast
+from uuid import UUID
+
+from windfall.provisioner.counted import Counted
+from windfall.provisioner.holdings import Node
+from windfall.provisioner.machine import DELETE_FIRST, NO_DETACH, NO_DRAIN, NODE_LABEL, Machine, read
+from windfall.provisioner.manifests.labels import fenced, lease_annotations, lease_labels
+from windfall.provisioner.roster import Roster
+from windfall.servicekit.errors import Mistake
+from windfall.servicekit.kube import Change, Cluster, Conflict, Kind, Object
+
+log = logging.getLogger(__name__)
+
+
+ROSTER_MANAGER: Final = "windfall-roster"
+"""Field manager of the roster and its count, and of nothing else: whoever keeps the rest of the object leaves them
+alone."""
+
+
+def counting(kind: Kind, found: Object, roster: Roster, spec: Object) -> Object:
+    """What is applied to put a roster on an object as it was found, and on no later one."""
+    kept = ("name", "namespace", "uid", "resourceVersion")
+    metadata = {key: found["metadata"][key] for key in kept if key in found["metadata"]}
+    return {
+        "apiVersion": kind.api_version,
+        "kind": kind.kind,
+        "metadata": {**metadata, "annotations": roster.annotation()},
+        "spec": spec,
+    }
+
+
+class Machines:
+    """See the module. Every method raises ``Transient`` or ``Mistake`` as :class:`Cluster` does.
+
+    Args:
+        site: whose leases these are.
+        namespace: of the objects.
+        cluster: the management cluster, not entered yet.
+        counted: knows the object that counts.
+        changed: called when something is other than before.
+    """
+
+    def __init__(
+        self, site: str, namespace: str, cluster: Cluster, counted: Counted, changed: Callable[[], None]
+    ) -> None:
+        self.cluster = cluster
+        self.fault: Mistake | None = None
+        """Why the watches ended."""
+        self._site = site
+        self._namespace = namespace
+        self._counted = counted
+        self._changed = changed
+        self._object: Object | None = None
+        self._found: dict[str, Object] = {}
+        self._deleted: set[str] = set()
+        """Uids that were asked to go, and of which the watch may not have told yet."""
+        self._kind: Kind
+        self._machine_kind: Kind
+        self._life = AsyncExitStack()
+        self._watches: list[asyncio.Task[None]] = []
+        self._opening = asyncio.Lock()
+
+    # --- the mirror ---------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect, choose the versions, look once, and watch from then on; once open, nothing."""
+        async with self._opening:
+            if self._watches:
+                return
+            if self.fault:
+                raise self.fault
+            await self.cluster.__aenter__()
+            try:
+                self._kind, self._machine_kind = await self._counted.prepare(self.cluster)
+                await self.refresh()
+            except BaseException:
+                await self.cluster.__aexit__(None, None, None)
+                raise
+            self._life.push_async_exit(self.cluster)
+            fields = f"metadata.name={self._counted.name}"
+            self._watch(self._kind, fields, "", self._object_is)
+            self._watch(self._machine_kind, "", self._counted.machine_labels(), self._machine_is)
+
+    async def close(self) -> None:
+        for watch in self._watches:
+            watch.cancel()
+        if self._watches:
+            await asyncio.wait(self._watches)
+        self._watches.clear()
+        await self._life.aclose()
+
+    async def refresh(self) -> None:
+        """Look anew at everything: what the watches will say may be late."""
+        self._object = await self.cluster.get(self._kind, self._counted.name, self._namespace)
+        listing = await self.cluster.list(self._machine_kind, self._namespace, labels=self._counted.machine_labels())
+        self._found = {found["metadata"]["name"]: found for found in listing.items}
+
+    @property
+    def object(self) -> Object | None:
+        """What counts, as last seen."""
+        return self._object
+
+    @property
+    def roster(self) -> Roster:
+        return Roster() if self._object is None else Roster.of(self._object)
+
+    @property
+    def surplus(self) -> int:
+        """By how much the count is more than the roster says."""
+        asked = None if self._object is None else self._counted.count(self._object)
+        return 0 if asked is None else asked - self.roster.count
+
+    @property
+    def all(self) -> tuple[Machine, ...]:
+        """As last seen, by name."""
+        seen = (read(found) for _, found in sorted(self._found.items()))
+        return tuple(replace(each, leaving=each.leaving or each.uid in self._deleted) for each in seen)
+
+    def keep(self, found: Object) -> None:
+        """What counts is so now, by the server's own answer."""
+        self._object = found
+
+    def _watch(self, kind: Kind, fields: str, labels: str, heard: Callable[[bool, Object], None]) -> None:
+        task = asyncio.create_task(self._follow(kind, fields, labels, heard), name=f"watch of {kind}")
+        self._watches.append(task)
+
+    async def _follow(self, kind: Kind, fields: str, labels: str, heard: Callable[[bool, Object], None]) -> None:
+        try:
+            following = self.cluster.follow(kind, self._namespace, labels=labels, fields=fields)
+            async with aclosing(cast("AsyncGenerator[Change, None]", following)) as changes:
+                async for change in changes:
+                    if change.verb != "synced":
+                        heard(change.verb == "present", change.object)
+                    self._changed()
+        except Mistake as mistake:
+            self.fault = mistake
+            self._changed()
+
+    def _object_is(self, present: bool, found: Object) -> None:
+        self._object = found if present else None
+
+    def _machine_is(self, present: bool, found: Object) -> None:
+        if present:
+            self._found[found["metadata"]["name"]] = found
+        else:
+            self._found.pop(found["metadata"]["name"], None)
+            self._deleted.discard(found["metadata"].get("uid", ""))
+
+    # --- the roster ---------------------------------------------------------------------------------------------------
+
+    async def join(self, node: Node, wants: int) -> None:
+        """Put a lease on the roster."""
+        await self._enroll(lambda roster: roster.joined(node, self._site, wants))
+
+    async def leave(self, lease_id: UUID) -> None:
+        """Take a lease off the roster; the last one leaves it idle."""
+        await self._enroll(lambda roster: roster.left(lease_id))
+
+    async def recount(self) -> None:
+        """The count is what the roster says, whoever else has written it."""
+        await self._enroll(lambda roster: roster)
+
+    async def _enroll(self, change: Callable[[Roster], Roster]) -> None:
+        while self._object is not None:
+            before = Roster.of(self._object)
+            after = change(before)
+            asked = self._counted.count(self._object)
+            if after == before and (asked == after.count or (asked is None and not after.entries)):
+                return
+            enrolled = counting(self._kind, self._object, after, self._counted.counting(after.count))
+            try:
+                self._object = await self.cluster.apply(self._kind, enrolled, manager=ROSTER_MANAGER, force=True)
+            except Conflict:
+                # Somebody was first, so somebody got on: look again.
+                self._object = await self.cluster.get(self._kind, self._counted.name, self._namespace)
+
+    # --- the machines -------------------------------------------------------------------------------------------------
+
+    async def give(self, node: Node, machine: Machine) -> None:
+        """Put a machine in the name of a lease, and then on the roster."""
+        metadata: dict[str, Any] = {
+            "labels": {**lease_labels(node, self._site), NODE_LABEL: str(node.lease_id)},
+            "annotations": lease_annotations(node),
+        }
+        if DELETE_FIRST in machine.annotations:
+            metadata["annotations"][DELETE_FIRST] = None
+        if machine.node != node or DELETE_FIRST in machine.annotations:
+            await self._amend(machine, metadata, node.token)
+        await self._enroll(lambda roster: roster.given(node.lease_id, machine.uid))
+
+    async def mark(self, machine: Machine, token: int, *, kill: bool) -> None:
+        """Say that a machine goes first; killed, that nobody waits for its pods and volumes."""
+        wanted = {DELETE_FIRST, NO_DRAIN, NO_DETACH} if kill else {DELETE_FIRST}
+        if missing := wanted - machine.annotations:
+            await self._amend(machine, {"annotations": dict.fromkeys(sorted(missing), "")}, token)
+
+    async def delete(self, machine: Machine) -> None:
+        """Delete this very machine."""
+        await self.cluster.delete(self._machine_kind, machine.name, self._namespace, uid=machine.uid)
+        self._deleted.add(machine.uid)
+
+    async def _amend(self, machine: Machine, metadata: Mapping[str, Any], token: int) -> None:
+        found = self._found.get(machine.name)
+        if found is None or found["metadata"]["uid"] != machine.uid or fenced(found, token):
+            return
+        guard = {"resourceVersion": found["metadata"]["resourceVersion"]}
+        patch = {"metadata": {**metadata, **guard}}
+        self._found[machine.name] = await self.cluster.patch(self._machine_kind, machine.name, self._namespace, patch)
