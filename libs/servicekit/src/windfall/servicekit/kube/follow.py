@@ -102,7 +102,6 @@ class Follower:
                 self._at = None
             except Transient as error:
                 wait = error.retry_after
-                failures += 1
             lasted = asyncio.get_running_loop().time() - began > _LASTED
             failures = 0 if self._heard or (lasted and wait is None) else failures + 1
             if failures or wait:

@@ -1,4 +1,4 @@
-"""An API server of Kubernetes in one process, for tests and rehearsals: HTTP on loopback, objects in memory.
+"""An API server of Kubernetes in one process, for tests and rehearsals: HTTPS on loopback, objects in memory.
 
 It keeps the protocol's promises (versions and conflicts, server-side apply, watches with bookmarks and 410, status,
 generations, finalizers, owner references, selectors, pages, custom resources with structural schemas, roles, tokens)

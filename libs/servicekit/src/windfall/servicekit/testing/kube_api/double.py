@@ -1,6 +1,7 @@
 """The double, put together."""
 
 import asyncio
+import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from aiohttp import web
 from windfall.servicekit.clock import Clock, SystemClock
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.testing.kube_api.authorizing import Tokens
+from windfall.servicekit.testing.kube_api.certificates import loaded
 from windfall.servicekit.testing.kube_api.collecting import Collector
 from windfall.servicekit.testing.kube_api.faults import Faults
 from windfall.servicekit.testing.kube_api.registry import Registry
@@ -46,11 +48,12 @@ class KubeApi:
         registry = Registry(self.store, catalogue, clock)
         self._server = Server(self.store, catalogue, registry, self.tokens, self.faults, clock)
         self._collector = Collector(self.store, catalogue, registry)
+        self._tls, self.authority = loaded(state)
         self._port = port
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"https://127.0.0.1:{self._port}"
 
     @property
     def bookmark_every(self) -> timedelta:
@@ -72,7 +75,7 @@ class KubeApi:
             shutdown_timeout=_SOON.total_seconds(),
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls)
         try:
             await site.start()
         except OSError as error:
@@ -94,16 +97,21 @@ class KubeApi:
 
     def kubeconfig(self, token: str = "admintoken") -> str:  # noqa: S107 - the double's own, known to everybody
         """The text of a kubeconfig file."""
-        return kubeconfig_text(self.url, {"token": token})
+        return kubeconfig_text(self.url, self.authority, {"token": token})
 
 
-def kubeconfig_text(url: str, user: dict[str, str]) -> str:
-    """For one cluster without TLS and one user."""
+def kubeconfig_text(url: str, authority: bytes, user: dict[str, str]) -> str:
+    """For one cluster and one user.
+
+    Args:
+        authority: in PEM.
+    """
+    cluster = {"server": url, "certificate-authority-data": base64.b64encode(authority).decode()}
     config = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "double",
-        "clusters": [{"name": "double", "cluster": {"server": url}}],
+        "clusters": [{"name": "double", "cluster": cluster}],
         "contexts": [{"name": "double", "context": {"cluster": "double", "user": "admin"}}],
         "users": [{"name": "admin", "user": user}],
     }

@@ -76,6 +76,8 @@ class Server:
         identity = self._identity(request)
         if request.path in ("/healthz", "/livez", "/readyz"):
             return web.Response(text="ok"), 200
+        if request.path == "/openapi/v2":
+            return web.Response(body=discovery.openapi(), content_type="application/octet-stream"), 200
         if (found := self._discovered(request.path)) is not None:
             return found, 200
         ask = asked(request.method, request.path, request.query, self._catalogue)
@@ -110,8 +112,6 @@ class Server:
                 found = discovery.group(self._catalogue, group)
             case ["apis", group, version]:
                 found = discovery.resources(self._catalogue, group, version)
-            case ["openapi", "v2"]:
-                return discovery.openapi()
             case ["openapi", "v3"]:
                 return {"paths": {}}
             case _:
