@@ -3,20 +3,16 @@
 import asyncio
 import os
 import sys
-from functools import partial
-from typing import Any
 
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as pb
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as rpc
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, Sum
 
-from windfall.servicekit import metrics
-from windfall.servicekit.rpc import serve
+from windfall.servicekit import instruments, metrics
+from windfall.servicekit.testing.collector import collecting
 
 SPEAKER = """
-from windfall.servicekit import metrics
+from windfall.servicekit import instruments, metrics
 metrics.set_up("energy-watcher", "site-a")
-metrics.sums("windfall.energy", "kW.h", "Energy.", lambda: [(1.5, {"windfall.state": "training"})])
+metrics.observe(instruments.ENERGY, lambda: [(1.5, {"windfall.state": "training"})])
 metrics.tear_down()
 """
 
@@ -25,9 +21,7 @@ def test_a_sum_is_read_when_it_is_collected() -> None:
     reader = InMemoryMetricReader()
     source = metrics.provider("energy-watcher", "site-a", [reader])
     kept = {"training": 1.5}
-    metrics.sums(
-        "windfall.energy", "kW.h", "Energy.", lambda: [(v, {"windfall.state": k}) for k, v in kept.items()], source
-    )
+    metrics.observe(instruments.ENERGY, lambda: [(v, {"windfall.state": k}) for k, v in kept.items()], source)
     for expected in ({"training": 1.5}, {"training": 2.5, "idle": 0.25}):
         kept.update(expected)
         data = reader.get_metrics_data()
@@ -46,34 +40,15 @@ def test_a_sum_is_read_when_it_is_collected() -> None:
 
 def test_without_a_collector_nothing_is_read() -> None:
     metrics.set_up("energy-watcher", "site-a", {})
-    metrics.sums("windfall.energy", "kW.h", "Energy.", lambda: [(1 / 0, {})])
+    metrics.observe(instruments.ENERGY, lambda: [(1 / 0, {})])
     metrics.tear_down()
 
 
-class Sink(rpc.MetricsServiceServicer):
-    """An OTLP collector that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.got: asyncio.Queue[pb.ExportMetricsServiceRequest] = asyncio.Queue()
-
-    async def Export(  # noqa: N802
-        self, request: pb.ExportMetricsServiceRequest, context: Any
-    ) -> pb.ExportMetricsServiceResponse:
-        self.got.put_nowait(request)
-        return pb.ExportMetricsServiceResponse()
-
-
 async def test_sums_reach_a_collector() -> None:
-    sink = Sink()
-    server = await serve("127.0.0.1:0", [partial(rpc.add_MetricsServiceServicer_to_server, sink)])
-    try:
-        environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.port}"}
+    async with collecting() as collector:
+        environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", SPEAKER, env=environment)
         assert await process.wait() == 0
-        async with asyncio.timeout(10):
-            request = await sink.got.get()
-    finally:
-        await server.stop()
-    ((metric,),) = [scope.metrics for resource in request.resource_metrics for scope in resource.scope_metrics]
-    (point,) = metric.sum.data_points
-    assert (metric.name, metric.unit, point.as_double) == ("windfall.energy", "kW.h", 1.5)
+    (series,) = collector.series()
+    assert (series.name, series.value) == ("windfall_energy_kW_h_total", 1.5)
+    assert dict(series.labels)["windfall_state"] == "training"

@@ -30,6 +30,7 @@ from windfall.servicekit.journal import Journal
 from windfall.servicekit.nats import NatsBus
 from windfall.servicekit.outbox import Outbox
 from windfall.servicekit.service import Stand
+from windfall.servicekit.span_processors import Carried
 from windfall.servicekit.telemetry import JsonLines, outgoing_trace, span
 from windfall.servicekit.testing.fixtures import started_server
 from windfall.servicekit.testing.memory_bus import MemoryBus, MemoryDomain
@@ -292,8 +293,31 @@ def test_a_process_is_named_in_its_spans(tmp_path: Path) -> None:
     path = tmp_path / "traces.jsonl"
     subprocess.run([sys.executable, "-W", "error", "-c", PROCESS, str(path)], check=True, env=dict(os.environ))
     (line,) = read(path)
+    assert line["resource"].pop("service.instance.id").startswith("site-a.")
     assert line["resource"] == {
         "service.name": "energy-watcher",
         "service.namespace": "windfall",
         "windfall.whom": "site-a",
     }
+
+
+def test_federation_round_site_and_window_travel_along_and_stand_on_every_span() -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(Carried())
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace_provider = trace._TRACER_PROVIDER
+    trace._TRACER_PROVIDER = provider
+    try:
+        with span("window", root=True, carried={"windfall.site": SITE, "windfall.round": 7}):
+            sent = outgoing_trace()
+        with span("elsewhere", parent=sent), span("within", attributes={"windfall.site": "its own"}):
+            assert outgoing_trace()["baggage"] == sent["baggage"]
+        with span("another", root=True):
+            assert "baggage" not in outgoing_trace()
+    finally:
+        trace._TRACER_PROVIDER = trace_provider
+    found = {one.name: dict(one.attributes or {}) for one in exporter.get_finished_spans()}
+    assert found["window"] == found["elsewhere"] == {"windfall.site": SITE, "windfall.round": "7"}
+    assert found["within"] == {"windfall.site": "its own", "windfall.round": "7"}
+    assert found["another"] == {}

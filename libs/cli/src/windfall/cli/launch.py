@@ -225,7 +225,7 @@ def _born(nice: int) -> None:
 def _environment(given: Mapping[str, str]) -> dict[str, str]:
     """Ours without our own settings, which are the person's and not the service's, and with what is given."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("WINDFALL_")}
-    kept = {key: os.environ[key] for key in ("WINDFALL_LOG_LEVEL",) if key in os.environ}
+    kept = {key: os.environ[key] for key in ("WINDFALL_LOG_LEVEL", "WINDFALL_LOG_FORMAT") if key in os.environ}
     return {**inherited, **kept, **given}
 
 

@@ -1,7 +1,8 @@
 """CloudEvents 1.0 over NATS: binary mode out, binary or structured mode in.
 
 CloudEvents NATS protocol binding 1.0.2: attributes ride in ``ce-`` headers, the body is the JSON of the sentence.
-``Nats-Msg-Id`` equals the event's id, so that a stream keeps one of two. ``traceparent`` is W3C Trace Context.
+``Nats-Msg-Id`` equals the event's id, so that a stream keeps one of two. ``traceparent`` is W3C Trace Context and
+``baggage`` W3C Baggage.
 """
 
 import json
@@ -18,6 +19,7 @@ from windfall.contracts.subjects import KINDS, MAX_MESSAGE_BYTES, subject_of, ty
 MESSAGE_ID: Final = "Nats-Msg-Id"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
+BAGGAGE: Final = "baggage"
 CONTENT_TYPE: Final = "content-type"
 JSON: Final = "application/json"
 STRUCTURED: Final = "application/cloudevents+json"

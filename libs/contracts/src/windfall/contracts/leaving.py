@@ -443,6 +443,7 @@ ENVELOPE: Final[dict[str, Leaves]] = {
     "ce-time": Leaves(Cargo.TIME, "as the event's instant"),
     "content-type": Leaves(Cargo.STATE, "application/json"),
     "traceparent": Leaves(Cargo.IDENTIFIER, "W3C trace context: one trace per window"),
+    "baggage": Leaves(Cargo.IDENTIFIER, "W3C baggage: federation, round, site and window"),
 }
 """Headers of an event on the bus."""
 
@@ -457,6 +458,7 @@ METADATA: Final[dict[str, Leaves]] = {
     "grpc-accept-encoding": Leaves(Cargo.STATE, "which compressions are understood"),
     "grpc-timeout": Leaves(Cargo.TIME, "how long the caller waits"),
     "traceparent": Leaves(Cargo.IDENTIFIER, "W3C trace context: one trace per window"),
+    "baggage": Leaves(Cargo.IDENTIFIER, "W3C baggage: federation, round, site and window"),
 }
 """HTTP/2 headers of a gRPC call."""
 

@@ -22,6 +22,7 @@ from windfall.contracts.message import Message
 from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import ExitCode, Mistake, deposed
 from windfall.servicekit.telemetry import outgoing_trace
+from windfall.servicekit.told import measure
 
 V = TypeVar("V", bound=BaseModel)
 
@@ -128,14 +129,19 @@ class Journal:
                     "INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
                     (key, value.model_dump_json()),
                 )
-            self._db.executemany(
-                "INSERT OR IGNORE INTO outbox (id, subject, headers, body) VALUES (?, ?, ?, ?)",
-                [(letter.id, letter.subject, json.dumps(dict(letter.headers)), letter.body) for letter in letters],
-            )
+            new = [message for message, letter in zip(say, letters, strict=True) if self._lay_out(letter)]
             if heard is not None:
                 self._db.execute("INSERT OR IGNORE INTO inbox VALUES (?)", (str(heard),))
             reach("journal.written")
         reach("journal.committed")
+        for message in new:
+            measure(message)
+
+    def _lay_out(self, letter: Letter) -> bool:
+        """Put a letter into the outbox; false when it lies there already."""
+        row = (letter.id, letter.subject, json.dumps(dict(letter.headers)), letter.body)
+        laid = self._db.execute("INSERT OR IGNORE INTO outbox (id, subject, headers, body) VALUES (?, ?, ?, ?)", row)
+        return laid.rowcount == 1
 
     def heard(self, message_id: UUID) -> bool:
         """Whether a message was already the cause of a commit."""
@@ -147,6 +153,10 @@ class Journal:
             "SELECT position, subject, headers, body FROM outbox WHERE said = 0 ORDER BY position LIMIT ?", limit
         )
         return tuple(Unsaid(row[0], Letter(row[1], json.loads(row[2]), row[3])) for row in rows)
+
+    def count_unsaid(self) -> int:
+        """How many sentences are still to be said."""
+        return int(self._read("SELECT count(*) FROM outbox WHERE said = 0")[0][0])
 
     def mark_said(self, positions: Sequence[int]) -> None:
         """The bus has acknowledged these. A power cut may forget it: they are said again then, under ids that listeners

@@ -21,8 +21,10 @@ from opentelemetry.trace import SpanKind
 
 from windfall.contracts.envelope import Letter, Unreadable, unseal
 from windfall.contracts.message import Message
+from windfall.servicekit import metrics
 from windfall.servicekit.bus import DELIVERIES, Ears, Hearing, broken, buried, messaging, rest
 from windfall.servicekit.errors import Mistake, Poison, Transient
+from windfall.servicekit.instruments import DEAD_LETTERS, PROCESSED, REDELIVERED
 from windfall.servicekit.telemetry import span
 
 log = logging.getLogger(__name__)
@@ -64,6 +66,9 @@ class Listener:
         self._line = line
         self._publish = publish
         self._on_mistake = on_mistake
+        self._of_stream = {"windfall.stream": hearing.stream}
+        self.lag = 0
+        """Messages of the stream that wait for us, as the server said last."""
         self._busy = False
         self._rests_until = 0.0
         self._outstanding: int | None = None
@@ -90,6 +95,7 @@ class Listener:
         neither in our hands nor put off by us, it is lost. Once is enough after one that could not be settled. It is
         refused, so that it comes again at once.
         """
+        self.lag = (info.num_pending or 0) + (info.num_ack_pending or 0)
         delivered = info.delivered
         idle = self._busy or asyncio.get_running_loop().time() < self._rests_until
         if idle or not info.num_ack_pending or delivered is None:
@@ -106,6 +112,8 @@ class Listener:
 
     async def _settle(self, raw: Any, letter: Letter) -> None:
         delivery = raw.metadata.num_delivered
+        if delivery > 1:
+            metrics.record(REDELIVERED, 1, self._of_stream)
         try:
             if delivery > DELIVERIES:
                 raise Poison(f"delivered {delivery - 1} times and never handled")
@@ -119,6 +127,7 @@ class Listener:
             log.error("%s goes to the dead letters: %s", letter.subject, error)
             # Stored there before it is terminated here, so that a crash between leaves two copies and never none.
             await self._publish(buried(self._service, letter, str(error)))
+            metrics.record(DEAD_LETTERS, 1, self._of_stream)
             await raw.term()
         except Mistake as error:
             self._rest(self._ack_wait_s)
@@ -149,11 +158,14 @@ class Listener:
                     raise
 
     async def _hear(self, message: Message, letter: Letter) -> None:
-        with span(
-            f"process {letter.headers.get('ce-type', letter.subject)}",
-            kind=SpanKind.CONSUMER,
-            parent=letter.headers,
-            attributes=messaging("process", letter, self._service),
+        with (
+            span(
+                f"process {letter.headers.get('ce-type', letter.subject)}",
+                kind=SpanKind.CONSUMER,
+                parent=letter.headers,
+                attributes=messaging("process", letter, self._service),
+            ),
+            metrics.timed(PROCESSED, {"messaging.operation.name": "process"}),
         ):
             await self._ears.handle(message)
 

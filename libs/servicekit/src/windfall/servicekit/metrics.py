@@ -1,26 +1,33 @@
-"""Metrics: sums that a service already keeps, shown to a collector when ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set.
+"""Metrics: what :mod:`windfall.servicekit.instruments` declares, recorded, and shown to a collector.
 
-Without one nothing is collected and an instrument costs nothing. Names are dotted and start with ``windfall.``, units
-are UCUM's (``kW.h``, ``kg``), as OpenTelemetry's semantic conventions ask.
+Without ``OTEL_EXPORTER_OTLP_ENDPOINT`` nothing is collected and recording costs a function call. A value recorded
+within a sampled span carries its trace as an exemplar.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 from opentelemetry import metrics
+from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
-from opentelemetry.sdk.resources import Resource
 
-Sums = Callable[[], Iterable[tuple[float, Mapping[str, str]]]]
-"""Each sum with its attributes, as it stands when it is asked for. It only ever grows."""
+from windfall.servicekit.instruments import Instrument, Shape
+from windfall.servicekit.resource import resource_of
+
+Attributes = Mapping[str, str]
+Read = Callable[[], Iterable[tuple[float, Attributes]]]
+"""Each value with its attributes, as it stands when it is asked for."""
 
 
 def provider(service: str, whom: str, readers: Sequence[MetricReader]) -> MeterProvider:
     """Names this process, as its spans do."""
-    resource = Resource({"service.name": service, "service.namespace": "windfall", "windfall.whom": whom})
-    return MeterProvider(readers, resource, shutdown_on_exit=False)
+    return MeterProvider(readers, resource_of(service, whom), shutdown_on_exit=False)
 
 
 def set_up(service: str, whom: str, environ: Mapping[str, str] = os.environ) -> None:
@@ -41,19 +48,66 @@ def tear_down() -> None:
         found.shutdown()
 
 
-def sums(name: str, unit: str, description: str, read: Sums, source: metrics.MeterProvider | None = None) -> None:
-    """An observable counter.
+def record(
+    instrument: Instrument,
+    value: float,
+    attributes: Attributes | None = None,
+    *,
+    within: Context | None = None,
+    source: metrics.MeterProvider | None = None,
+) -> None:
+    """Add to a counter, put into a histogram, or set a gauge.
 
     Args:
-        name: dotted, like ``windfall.energy``.
-        unit: in UCUM.
-        description: one sentence.
-        read: called when the sums are collected, in the exporter's thread.
-        source: where the counter belongs; none takes what :func:`set_up` made.
+        instrument: which.
+        value: in its unit; what a counter grows by.
+        attributes: the declared ones alone.
+        within: whose span is the exemplar; none takes the current one.
+        source: where it is kept; none takes what :func:`set_up` made.
     """
+    found = _made(instrument, source)
+    if instrument.shape is Shape.COUNTER:
+        found.add(value, attributes, context=within)
+    elif instrument.shape is Shape.HISTOGRAM:
+        found.record(value, attributes, context=within)
+    else:
+        found.set(value, attributes, context=within)
+
+
+@contextmanager
+def timed(instrument: Instrument, attributes: Attributes) -> Iterator[None]:
+    """How long the block takes, with whether it raised as ``windfall.outcome``: ``ok`` or ``error``."""
+    begun = time.perf_counter()
+    outcome = "error"
+    try:
+        yield
+        outcome = "ok"
+    finally:
+        record(instrument, time.perf_counter() - begun, {**attributes, "windfall.outcome": outcome})
+
+
+def observe(instrument: Instrument, read: Read, source: metrics.MeterProvider | None = None) -> None:
+    """A counter or gauge whose value somebody keeps already: it is read when metrics are collected, in the exporter's
+    thread."""
 
     def observed(_: CallbackOptions) -> Iterable[Observation]:
         return [Observation(value, attributes) for value, attributes in read()]
 
     meter = metrics.get_meter("windfall", meter_provider=source)
-    meter.create_observable_counter(name, [observed], unit, description)
+    make = meter.create_observable_counter if instrument.shape is Shape.COUNTER else meter.create_observable_gauge
+    make(instrument.name, [observed], instrument.unit, instrument.sentence)
+
+
+@cache
+def _made(instrument: Instrument, source: metrics.MeterProvider | None) -> Any:
+    meter = metrics.get_meter("windfall", meter_provider=source)
+    if instrument.shape is Shape.COUNTER:
+        return meter.create_counter(instrument.name, instrument.unit, instrument.sentence)
+    if instrument.shape is Shape.GAUGE:
+        return meter.create_gauge(instrument.name, instrument.unit, instrument.sentence)
+    return meter.create_histogram(
+        instrument.name,
+        instrument.unit,
+        instrument.sentence,
+        explicit_bucket_boundaries_advisory=list(instrument.bounds),
+    )

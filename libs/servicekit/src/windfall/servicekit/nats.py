@@ -9,7 +9,7 @@ the process.
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -25,8 +25,10 @@ from opentelemetry.trace import SpanKind
 
 from windfall.contracts.envelope import TRACEPARENT, Letter
 from windfall.contracts.subjects import DEAD_STREAM, MAX_MESSAGE_BYTES, StreamSpec
+from windfall.servicekit import metrics
 from windfall.servicekit.bus import ACK_WAIT, Ears, Handler, Hearing, M, messaging
 from windfall.servicekit.errors import ExitCode, Mistake, Poison, Transient
+from windfall.servicekit.instruments import CONSUMERS_LOST, LAG, PUBLISHED, STORE_USE
 from windfall.servicekit.jetstream import declare_consumer, declare_stream
 from windfall.servicekit.listener import Listener
 from windfall.servicekit.sourcing import Sourcing
@@ -87,6 +89,9 @@ class NatsBus:
         self._seen = ""
         self._deaf = False
         self._look = asyncio.Event()
+        self._use: dict[str, float] = {}
+        metrics.observe(LAG, self._lags)
+        metrics.observe(STORE_USE, self._uses)
         self._broker = NatsBroker(
             url,
             name=service,
@@ -168,13 +173,17 @@ class NatsBus:
             raise Poison(f"body of {len(letter.body)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
         operation = letter.headers.get("ce-type", letter.subject)
         if TRACEPARENT not in letter.headers:
-            await self._keep(letter)
+            with metrics.timed(PUBLISHED, {"messaging.operation.name": "send"}):
+                await self._keep(letter)
             return
-        with span(
-            f"send {operation}",
-            kind=SpanKind.PRODUCER,
-            parent=letter.headers,
-            attributes=messaging("send", letter),
+        with (
+            span(
+                f"send {operation}",
+                kind=SpanKind.PRODUCER,
+                parent=letter.headers,
+                attributes=messaging("send", letter),
+            ),
+            metrics.timed(PUBLISHED, {"messaging.operation.name": "send"}),
         ):
             await self._keep(Letter(letter.subject, {**letter.headers, **outgoing_trace()}, letter.body))
 
@@ -208,8 +217,20 @@ class NatsBus:
 
     async def _made(self) -> dict[str, datetime | None]:
         """When each of our streams was made; none for one that is not there."""
-        found = {info.config.name: info.created for info in await self._jetstream.streams_info()}
+        infos = await self._jetstream.streams_info()
+        self._use = {
+            str(info.config.name): info.state.bytes / room for info in infos if (room := info.config.max_bytes or 0) > 0
+        }
+        found = {info.config.name: info.created for info in infos}
         return {spec.name: found.get(spec.name) for spec in self._streams}
+
+    def _lags(self) -> Iterator[tuple[float, dict[str, str]]]:
+        for listener in self._listeners:
+            yield listener.lag, {"windfall.stream": listener.hearing.stream}
+
+    def _uses(self) -> Iterator[tuple[float, dict[str, str]]]:
+        for stream, share in dict(self._use).items():
+            yield share, {"windfall.stream": stream}
 
     def _connected(self) -> None:
         if self._line() is None:
@@ -281,6 +302,7 @@ class NatsBus:
         lost = await self._lost(client)
         if lost:
             log.warning("%s lost on the server: declaring again", ", ".join(lost))
+            metrics.record(CONSUMERS_LOST, len(lost))
         if lost or self._deaf:
             # First deaf, then declared: a message that the new consumer gives to a fetch about to be stopped would hold
             # up everything until the server misses its acknowledgement.

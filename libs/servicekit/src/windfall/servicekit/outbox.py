@@ -8,8 +8,10 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict
 
 from windfall.contracts.envelope import Letter
+from windfall.servicekit import metrics
 from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import Poison, Transient
+from windfall.servicekit.instruments import UNSAID
 from windfall.servicekit.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,8 @@ class Outbox:
         self._empty = asyncio.Event()
         self._known = False
         self._waiting = False
+        self._unsaid = 0
+        metrics.observe(UNSAID, lambda: [(self._unsaid, {})])
 
     def wake(self) -> None:
         """Something was committed: say it now."""
@@ -102,6 +106,7 @@ class Outbox:
 
     async def _say_all(self) -> None:
         while unsaid := self._journal.unsaid():
+            self._unsaid = self._journal.count_unsaid()
             for waiting in unsaid:
                 reach("outbox.unsaid")
                 try:
@@ -111,5 +116,6 @@ class Outbox:
                     log.error("cannot say %s: %s", waiting.letter.subject, error)
                 reach("outbox.published")
                 self._journal.mark_said([waiting.position])
+                self._unsaid -= 1
                 reach("outbox.marked")
         self._empty.set()

@@ -14,8 +14,10 @@ import grpc
 import grpc.aio
 from opentelemetry.trace import Span, SpanKind
 
-from windfall.contracts.envelope import TRACEPARENT
+from windfall.contracts.envelope import BAGGAGE, TRACEPARENT
+from windfall.servicekit import metrics
 from windfall.servicekit.errors import ExitCode, Mistake, Transient
+from windfall.servicekit.instruments import CALLS
 from windfall.servicekit.rotation import RotatingChannel
 from windfall.servicekit.telemetry import Attribute, outgoing_trace, span
 
@@ -183,21 +185,23 @@ def is_loopback(address: str) -> bool:
 
 
 def metadata() -> tuple[tuple[str, str], ...]:
-    """Trace context for an outgoing call."""
+    """Trace context and baggage for an outgoing call."""
     return tuple(outgoing_trace().items())
 
 
 @contextmanager
 def serving(context: Any, method: str, attributes: Mapping[str, Attribute | None] | None = None) -> Iterator[Span]:
     """The server's span of one call, a child of the caller's."""
-    sent = {key: value for key, value in context.invocation_metadata() or () if key == TRACEPARENT}
-    with span(method, kind=SpanKind.SERVER, parent=sent, attributes=attributes) as current:
+    with (
+        span(method, kind=SpanKind.SERVER, parent=caller_trace(context), attributes=attributes) as current,
+        metrics.timed(CALLS, {"rpc.method": method}),
+    ):
         yield current
 
 
 def caller_trace(context: Any) -> dict[str, str]:
     """W3C headers that the caller sent."""
-    return {key: value for key, value in context.invocation_metadata() or () if key == TRACEPARENT}
+    return {key: value for key, value in context.invocation_metadata() or () if key in (TRACEPARENT, BAGGAGE)}
 
 
 @contextmanager

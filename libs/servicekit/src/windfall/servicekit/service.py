@@ -9,13 +9,14 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeVar
 
 from windfall.contracts.subjects import StreamSpec
-from windfall.servicekit import crashpoint, metrics, telemetry
+from windfall.servicekit import crashpoint, logs, metrics, telemetry
 from windfall.servicekit.bus import Bus
 from windfall.servicekit.clock import Clock, parse_clock
 from windfall.servicekit.errors import ExitCode, Mistake
@@ -118,7 +119,7 @@ def run(
     code = ExitCode.OK
     try:
         crashpoint.arm(os.environ.get(crashpoint.VARIABLE, ""), crash_points or {})
-        _log_to_stderr(service, os.environ.get("WINDFALL_LOG_LEVEL") or "INFO")
+        logs.to_stderr(service, os.environ)
         settings = load(kind, _without_process_variables(kind, os.environ))
         telemetry.set_up(service, whom(settings), settings.traces_file)
         metrics.set_up(service, whom(settings))
@@ -129,8 +130,7 @@ def run(
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     finally:
-        metrics.tear_down()
-        telemetry.tear_down()
+        _flush()
     # Everything is closed and flushed. Python would now take modules apart, which with torch takes most of a second
     # that a draining site pays for in dirty power.
     logging.shutdown()
@@ -139,20 +139,23 @@ def run(
     os._exit(code)
 
 
+def _flush() -> None:
+    """Send what telemetry still holds. A collector that is away must not keep a draining site waiting."""
+
+    def flushed() -> None:
+        metrics.tear_down()
+        telemetry.tear_down()
+
+    flushing = threading.Thread(target=flushed, name="flush", daemon=True)
+    flushing.start()
+    flushing.join(_LAST_MOMENT_S)
+
+
 def _possible(streams: Callable[[S], Sequence[StreamSpec]], settings: S) -> Sequence[StreamSpec]:
     try:
         return streams(settings)
     except ValueError as error:
         raise Mistake(f"settings are wrong: {error}", "Set these variables and start again") from error
-
-
-def _log_to_stderr(service: str, level: str) -> None:
-    if level.upper() not in logging.getLevelNamesMapping():
-        raise Mistake(f"WINDFALL_LOG_LEVEL is {level!r}", "Set it to DEBUG, INFO, WARNING or ERROR")
-    logging.basicConfig(
-        level=level.upper(), format=f"%(asctime)s %(levelname)-7s {service} %(message)s", stream=sys.stderr
-    )
-    logging.getLogger("nats").setLevel(logging.CRITICAL)
 
 
 def _without_process_variables(kind: type[Settings], environ: "os._Environ[str]") -> dict[str, str]:

@@ -1,5 +1,8 @@
 """Traces: one per window, from the signal to the aggregated model, over NATS headers and gRPC metadata.
 
+Federation, round, site and window travel along as W3C baggage and stand on every span that follows, so that all spans
+of a round can be found, whoever made them.
+
 Spans are OpenTelemetry's. They go as JSON lines to a file when one is set (the demo, a rehearsal) and by OTLP when
 ``OTEL_EXPORTER_OTLP_ENDPOINT`` is. Without either, spans cost almost nothing. Names and attributes follow the
 messaging and RPC semantic conventions (1.4x, ``messaging.operation.name``); our own start with ``windfall.``.
@@ -11,17 +14,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.sdk.resources import Resource
+from opentelemetry import baggage, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode, format_span_id, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from windfall.servicekit.counted_export import Counted
 from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.servicekit.resource import resource_of
+from windfall.servicekit.span_processors import Carried, Durations
 
-_W3C = TraceContextTextMapPropagator()
+_W3C = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
 _LIMITS = SpanLimits(max_span_attribute_length=256)
 """What a stranger says of itself is an attribute too."""
 Attribute = str | int | float | bool
@@ -86,15 +93,17 @@ def _line(span: ReadableSpan) -> dict[str, object]:
 
 def set_up(service: str, whom: str, traces_file: Path | None, environ: Mapping[str, str] = os.environ) -> None:
     """Name this process and send its spans where the settings say. Called once, by the composition root."""
-    resource = Resource({"service.name": service, "service.namespace": "windfall", "windfall.whom": whom})
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False, span_limits=_LIMITS)
+    provider = TracerProvider(resource=resource_of(service, whom), shutdown_on_exit=False, span_limits=_LIMITS)
+    provider.add_span_processor(Carried())
     if traces_file is not None:
         provider.add_span_processor(SimpleSpanProcessor(JsonLines(traces_file)))
     if environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         # Imported here: it costs 10 MiB that most processes of a demo do not need.
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        provider.add_span_processor(Durations())
+        exporter = Counted(OTLPSpanExporter(), environ["OTEL_EXPORTER_OTLP_ENDPOINT"])
+        provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
 
 
@@ -114,6 +123,7 @@ def span(
     links: Sequence[Mapping[str, str]] = (),
     root: bool = False,
     attributes: Mapping[str, Attribute | None] | None = None,
+    carried: Mapping[str, Attribute] | None = None,
 ) -> Iterator[Span]:
     """One span, current within the block. When the block raises, it says so and names the error's type (``error.type``
     of the semantic conventions); the error's text and stack stay in this process: spans travel further than logs.
@@ -125,28 +135,35 @@ def span(
         links: W3C headers of the spans that this one follows without being their child (fan-in).
         root: start a trace of its own whatever is current.
         attributes: by their dotted names; those that are none are left out.
+        carried: what of :data:`~windfall.servicekit.span_processors.CARRIED` goes along from here on.
     """
-    context = Context() if root else _W3C.extract(parent) if parent is not None else None
+    context = Context() if root else _W3C.extract(parent) if parent is not None else get_current()
+    for key, value in (carried or {}).items():
+        context = baggage.set_baggage(key, str(value), context)
     found = (trace.get_current_span(_W3C.extract(link)).get_span_context() for link in links)
-    with trace.get_tracer("windfall").start_as_current_span(
-        name,
-        context=context,
-        kind=kind,
-        links=[Link(linked) for linked in found if linked.is_valid],
-        attributes={key: value for key, value in (attributes or {}).items() if value is not None},
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as current:
-        try:
-            yield current
-        except Exception as error:
-            current.set_status(StatusCode.ERROR)
-            current.set_attribute("error.type", type(error).__qualname__)
-            raise
+    # The tracer makes only its span current: what travels along has to be made so as well.
+    before = attach(context)
+    try:
+        with trace.get_tracer("windfall").start_as_current_span(
+            name,
+            kind=kind,
+            links=[Link(linked) for linked in found if linked.is_valid],
+            attributes={key: value for key, value in (attributes or {}).items() if value is not None},
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as current:
+            try:
+                yield current
+            except Exception as error:
+                current.set_status(StatusCode.ERROR)
+                current.set_attribute("error.type", type(error).__qualname__)
+                raise
+    finally:
+        detach(before)
 
 
 def outgoing_trace() -> dict[str, str]:
-    """W3C headers of the current span; empty without one."""
+    """W3C headers of the current span and its baggage; empty without either."""
     headers: dict[str, str] = {}
     _W3C.inject(headers)
     return headers

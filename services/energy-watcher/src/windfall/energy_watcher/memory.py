@@ -42,16 +42,18 @@ class Memory:
         """
         for lookout, said in vigil.unmissed(steps):
             watch, known = lookout.watch, self.lookout.watch
+            carried = {"windfall.site": watch.site}
+            if window_id := watch.window_id or known.window_id:
+                carried["windfall.window_id"] = str(window_id)
             if watch.window_id is not None and watch.window_id != known.window_id:
-                attributes = {"windfall.site": watch.site, "windfall.window_id": str(watch.window_id)}
-                with span("window", root=True, attributes=attributes):
+                with span("window", root=True, carried=carried):
                     self._commit(lookout, said, outgoing_trace().get(TRACEPARENT), heard)
                 continue
             if not said:
                 self._commit(lookout, said, known.traceparent, heard)
                 continue
             parent = {TRACEPARENT: known.traceparent} if known.traceparent else None
-            with span(said[-1].topic, parent=parent, attributes={"windfall.site": watch.site}):
+            with span(said[-1].topic, parent=parent, carried=carried):
                 self._commit(lookout, said, known.traceparent, heard)
 
     def _commit(self, lookout: Lookout, said: Events, traceparent: str | None, heard: UUID | None) -> None:

@@ -73,8 +73,7 @@ class ProvisionerSettings(SiteSettings):
         }
         if self.traces_file is not None:
             shared["WINDFALL_TRACES_FILE"] = str(self.traces_file.resolve())
-        if level := environ.get("WINDFALL_LOG_LEVEL"):
-            shared["WINDFALL_LOG_LEVEL"] = level
+        shared |= {key: value for key in ("WINDFALL_LOG_LEVEL", "WINDFALL_LOG_FORMAT") if (value := environ.get(key))}
         own = {
             PREFIX + key.removeprefix(TRAINER_PREFIX): value
             for key, value in environ.items()
