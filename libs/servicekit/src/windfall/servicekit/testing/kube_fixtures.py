@@ -9,6 +9,7 @@ import asyncio
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,7 +24,7 @@ from windfall.servicekit.testing.kube_api import KubeApi, kube_api
 _STARTER: Final = Path("..", "shared", "kube", "kube-up")
 _NONE: Final = f"KUBECONFIG names no API server, and there is no {_STARTER} beside the checkout"
 _PORTS: Final = f"another control plane on this machine holds the ports of those controllers that {_STARTER} starts"
-_CONTROLLERS_S: Final = 30
+_CONTROLLERS_S: Final = 15
 _USED: Final = pytest.StashKey[str]()
 
 
@@ -70,7 +71,10 @@ def real_kubeconfig(pytestconfig: pytest.Config) -> Iterator[Path]:
         if "KUBECONFIG=" not in line:
             pytest.fail(f"{_STARTER} did not start a control plane")
         kubeconfig = Path(line.strip().partition("=")[2])
-        if not asyncio.run(_has_controllers(kubeconfig)):
+        # In a thread: whoever asks for this fixture may do so inside a loop.
+        with ThreadPoolExecutor(1) as aside:
+            controlled = aside.submit(lambda: asyncio.run(_has_controllers(kubeconfig))).result()
+        if not controlled:
             pytestconfig.stash[_USED] = f"the double alone; {_PORTS}"
             pytest.skip(_PORTS)
         yield kubeconfig
