@@ -207,6 +207,17 @@ class Cluster:
             return False
         return True
 
+    async def bind(self, pod_name: str, namespace: str, node_name: str) -> None:
+        """Put a pod on a node, as a scheduler does.
+
+        Raises:
+            Conflict: it is on one already.
+            Absent: there is no such pod.
+        """
+        target = {"apiVersion": "v1", "kind": "Node", "name": node_name}
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod_name}, "target": target}
+        await self._transport.ask("POST", f"/api/v1/namespaces/{namespace}/pods/{pod_name}/binding", body=binding)
+
     async def follow(
         self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = ""
     ) -> AsyncIterator[Change]:

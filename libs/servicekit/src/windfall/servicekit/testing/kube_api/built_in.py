@@ -134,13 +134,13 @@ _DEFAULTS: Final[dict[tuple[str, str], Rule]] = {
 }
 
 
-def defaulted(group: str, plural: str, obj: Object) -> Object:
+def defaulted(group: str, plural: str, obj: Object, *, has_status: bool) -> Object:
     """With what the server fills in."""
-    rule = _DEFAULTS.get((group, plural))
-    if rule is None:
-        return obj
     filled = dict(obj)
-    rule(filled)
+    if (rule := _DEFAULTS.get((group, plural))) is not None:
+        rule(filled)
+    if has_status:
+        filled.setdefault("status", {})
     return filled
 
 

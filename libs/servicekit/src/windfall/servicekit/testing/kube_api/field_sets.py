@@ -28,7 +28,7 @@ _UNOWNED: Final = frozenset(
         "generation",
         "managedFields",
     )
-) | {("f:apiVersion",), ("f:kind",), ("f:metadata",)}
+) | {("f:apiVersion",), ("f:kind",), ("f:metadata",), ("f:status",)}
 _THERE: Final = "."
 
 

@@ -229,7 +229,7 @@ class Registry:
             obj = resource.schema.taken(obj)
             causes = resource.schema.violations(obj)
         else:
-            obj = built_in.defaulted(kind.group, kind.plural, obj)
+            obj = built_in.defaulted(kind.group, kind.plural, obj, has_status="status" in resource.subresources)
             if live is not None and not target.subresource:
                 causes = built_in.changes_refused(kind.group, kind.plural, live, obj)
         if kind == kinds.CRD and target.subresource != "status":

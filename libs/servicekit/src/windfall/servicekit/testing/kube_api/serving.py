@@ -16,7 +16,7 @@ from windfall.servicekit.testing.kube_api.authorizing import Identity, Tokens, a
 from windfall.servicekit.testing.kube_api.evicting import eviction_refused
 from windfall.servicekit.testing.kube_api.faults import Faults
 from windfall.servicekit.testing.kube_api.reading import listed, selection, shown
-from windfall.servicekit.testing.kube_api.refused import Refused, bad_request, forbidden, success
+from windfall.servicekit.testing.kube_api.refused import Refused, bad_request, conflict, forbidden, success
 from windfall.servicekit.testing.kube_api.registry import Registry, Target
 from windfall.servicekit.testing.kube_api.requests import Asked, asked, manner, unserved
 from windfall.servicekit.testing.kube_api.resources import Catalogue
@@ -163,6 +163,9 @@ class Server:
                     raise refused
                 self._registry.delete(whole, body.get("deleteOptions") or {})
             case "binding":
+                if bound := live["spec"].get("nodeName"):
+                    why = f"pod {target.name} is already assigned to node {bound!r}"
+                    raise conflict(target.resource.kind, target.name, why)
                 spec = live["spec"] | {"nodeName": body["target"]["name"]}
                 conditions = [
                     *((live.get("status") or {}).get("conditions") or ()),

@@ -1,0 +1,218 @@
+"""The scheduler's and the kubelets' part: pods get a node, run, become ready, and end when they are asked to."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from windfall.servicekit.kube import Absent, Cluster, Conflict, Object
+from windfall.servicekit.kube.kinds import NODE, POD
+from windfall.servicekit.testing.kube_played.persistence import persist
+from windfall.servicekit.testing.kube_played.scheduler import fitting
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a pod does once it is on a node."""
+
+    starts: timedelta = timedelta(0)
+    """Until it is ready."""
+    runs: timedelta | None = None
+    """Until it ends by itself; for ever if none."""
+    exit_code: int = 0
+    """With which it ends by itself."""
+    stops: timedelta = timedelta(0)
+    """From the word to end until it has; the grace at most."""
+    becomes_ready: bool = True
+
+
+def node(name: str, labels: dict[str, str] | None = None, **devices: int) -> Object:
+    """A node to play on. Devices as ``nvidia=8`` or ``amd=4``."""
+    held = {f"{vendor}.com/gpu": str(count) for vendor, count in devices.items()} | {"cpu": "64", "memory": "256Gi"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name} | (labels or {})},
+        "status": {
+            "capacity": held | {"pods": "110"},
+            "allocatable": held | {"pods": "110"},
+            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
+        },
+    }
+
+
+_ALWAYS: Final = Course()
+
+
+@dataclass
+class Kubelet:
+    """See the module.
+
+    Args:
+        course: of each pod.
+        nodes: that are created; those that are there are used as well.
+    """
+
+    course: Callable[[Object], Course] = lambda pod: _ALWAYS
+    nodes: tuple[Object, ...] = field(default_factory=lambda: (node("played-0", nvidia=8, amd=8),))
+    started: int = 0
+    """Pods that have become ready, ever."""
+
+    async def prepare(self, cluster: Cluster) -> None:
+        """Create its nodes."""
+        for wanted in self.nodes:
+            await persist(lambda wanted=wanted: self._make(cluster, wanted))  # type: ignore[misc]
+
+    async def run(self, cluster: Cluster) -> None:
+        """For ever."""
+        self._known_nodes: dict[str, Object] = {}
+        self._pods: dict[str, Object] = {}
+        self._stopping: set[str] = set()
+        self._lives: dict[str, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_nodes(cluster, tasks))
+            tasks.create_task(self._follow_pods(cluster, tasks))
+
+    async def _make(self, cluster: Cluster, wanted: Object) -> None:
+        await cluster.apply(NODE, wanted, manager="played-kubelet", force=True)
+        await cluster.apply_status(NODE, wanted, manager="played-kubelet", force=True)
+
+    async def _follow_nodes(self, cluster: Cluster, tasks: asyncio.TaskGroup) -> None:
+        async for change in cluster.follow(NODE):
+            if change.verb == "present":
+                self._known_nodes[change.object["metadata"]["name"]] = change.object
+            elif change.verb == "absent":
+                self._known_nodes.pop(change.object["metadata"]["name"], None)
+            self._schedule(cluster, tasks)
+
+    async def _follow_pods(self, cluster: Cluster, tasks: asyncio.TaskGroup) -> None:
+        async for change in cluster.follow(POD):
+            if change.verb == "synced":
+                continue
+            pod, uid = change.object, change.object["metadata"]["uid"]
+            if change.verb == "absent":
+                self._pods.pop(uid, None)
+                self._stopping.discard(uid)
+                if (life := self._lives.pop(uid, None)) is not None:
+                    life.cancel()
+            else:
+                self._pods[uid] = pod
+                if "deletionTimestamp" in pod["metadata"] and uid not in self._stopping:
+                    self._stopping.add(uid)
+                    tasks.create_task(self._stop(cluster, pod))
+            self._schedule(cluster, tasks)
+
+    def _schedule(self, cluster: Cluster, tasks: asyncio.TaskGroup) -> None:
+        """Whatever waits and has a place now."""
+        for uid, pod in list(self._pods.items()):
+            if uid in self._lives or uid in self._stopping or _is_over(pod):
+                continue
+            place = pod["spec"].get("nodeName") or fitting(pod, self._known_nodes.values(), self._pods.values())
+            if place is None:
+                continue
+            # What it asks for is taken from now on.
+            self._pods[uid] = {**pod, "spec": pod["spec"] | {"nodeName": place}}
+            self._lives[uid] = tasks.create_task(self._live(cluster, pod, place))
+
+    async def _live(self, cluster: Cluster, pod: Object, place: str) -> None:
+        course = self.course(pod)
+        if not pod["spec"].get("nodeName"):
+            await persist(lambda: _bind(cluster, pod, place))
+        await asyncio.sleep(course.starts.total_seconds())
+        if not course.becomes_ready:
+            await persist(lambda: _report(cluster, pod, _running(pod, ready=False)))
+            return
+        if await persist(lambda: _report(cluster, pod, _running(pod, ready=True))):
+            self.started += 1
+        if course.runs is not None:
+            await asyncio.sleep(course.runs.total_seconds())
+            await persist(lambda: _report(cluster, pod, _ended(pod, course.exit_code)))
+
+    async def _stop(self, cluster: Cluster, pod: Object) -> None:
+        metadata = pod["metadata"]
+        grace = timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
+        await asyncio.sleep(min(grace, self.course(pod).stops).total_seconds())
+        await persist(lambda: _delete(cluster, pod))
+
+
+async def _bind(cluster: Cluster, pod: Object, place: str) -> None:
+    try:
+        await cluster.bind(pod["metadata"]["name"], pod["metadata"]["namespace"], place)
+    except Conflict:
+        # Bound already, by an attempt whose answer was lost; or gone.
+        return
+
+
+async def _report(cluster: Cluster, pod: Object, status: Object) -> bool:
+    metadata = pod["metadata"]
+    patch = {"metadata": {"uid": metadata["uid"]}, "status": status}
+    try:
+        await cluster.patch(POD, metadata["name"], metadata["namespace"], patch, subresource="status")
+    except (Absent, Conflict):
+        return False
+    return True
+
+
+async def _delete(cluster: Cluster, pod: Object) -> None:
+    metadata = pod["metadata"]
+    try:
+        await cluster.delete(POD, metadata["name"], metadata["namespace"], uid=metadata["uid"], grace=timedelta(0))
+    except Conflict:
+        return
+
+
+def _running(pod: Object, *, ready: bool) -> Object:
+    now, word = _now(), "True" if ready else "False"
+    containers = [
+        {
+            "name": container["name"],
+            "image": container.get("image", ""),
+            "imageID": "",
+            "ready": ready,
+            "restartCount": 0,
+            "state": {"running": {"startedAt": now}},
+        }
+        for container in pod["spec"]["containers"]
+    ]
+    conditions = [
+        {"type": kind, "status": word if kind in ("Ready", "ContainersReady") else "True", "lastTransitionTime": now}
+        for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")
+    ]
+    return {
+        "phase": "Running",
+        "podIP": "10.1.0.1",
+        "startTime": now,
+        "conditions": conditions,
+        "containerStatuses": containers,
+    }
+
+
+def _ended(pod: Object, exit_code: int) -> Object:
+    now = _now()
+    ended = {"terminated": {"exitCode": exit_code, "finishedAt": now, "reason": "Error" if exit_code else "Completed"}}
+    containers = [
+        {
+            "name": item["name"],
+            "image": item.get("image", ""),
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": ended,
+        }
+        for item in pod["spec"]["containers"]
+    ]
+    conditions = [{"type": "Ready", "status": "False", "reason": "PodCompleted", "lastTransitionTime": now}]
+    return {
+        "phase": "Failed" if exit_code else "Succeeded",
+        "conditions": conditions,
+        "containerStatuses": containers,
+    }
+
+
+def _is_over(pod: Object) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
