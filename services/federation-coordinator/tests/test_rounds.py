@@ -82,9 +82,14 @@ class Play:
         )
 
     def late(self, site: str, rounds_late: int, tokens: int) -> None:
-        base_round = rounds.counts_in(self.state) - rounds_late
+        base_round = self.late_from(rounds_late)
         said = contribution(site, self.state.attempts[site], tokens, base_round)
         self.take(rounds.accept(self.state, said, self.now, self.policy))
+
+    def late_from(self, rounds_late: int) -> int:
+        """The round that is so many turns of its fragment behind the one that runs."""
+        soonest = self.state.round + (self.state.phase is Phase.MERGING)
+        return soonest - rounds_late * self.state.fragments
 
     def trains(self, site: str, tokens: int) -> None:
         """It gets on, and says so."""
@@ -622,8 +627,7 @@ def act(play: Play, kind: Act, site: str, amount: int) -> None:
             play.leave(site, "drained" if kind == "leave" else "silent")
         case "late" if (
             member
-            and rounds.standing(play.state, late_from := rounds.counts_in(play.state) - 1 - amount % 4, play.policy)
-            == "late"
+            and rounds.standing(play.state, late_from := play.late_from(1 + amount % 4), play.policy) == "late"
             and late_from >= 0
         ):
             play.late(site, 1 + amount % 4, amount)
@@ -666,6 +670,7 @@ def check_promises(play: Play, before: Federation) -> None:
     if state.phase is Phase.MERGING:
         assert state.contributions
         assert all(0 <= one.rounds_late <= 4 for one in state.contributions)
+        assert {one.base_round % state.fragments for one in state.contributions} == {state.round % state.fragments}
     if state.phase is Phase.DARK:
         assert len(state.members) < policy.minimum
     if state.lone and state.phase is Phase.RUNNING:
@@ -728,9 +733,9 @@ def run_out(play: Play) -> None:
 
 
 @settings(deadline=None)
-@given(st.sampled_from(POLICIES), st.lists(ACTS, max_size=60), st.booleans())
-def test_whatever_comes(policy: Policy, acts: list[tuple[Act, str, int]], stops: bool) -> None:
-    play = Play(policy)
+@given(st.sampled_from(POLICIES), st.lists(ACTS, max_size=60), st.booleans(), st.sampled_from([1, 1, 2, 3]))
+def test_whatever_comes(policy: Policy, acts: list[tuple[Act, str, int]], stops: bool, fragments: int) -> None:
+    play = Play(policy, state=Federation(name="demo", base_digest="0" * 64, fragments=fragments))
     for number, (kind, site, amount) in enumerate(acts):
         before = play.state
         play.acts.add(kind)
@@ -740,6 +745,74 @@ def test_whatever_comes(policy: Policy, acts: list[tuple[Act, str, int]], stops:
         assert Federation.model_validate_json(play.state.model_dump_json()) == play.state
     run_out(play)
     check_story(play)
+
+
+def test_what_is_late_waits_for_the_turn_of_its_fragment() -> None:
+    play = Play(state=Federation(name="demo", base_digest="0" * 64, fragments=3))
+    for site in "ab":
+        play.join(site)
+    for _ in range(2):
+        play.push("a")
+        play.push("b")
+        play.merged()
+    assert (play.state.round, play.state.phase) == (2, Phase.RUNNING)
+    late = contribution("b", 7, 100, 0)
+    play.take(rounds.accept(play.state, late, play.now, play.policy))
+    (said,) = [one for one in of(play.said, ContributionAccepted) if one.attempt == 7]  # type: ignore[attr-defined]
+    # It counts in round 3, the next of fragment 0, as one outer step late.
+    assert (said.round, said.rounds_late) == (3, 3)  # type: ignore[attr-defined]
+    play.push("a")
+    play.push("b")
+    assert play.state.late == (late,)
+    play.merged()
+    play.push("a")
+    play.push("b")
+    assert not play.state.late
+    assert [one.rounds_late for one in play.state.contributions] == [0, 0, 1]
+    play.merged()
+    # Four outer steps of its fragment are the most, however many rounds that is.
+    oldest = play.state.round - 1
+    for number in range(oldest, -1, -1):
+        assert rounds.standing(play.state, number, play.policy) == "late"
+    while play.state.round < 14:
+        play.push("a")
+        play.push("b")
+        play.merged()
+    assert [rounds.standing(play.state, number, play.policy) for number in (0, 1, 2, 3)] == [None, None, "late", "late"]
+
+
+def test_what_is_late_when_the_federation_ends_and_is_of_another_fragment_is_refused_and_said() -> None:
+    play = Play(state=Federation(name="demo", base_digest="0" * 64, fragments=3))
+    for site in "ab":
+        play.join(site)
+    for _ in range(2):
+        play.push("a")
+        play.push("b")
+        play.merged()
+    for number in (0, 1):
+        play.take(rounds.accept(play.state, contribution("b", 7, 100, number), play.now, play.policy))
+    play.push("a")
+    play.push("b")
+    play.stop()
+    play.merged()
+    # Round 3 merges what is late for fragment 0, and round 4 what is late for fragment 1.
+    assert play.state.phase is Phase.MERGING
+    play.merged()
+    play.merged()
+    assert play.state.phase is Phase.FINISHED and not of(play.said, ContributionRefused)
+
+    play = Play(state=Federation(name="demo", base_digest="0" * 64, fragments=3))
+    play.join("a")
+    for _ in range(2):
+        play.push("a")
+        play.merged()
+    play.take(rounds.accept(play.state, contribution("b", 7, 100, 1), play.now, play.policy))
+    play.push("a")
+    play.stop()
+    play.merged()
+    assert play.state.phase is Phase.FINISHED and not play.state.late
+    (refused,) = of(play.said, ContributionRefused)
+    assert (refused.round, refused.reason) == (1, "round")  # type: ignore[attr-defined]
 
 
 @settings(deadline=None)

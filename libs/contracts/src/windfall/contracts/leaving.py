@@ -66,7 +66,11 @@ REQUESTS: Final[dict[str, dict[str, Leaves]]] = {
         **_LEASE,
         **_all(Cargo.IDENTIFIER, federation="which federation is meant"),
         **_all(Cargo.COUNT, protocol="an unknown version is refused"),
-        **_all(Cargo.STATE, jurisdiction="under whose law the site lies, when its policy says so"),
+        **_all(
+            Cargo.STATE,
+            jurisdiction="under whose law the site lies, when its policy says so",
+            fragments="whether it can synchronise a fragment of the model alone",
+        ),
     },
     "Beat": {
         **_MEMBER,

@@ -54,6 +54,7 @@ from typing import Final
 from windfall.lowcomm.codec import Buffer
 from windfall.lowcomm.layout import Split
 from windfall.lowcomm.mergedform import read_merged
+from windfall.lowcomm.rotation import Rotation, rotation
 from windfall.lowcomm.sparse import Contribution
 
 MAGIC: Final = b"WFOL"
@@ -145,25 +146,25 @@ def write_entry(
     return b"".join((fixed, _CRC.pack(zlib.crc32(listed, zlib.crc32(fixed))), listed, *bodies))
 
 
-def read(log: Buffer, elements: Split) -> Iterator[Entry]:
-    """Every entry of a log about a vector of ``elements``, without trusting it. Messages are read-only views of the
-    log; a merged form takes memory for one model at most.
+def read(log: Buffer, elements: Split | Rotation) -> Iterator[Entry]:
+    """Every entry of a log about a vector of ``elements``, or about its fragments in turn, without trusting it. Messages
+    are read-only views of the log; a merged form takes memory for one model at most.
 
     Raises:
         ValueError: not a log, damaged, cut short, of an unknown version, or about another vector. Entries before the
             one at fault have been given by then.
     """
     rest = memoryview(log).cast("B").toreadonly()
-    before = -1
+    before, fragments = -1, rotation(elements)
     while rest.nbytes:
-        entry, rest = _read_entry(rest, elements)
+        entry, rest = _read_entry(rest, fragments)
         if entry.round <= before:
             raise ValueError(f"round {entry.round} stands behind round {before} in the log")
         before = entry.round
         yield entry
 
 
-def _read_entry(log: memoryview, elements: Split) -> tuple[Entry, memoryview]:
+def _read_entry(log: memoryview, fragments: Rotation) -> tuple[Entry, memoryview]:
     fixed, rest = _taken(log, _FIXED.size)
     crc, rest = _taken(rest, _CRC.size)
     magic, version, form, count, number, base, model, size = _FIXED.unpack(fixed)
@@ -194,7 +195,7 @@ def _read_entry(log: memoryview, elements: Split) -> tuple[Entry, memoryview]:
         section, rest = _taken(rest, length)
         if hashlib.sha256(section).digest() != sha256:
             raise ValueError(f"the merged form of round {number} does not have its SHA-256")
-        merged = read_merged(section, elements)
+        merged = read_merged(section, fragments.split(number))
     return Entry(number, base.hex(), model.hex(), tuple(contributions), merged), rest
 
 

@@ -15,6 +15,7 @@ from windfall.lowcomm.codec import Buffer
 from windfall.lowcomm.entry import MERGED_HEAD, Accepted, Entry, read, write_entry
 from windfall.lowcomm.layout import Split, digest
 from windfall.lowcomm.mergedform import merged_form
+from windfall.lowcomm.rotation import Rotation, rotation
 from windfall.lowcomm.rule import MEMORYLESS, Rule, Said, Unread
 from windfall.lowcomm.sparse import Contribution
 from windfall.lowcomm.wire import HEADER_BYTES, head
@@ -62,7 +63,7 @@ def smallest(
 
 def replay(
     rule: Rule,
-    elements: Split,
+    elements: Split | Rotation,
     state: outers.State,
     base: Tensor,
     entries: Iterable[Entry],
@@ -71,6 +72,7 @@ def replay(
     """Take the outer step of every entry: the same bits that the coordinator has. One round is decoded at a time.
 
     Args:
+        elements: the model, or the fragments of it that take turns.
         state: the outer optimizer's, as it belongs to ``base``.
         base: fp32 ``[elements]``; it is not changed.
         own: messages that the log may leave out, by their SHA-256 in hexadecimal.
@@ -82,12 +84,14 @@ def replay(
         Diverged: an entry starts from another model or gives another one, or leaves out what is not held here.
         ValueError: a message is not what a site says under this rule, or what ``read`` raises.
     """
-    held, last = own or {}, ""
+    held, last, fragments = own or {}, "", rotation(elements)
     for entry in entries:
         if last and entry.base != last:
             raise Diverged(f"round {entry.round} starts from {entry.base[:12]}, not from {last[:12]}; fetch in full")
-        merged = entry.merged if entry.merged is not None else _merge(rule, elements, entry, held)
-        state, base = rule.step(state, base, merged, elements)
+        merged = entry.merged
+        if merged is None:
+            merged = _merge(rule, fragments.split(entry.round), entry, held)
+        state, base = fragments.step(rule, state, base, merged, entry.round)
         if (last := digest(base)) != entry.model:
             raise Diverged(f"round {entry.round} gives {last[:12]} here and {entry.model[:12]} there; fetch in full")
     return state, base

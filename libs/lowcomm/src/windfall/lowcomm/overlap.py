@@ -93,6 +93,27 @@ def follow(state: Overlap, new: Tensor) -> Overlap:
     return Overlap(new, _moved(state.local, state.base, new), said)
 
 
+def go_over(local: Tensor, base: Tensor, new: Tensor, counted: tuple[slice, Tensor] | None) -> Tensor:
+    """The local model on the next global one, of which rounds move one fragment each: a new vector, fp32 ``[n]`` as
+    all of them. What did not move in Θ stays as it is, to the bit.
+
+    Args:
+        counted: a fragment that was told and counts, in this model or a later one, and θ_said of it; none when what
+            was told does not count, so that it is told again.
+
+    Raises:
+        ValueError: another length.
+    """
+    check_flat(new, base.numel())
+    if counted is not None and counted[1].numel() == new.numel():
+        return _moved(local, counted[1], new)
+    after = torch.where(new == base, local, _moved(local, base, new))
+    if counted is not None:
+        part, said = counted
+        after[part] = _moved(local[part], said, new[part])
+    return after
+
+
 def _moved(local: Tensor, old: Tensor, new: Tensor) -> Tensor:
     # θ' + (θ − θ_old), not θ + (θ' − θ_old): a site that did not train meanwhile stands exactly on the global model.
     return torch.add(new, local - old)

@@ -41,8 +41,11 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
     # Beside the event loop, on which a lease is renewed: both may take long with a large model.
     first = await asyncio.to_thread(task.model, settings.seed)
     layout = layout_of_model(first)
-    store = ModelStore(settings.state_dir / "models", layout, settings.rule, stand.term)
-    _check_name(settings, stand.journal.load("federation", Federation))
+    _check_settings(settings, stand.journal.load("federation", Federation))
+    try:
+        store = ModelStore(settings.state_dir / "models", layout, settings.rule, stand.term, settings.fragments)
+    except ValueError as error:
+        raise Mistake(f"the model cannot be cut so: {error}", "Set WINDFALL_FRAGMENTS to less") from error
     digest = await asyncio.to_thread(
         recover,
         store,
@@ -103,11 +106,17 @@ def _flat(model: nn.Module, layout: Layout) -> Tensor:
     return flatten(model.state_dict(), layout)
 
 
-def _check_name(settings: CoordinatorSettings, journaled: Federation | None) -> None:
+def _check_settings(settings: CoordinatorSettings, journaled: Federation | None) -> None:
     if journaled is not None and journaled.name != settings.federation:
         raise Mistake(
             f"{settings.state_dir} holds the federation {journaled.name!r}, not {settings.federation!r}",
             "Set WINDFALL_FEDERATION to what it was, or WINDFALL_STATE_DIR to another folder",
+        )
+    if journaled is not None and journaled.fragments != settings.fragments:
+        raise Mistake(
+            f"the federation {journaled.name!r} synchronises {journaled.fragments} fragments in turn, not"
+            f" {settings.fragments}: that is set once",
+            f"Set WINDFALL_FRAGMENTS={journaled.fragments}",
         )
 
 

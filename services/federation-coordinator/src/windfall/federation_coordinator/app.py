@@ -89,8 +89,11 @@ class Coordinator:
         self._fresh_model = asyncio.Event()
         self._scored: tuple[str, Evaluation] | None = None
         self._bytes_down = 0
-        self._guard = Guard(stand.journal, limits or Limits())
-        self.state = stand.journal.load(_STATE, Federation) or Federation(name=name, base_digest=first_digest)
+        fragments = store.fragments.count
+        self._guard = Guard(stand.journal, limits or Limits(), fragments)
+        self.state = stand.journal.load(_STATE, Federation) or Federation(
+            name=name, base_digest=first_digest, fragments=fragments
+        )
 
     def attend(self) -> None:
         """Register handlers and start the loops; after a restart, go on where the journal stands."""
@@ -190,7 +193,7 @@ class Coordinator:
         if not self._follows_links:
             return self._told
         members = {site: self.state.profiles.get(site) for site in (*self.state.members, *joining)}
-        codec, parameters = self.store.rule.settings[0], self.model.layout.elements
+        codec, parameters = self.store.rule.settings[0], self.store.fragments.most_elements
         return replace(self._told, pace=paced(codec, parameters, members, self._presence.speeds))
 
     def pulled(self, nbytes: int) -> None:

@@ -13,6 +13,7 @@ from windfall.federation_coordinator.rounds import base_of, standing
 from windfall.lowcomm.codec import CODECS
 from windfall.lowcomm.gradient import checked
 from windfall.lowcomm.layout import Layout
+from windfall.lowcomm.rotation import Rotation
 from windfall.lowcomm.rule import Rule, Split
 from windfall.lowcomm.sparse import Sparse
 from windfall.lowcomm.wire import HEADER_BYTES, Header, head
@@ -74,7 +75,7 @@ def check_manifest(manifest: pb.Manifest, state: Federation, policy: Policy, lay
     if manifest.codec not in (rule.codec.name, policy.alone_codec):
         raise Refusal("codec", f"codec {manifest.codec[:20]!r} is not the federation's {rule.codec.name!r}")
     _check_layout(manifest, layout)
-    most = rule.most_bytes(layout.split, manifest.codec)
+    most = rule.most_bytes(Rotation(layout.split, state.fragments).split(key.round), manifest.codec)
     if not manifest.offset <= manifest.total_bytes <= most:
         raise Refusal("size", f"{manifest.total_bytes} bytes from {manifest.offset} are declared, at most {most} fit")
     if not (0 < manifest.tokens <= MAX_TOKENS and 0 < manifest.steps <= manifest.tokens):

@@ -72,7 +72,7 @@ class Policy:
     maximum: int | None = None
     """Sites that train in one round; the others are in reserve. None sets no limit."""
     rounds_late: int = staleness.MOST_ROUNDS_LATE
-    """Rounds after its own in which a contribution still counts, for less and less."""
+    """Rounds after its own in which a contribution still counts, for less and less: those of its own fragment."""
     ends: Ends = Ends()
     canary: float | None = None
     """A merged model whose held-out loss is worse by more than this share of the last one's is discarded; none does not
@@ -112,7 +112,7 @@ class Contribution(Frozen):
     rows: Ranges = ()
     """Of a shared corpus, on which it was trained."""
     rounds_late: int = 0
-    """Outer steps that the model took without it, as known when it merges."""
+    """Outer steps that its fragment of the model took without it, as known when it merges."""
     trace: dict[str, str] = Field(default_factory=dict)
     """W3C headers of the upload, so that the merge can be found from the window's trace."""
 
@@ -151,6 +151,8 @@ class Federation(Frozen):
     """Of the model from which the current round starts."""
     rule: str = ""
     """How contributions are written and merged, as the members know it."""
+    fragments: int = 1
+    """Into which the model is cut for good: round r synchronises fragment r mod this."""
     round: int = 0
     phase: Phase = Phase.DARK
     ends_at: Instant | None = None
@@ -166,9 +168,9 @@ class Federation(Frozen):
     contributions: tuple[Contribution, ...] = ()
     """Accepted in the current round."""
     late: tuple[Contribution, ...] = ()
-    """Accepted for an earlier one: they go into the next merge."""
+    """Accepted for an earlier one: they go into the next merge of their fragment."""
     past: tuple[Digest, ...] = ()
-    """Bases of the rounds before the current one, the newest last: as many as a contribution may be late."""
+    """Bases of the rounds before the current one, the newest last: as far back as a contribution may be late."""
     receipts: dict[str, Receipt] = Field(default_factory=dict)
     """Each site's last accepted contribution. One whose receipt was lost on the way asks again in a later round, and
     must hear that it counts."""

@@ -53,6 +53,8 @@ class Length(Frozen):
     site: Name
     norm: float
     steps: int
+    fragment: int = 0
+    """Of which it speaks: those of one model may be of very different length."""
 
 
 class Refused(Frozen):
@@ -66,7 +68,7 @@ class Firewall(Frozen):
     """Journaled with the federation."""
 
     lengths: tuple[Length, ...] = ()
-    """The last ones accepted, oldest first."""
+    """The last ones accepted of each fragment, oldest first."""
     doubted: dict[str, float] = Field(default_factory=dict)
     """Sites whose last contribution was too long, and how long it was."""
     said: dict[str, str] = Field(default_factory=dict)
@@ -77,18 +79,17 @@ class Firewall(Frozen):
     """Sites that may not join, and the round from which they may; none waits for an operator."""
 
 
-def too_long(state: Firewall, norm: float, steps: int, limits: Limits) -> str:
+def too_long(state: Firewall, norm: float, steps: int, limits: Limits, fragment: int = 0) -> str:
     """Why a contribution of this Euclidean norm, after so many local steps, does not pass; empty when it does."""
-    if limits.norm_factor is None or len(state.lengths) < limits.norm_history:
+    lengths = [one for one in state.lengths if one.fragment == fragment]
+    if limits.norm_factor is None or len(lengths) < limits.norm_history:
         return ""
-    usual = median(one.norm for one in state.lengths)
-    growth = steps / max(1.0, median(one.steps for one in state.lengths))
+    usual = median(one.norm for one in lengths)
+    growth = steps / max(1.0, median(one.steps for one in lengths))
     most = limits.norm_factor * usual * min(max(1.0, growth), _MOST_GROWTH)
     if norm <= most:
         return ""
-    return (
-        f"its norm is {norm:.4g}; the median of the last {len(state.lengths)} is {usual:.4g}, at most {most:.4g} passes"
-    )
+    return f"its norm is {norm:.4g}; the median of the last {len(lengths)} is {usual:.4g}, at most {most:.4g} passes"
 
 
 def replayed(state: Firewall, site: str, sha256: str, norm: float) -> str:
@@ -98,12 +99,14 @@ def replayed(state: Firewall, site: str, sha256: str, norm: float) -> str:
     return "" if by == site or not norm else f"these bytes were accepted before, from {by}"
 
 
-def accepted(state: Firewall, site: str, norm: float, steps: int, sha256: Digest) -> Firewall:
+def accepted(state: Firewall, site: str, norm: float, steps: int, sha256: Digest, fragment: int = 0) -> Firewall:
     """Remember what counts."""
     said = {**state.said, sha256: site}
+    same = [one for one in state.lengths if one.fragment == fragment]
+    kept = tuple(one for one in state.lengths if len(same) < _NORMS or one is not same[0])
     return state.model_copy(
         update={
-            "lengths": (*state.lengths, Length(site=site, norm=norm, steps=steps))[-_NORMS:],
+            "lengths": (*kept, Length(site=site, norm=norm, steps=steps, fragment=fragment)),
             "doubted": {other: size for other, size in state.doubted.items() if other != site},
             "said": dict(list(said.items())[-_REPLAYS:]),
         }

@@ -20,12 +20,13 @@ STATE: Final = "firewall"
 
 
 class Guard:
-    """Of one federation."""
+    """Of one federation, whose rounds synchronise so many fragments in turn."""
 
-    def __init__(self, journal: Journal, limits: Limits) -> None:
+    def __init__(self, journal: Journal, limits: Limits, fragments: int = 1) -> None:
         self._limits = limits
+        self._fragments = fragments
         self.state = journal.load(STATE, Firewall) or Firewall()
-        self._looked_at: dict[tuple[str, int], tuple[float, int, str]] = {}
+        self._looked_at: dict[tuple[str, int], tuple[float, int, str, int]] = {}
 
     def admit(self, site: str, round_number: int) -> None:
         """Let a site join.
@@ -49,11 +50,11 @@ class Guard:
         Raises:
             Refusal: it is too long, or another site's bytes.
         """
-        site, sha256 = manifest.key.site, manifest.sha256
-        self._looked_at[site, manifest.key.attempt] = norm, manifest.steps, sha256
+        site, sha256, fragment = manifest.key.site, manifest.sha256, manifest.key.round % self._fragments
+        self._looked_at[site, manifest.key.attempt] = norm, manifest.steps, sha256, fragment
         if because := firewall.replayed(self.state, site, sha256, norm):
             raise Refusal("replay", because)
-        if because := firewall.too_long(self.state, norm, manifest.steps, self._limits):
+        if because := firewall.too_long(self.state, norm, manifest.steps, self._limits, fragment):
             raise Refusal("norm", because)
 
     def overhear(self, said: Sequence[Message]) -> dict[str, BaseModel]:
@@ -61,11 +62,12 @@ class Guard:
         before = self.state
         for event in said:
             if isinstance(event, ContributionAccepted | ContributionRefused):
-                norm, steps, sha256 = self._looked_at.pop((event.site, event.attempt), (0.0, 0, ""))
+                looked_at = self._looked_at.pop((event.site, event.attempt), (0.0, 0, "", 0))
+                norm, steps, sha256, fragment = looked_at
                 if isinstance(event, ContributionRefused):
                     self._refused(event, norm)
                 elif sha256:
-                    self.state = firewall.accepted(self.state, event.site, norm, steps, sha256)
+                    self.state = firewall.accepted(self.state, event.site, norm, steps, sha256, fragment)
         return {} if self.state is before else {STATE: self.state}
 
     def readmit(self, site: str) -> dict[str, BaseModel]:

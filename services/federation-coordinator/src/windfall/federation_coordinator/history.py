@@ -8,7 +8,7 @@ from typing import Final
 from windfall.federation_coordinator.durable import Whole
 from windfall.federation_coordinator.federation import Contribution
 from windfall.lowcomm.outerlog import Accepted, Entry, read, smallest, write_entry
-from windfall.lowcomm.rule import Split
+from windfall.lowcomm.rotation import Rotation
 
 log = logging.getLogger(__name__)
 
@@ -18,9 +18,9 @@ _NAME: Final = "log-"
 class History:
     """One file per round. It goes back as far as it is shorter than the model: beyond that nobody wants it."""
 
-    def __init__(self, folder: Path, elements: Split, worth_bytes: int) -> None:
+    def __init__(self, folder: Path, fragments: Rotation, worth_bytes: int) -> None:
         self._folder = folder
-        self._elements = elements
+        self._fragments = fragments
         self._worth = worth_bytes
 
     def add(
@@ -62,7 +62,7 @@ class History:
     def _read(self, path: Path) -> Entry | None:
         """A round; none when it was pruned meanwhile, or is damaged: the model itself is always there."""
         try:
-            (entry,) = read(path.read_bytes(), self._elements)
+            (entry,) = read(path.read_bytes(), self._fragments)
         except FileNotFoundError:
             return None
         except ValueError as error:

@@ -9,7 +9,9 @@ A round that ends with nothing contributed is opened again under its own number,
 by an outer step, or by one that was discarded. A site that trained for the first opening and was cut off may still
 contribute to the second. Too few contributions wait for more under the same number.
 
-What comes when its round has been merged without it is late: it goes into the next merge, for less.
+What comes when its round has been merged without it is late: it goes into the next merge, for less. Where a model is
+synchronised in fragments, a round each, that is the next merge of its own fragment, and only merges of that one make it
+later.
 """
 
 from collections.abc import Iterable
@@ -17,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from windfall.contracts.commands import FinishRound
-from windfall.contracts.events import ContributionAccepted, RoundCompleted, RoundStarted
+from windfall.contracts.events import ContributionAccepted, ContributionRefused, RoundCompleted, RoundStarted
 from windfall.contracts.message import derived_id
 from windfall.federation_coordinator.ending import reached
 from windfall.federation_coordinator.federation import (
@@ -50,13 +52,19 @@ def standing(state: Federation, base_round: int, policy: Policy) -> Literal["fre
         return None
     if base_round == state.round and state.phase is not Phase.MERGING:
         return "fresh"
-    late = 0 < counts_in(state) - base_round <= policy.rounds_late
+    late = 0 < turns_late(state, base_round) <= policy.rounds_late
     return "late" if late and base_of(state, base_round) is not None else None
 
 
-def counts_in(state: Federation) -> int:
-    """The round whose merge takes in what is accepted now."""
-    return state.round + (state.phase is Phase.MERGING)
+def counts_in(state: Federation, base_round: int) -> int:
+    """The round whose merge takes in what is accepted now and was trained from the base of that round."""
+    soonest = state.round + (state.phase is Phase.MERGING)
+    return soonest + (base_round - soonest) % state.fragments
+
+
+def turns_late(state: Federation, base_round: int) -> int:
+    """How many outer steps its fragment will have taken without it."""
+    return (counts_in(state, base_round) - base_round) // state.fragments
 
 
 def base_of(state: Federation, base_round: int) -> str | None:
@@ -72,7 +80,7 @@ def accept(state: Federation, contribution: Contribution, now: datetime, policy:
     site, attempt, base_round = contribution.key
     if accepted(state, base_round, site, attempt):
         return state, Decision()
-    fresh, number = standing(state, base_round, policy) == "fresh", counts_in(state)
+    fresh, number = standing(state, base_round, policy) == "fresh", counts_in(state, base_round)
     field = "contributions" if fresh else "late"
     state = state.model_copy(
         update={
@@ -166,7 +174,7 @@ def begin(state: Federation, base_digest: str, tokens: int = 0) -> Federation:
         update={
             "round": state.round + 1,
             "base_digest": base_digest,
-            "past": (*state.past, state.base_digest)[-MOST_ROUNDS_LATE:],
+            "past": (*state.past, state.base_digest)[-MOST_ROUNDS_LATE * state.fragments :],
             "phase": Phase.DARK,
             "contributions": (),
             "ends_at": None,
@@ -187,15 +195,17 @@ def stop(
     state = state.model_copy(update={"stopping": True, "stopped_because": state.stopped_because or because})
     if state.phase is Phase.RUNNING:
         return finish(state, now, policy)
-    return end(state) if state.phase is Phase.DARK else (state, Decision())
+    return end(state, now) if state.phase is Phase.DARK else (state, Decision())
 
 
-def end(state: Federation) -> tuple[Federation, Decision]:
-    """The last round is over. What came late for it still counts."""
-    if state.contributions or state.late:
+def end(state: Federation, now: datetime) -> tuple[Federation, Decision]:
+    """The last round is over. What came late for it still counts; what waits for the turn of another fragment does not
+    any more."""
+    if state.contributions or any(_in_turn(state, one) for one in state.late):
         return merge(state)
     words = tuple(Word(site, "stop") for site in sorted(state.members))
-    return state.model_copy(update={"phase": Phase.FINISHED}), Decision(tell=words)
+    refusals = tuple(_too_late(state, one, now) for one in state.late)
+    return state.model_copy(update={"phase": Phase.FINISHED, "late": ()}), Decision(say=refusals, tell=words)
 
 
 def open_round(state: Federation, now: datetime, policy: Policy) -> tuple[Federation, Decision]:
@@ -203,7 +213,7 @@ def open_round(state: Federation, now: datetime, policy: Policy) -> tuple[Federa
     if state.phase is not Phase.DARK:
         return state, Decision()
     if state.stopping:
-        return end(state)
+        return end(state, now)
     if len(state.members) < max(1, policy.minimum):
         return state, Decision()
     contributed = {(one.site, one.attempt) for one in state.contributions}
@@ -276,15 +286,16 @@ def settle(state: Federation, now: datetime, policy: Policy) -> tuple[Federation
 
 
 def merge(state: Federation) -> tuple[Federation, Decision]:
-    """Take in what was accepted until now, what was late included."""
+    """Take in what was accepted until now, what was late for an earlier turn of this fragment included."""
     late = [
-        one.model_copy(update={"rounds_late": min(state.round - one.base_round, MOST_ROUNDS_LATE)})
+        one.model_copy(update={"rounds_late": min((state.round - one.base_round) // state.fragments, MOST_ROUNDS_LATE)})
         for one in state.late
+        if _in_turn(state, one)
     ]
     update = {
         "phase": Phase.MERGING,
         "contributions": (*state.contributions, *late),
-        "late": (),
+        "late": tuple(one for one in state.late if not _in_turn(state, one)),
         "ends_at": None,
         "ended_at": None,
     }
@@ -310,6 +321,24 @@ def waited_for(state: Federation, member: Member) -> bool:
 
 def _has_contributed(state: Federation, member: Member) -> bool:
     return any(one.key == (member.site, member.attempt, state.round) for one in state.contributions)
+
+
+def _in_turn(state: Federation, one: Contribution) -> bool:
+    """Whether the round synchronises the fragment of which that speaks."""
+    return (state.round - one.base_round) % state.fragments == 0
+
+
+def _too_late(state: Federation, one: Contribution, now: datetime) -> ContributionRefused:
+    return ContributionRefused(
+        id=derived_id(f"{state.name}/{one.base_round}/{one.attempt}/ended", ContributionRefused.topic, one.site),
+        at=now,
+        site=one.site,
+        federation=state.name,
+        round=one.base_round,
+        attempt=one.attempt,
+        reason="round",
+        detail="it came late, and the federation ended before the next turn of its fragment",
+    )
 
 
 def _chosen(state: Federation, ready: Iterable[Member], most: int | None) -> tuple[str, ...]:

@@ -86,6 +86,9 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     overlap: bool = False
     """Sites train on while they synchronise, towards the next round: for links on which synchronising takes long. A
     site of several processes (``WINDFALL_PROCESSES``) waits all the same."""
+    fragments: int = Field(default=1, ge=1)
+    """Of the model: round r synchronises fragment r mod this, so that each round moves so many times less. For good:
+    set once, at the federation's beginning. Each site must train in one process."""
     alone: timedelta = Field(default=timedelta(minutes=30), ge=timedelta(0))
     """How long a site that is alone trains on before it hands its model in: there is nobody to synchronise with. It
     does so at once when another site joins, or when its window closes. 0 treats it like many."""

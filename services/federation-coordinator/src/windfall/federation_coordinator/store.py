@@ -31,6 +31,7 @@ from windfall.federation_coordinator.incoming import Incoming
 from windfall.federation_coordinator.on_disk import raw
 from windfall.federation_coordinator.outer_step import Base, Step, take_step
 from windfall.lowcomm.layout import FLOAT32_BYTES, Layout, restore
+from windfall.lowcomm.rotation import Rotation
 from windfall.lowcomm.rule import Rule
 from windfall.lowcomm.staleness import MOST_ROUNDS_LATE
 from windfall.servicekit.crashpoint import reach
@@ -49,27 +50,31 @@ class ModelStore:
         folder: this coordinator's own.
         layout: of the model.
         rule: how contributions are written and merged.
+        fragments: of the model, that rounds synchronise in turn.
         term: fencing token of whoever leads; what arrives is written under it, so that a leader that slept through its
             lease cannot write into what the next one takes in.
 
     Raises:
+        ValueError: the model has less fragments.
         Mistake: the folder cannot be made. Whatever writes raises it when the disk is full.
     """
 
-    def __init__(self, folder: Path, layout: Layout, rule: Rule, term: int = 0) -> None:
+    def __init__(self, folder: Path, layout: Layout, rule: Rule, term: int = 0, fragments: int = 1) -> None:
         self._folder = folder
         self._term = term
         self._layout = layout
         self.rule = rule
         self._header = _header(layout)
-        self._sizes = rule.outer.sizes(layout.split.trained)
+        self.fragments = Rotation(layout.split, fragments)
+        self._sizes = self.fragments.sizes(rule.outer)
         # Decoding takes memory: one contribution is looked at at a time.
         self._looking = Lock()
         self._looked_at: set[Path] = set()
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             sync_folder(folder.parent)
-            self._log = History(folder, layout.split, self._nbytes_followed) if rule.followed else None
+            followed = self.fragments.followed(rule)
+            self._log = History(folder, self.fragments, self._nbytes_followed) if followed else None
 
     @property
     def final(self) -> Path:
@@ -180,7 +185,7 @@ class ModelStore:
         """
         path = self.contribution_path(round_number, site, attempt)
         with self._looking, explained(path):
-            norm = check_content(path, self.rule, self._layout.split, manifest)
+            norm = check_content(path, self.rule, self.fragments.split(round_number), manifest)
             self._looked_at.add(path)
         return norm
 
@@ -216,8 +221,9 @@ class ModelStore:
                 self._base_path(round_number + 1),
                 self.states(round_number + 1),
                 self._header,
+                round_number,
             )
-            digest = take_step(place, self.rule, self._layout.split, ordered, messages)
+            digest = take_step(place, self.rule, self.fragments, ordered, messages)
             reach("merge.stepped")
             if self._log is not None:
                 base = self.digest(round_number) or ""
@@ -275,7 +281,7 @@ class ModelStore:
         for path in self._folder.iterdir():
             number, kind = _round_of(path.name), path.name.split("-")[0]
             # What is on its way may still count when it is late.
-            oldest = round_number - MOST_ROUNDS_LATE if kind == _INCOMING else round_number
+            oldest = round_number - MOST_ROUNDS_LATE * self.fragments.count if kind == _INCOMING else round_number
             if number is not None and number < oldest and kind in _PRUNED and path not in previous:
                 self._forget(path)
         if self._log is not None:

@@ -93,6 +93,7 @@ class TrainingService(rpc.TrainingServicer):
                 clip=clip,
                 merge=merge,
                 overlap=self._overlap,
+                fragments=coordinator.store.fragments.count,
                 jurisdiction=self._law.own,
                 jurisdictions=self._law.allowed,
                 corpus=coordinator.leases.terms,
@@ -234,6 +235,12 @@ class TrainingService(rpc.TrainingServicer):
             )
         if request.lease_token < 1:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "a site joins under a lease")
+        if state.fragments > 1 and not request.fragments:
+            await context.abort(
+                grpc.StatusCode.UNIMPLEMENTED,
+                f"this federation synchronises {state.fragments} fragments in turn, which this trainer cannot; run the"
+                " coordinator's version",
+            )
 
     async def _check_jurisdiction(self, request: pb.JoinRequest, context: Any) -> None:
         if detail := refusal(self._law, request.jurisdiction):

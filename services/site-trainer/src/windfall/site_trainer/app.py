@@ -56,8 +56,7 @@ from windfall.site_trainer.supply import Supply
 from windfall.tasks.ranges import NONE, Ranges
 
 if TYPE_CHECKING:
-    from windfall.lowcomm import compressor as compressors
-    from windfall.site_trainer.parcel import Parcel
+    from windfall.site_trainer.parcel import Parcel, Unsent
     from windfall.site_trainer.replica import Replica
 
 log = logging.getLogger(__name__)
@@ -133,7 +132,7 @@ class Trainer:
         self._parcel: Parcel | None = None
         base_path = None if terms.checkpoint is None else terms.checkpoint.with_name("base.safetensors")
         self._bases = Bases(link, base_path, offload, self._train)
-        self._unsent: compressors.State | None = None
+        self._unsent: Unsent = {}
         self._changed = asyncio.Event()
         self._beside = Beside(self._changed.set)
         self._saving = Saving(terms.checkpoint, terms.checkpoint_every, offload, stand.spawn)
@@ -267,20 +266,26 @@ class Trainer:
             return
         if self._engine is None:
             self._engine = await self._train(self._make_engine, membership)
-        overlap = membership.overlap and isinstance(self._engine, TrainsOn)
-        if membership.overlap and not overlap:
+        goes_on = isinstance(self._engine, TrainsOn)
+        if membership.fragments > 1 and not goes_on:
+            raise Mistake(
+                f"a {type(self._engine).__name__} cannot synchronise the {membership.fragments} fragments of a model in"
+                " turn",
+                "Set WINDFALL_PROCESSES=1 here, or begin a federation with WINDFALL_FRAGMENTS=1",
+            )
+        if membership.overlap and not goes_on:
             log.info("a %s waits while it synchronises: it cannot train on", type(self._engine).__name__)
-        self._become(overlapping.allowed(self.session, overlap))
+        self._become(overlapping.allowed(self.session, membership.overlap and goes_on, membership.fragments))
 
     def _rejoined(self, membership: Membership) -> None:
         before, self._membership = self._membership, membership
         # What an earlier membership left unsaid belongs to a model that has moved on.
-        self._unsent = None
+        self._unsent = {}
         self._supply = self._supplied(membership)
         if before is not None and before.corpus != membership.corpus:
             self._engine, self._holds_base = None, False
             self._become(overlapping.disowned(self.session))
-        if before is None or before.rule_settings == membership.rule_settings:
+        if before is None or _said_alike(before, membership):
             return
         self._bases.replica = None
         if self._parcel is not None:
@@ -446,9 +451,9 @@ class Trainer:
 
     async def _tell(self) -> None:
         """Put what was trained on its way and train on; it is delivered beside that."""
-        engine, _, _ = self._standing()
+        engine, membership, _ = self._standing()
         if await self._pack() and self._parcel is not None and isinstance(engine, TrainsOn):
-            await self._train(engine.tell)
+            await self._train(engine.tell, membership.rotation.part(self._parcel.manifest.key.round))
             self._become(overlapping.told(self.session, self._parcel.attempt))
 
     async def _rebase(self) -> None:
@@ -541,7 +546,7 @@ class Trainer:
             self._supply.counted(parcel.rows)
         self._bases.said(parcel)
         standing = self._membership is not None and self._membership.attempt == parcel.attempt
-        self._unsent = parcel.unsent if standing else None
+        self._unsent = parcel.unsent if standing else {}
 
     async def _send(self, parcel: "Parcel", attempt: int) -> None:
         key = parcel.manifest.key
@@ -564,7 +569,7 @@ class Trainer:
         log.warning("contribution refused: %s", refused)
         late = refused.code is grpc.StatusCode.FAILED_PRECONDITION
         # Of what will be told again, the codec has said nothing.
-        self._unsent = self._unsent if late and self.session.told is not None else None
+        self._unsent = self._unsent if late and self.session.told is not None else {}
         self._parcel = None
         if self._supply is not None:
             self._supply.forget()
@@ -664,9 +669,9 @@ def _understand(membership: Membership) -> None:
     """Loads torch, the first time.
 
     Raises:
-        ValueError: this trainer does not know the rule.
+        ValueError: this trainer does not know the rule, or the model has less fragments.
     """
-    _ = membership.rule
+    _ = membership.rule, membership.rotation
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -674,6 +679,11 @@ def _out_of_memory(error: Exception) -> bool:
     import torch
 
     return isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+def _said_alike(one: Membership, other: Membership) -> bool:
+    """Whether what is written for one is read by the other."""
+    return (one.rule_settings, one.fragments) == (other.rule_settings, other.fragments)
 
 
 def _work(engine: Engine) -> Work:

@@ -55,11 +55,11 @@ class Bases:
         # Only now: it needs torch, which is not there yet when the trainer joins.
         from windfall.site_trainer.replica import follow, kept, of_snapshot, snapshot_bytes
 
-        rule, elements = membership.rule, membership.layout.split
+        rule, fragments = membership.rule, membership.rotation
         if self._remembering and self._path is not None:
             # Once: what has led nowhere is not gone on from again.
             self._remembering = False
-            self.replica = await self._offload(kept, self._path, rule, elements)
+            self.replica = await self._offload(kept, self._path, rule, fragments)
         held = self.replica
         if held is not None and held.digest == digest:
             return held
@@ -67,17 +67,17 @@ class Bases:
             membership.attempt,
             digest,
             model_bytes,
-            snapshot_bytes(rule, elements),
-            held=held.digest if held is not None and rule.followed else "",
+            snapshot_bytes(rule, fragments),
+            held=held.digest if held is not None and fragments.followed(rule) else "",
             own=next(iter(self._own), ""),
         )
         # A base that is downloaded whole takes the place of the one before: there is room for one.
         self.replica = None
         if held is None or not download.log:
-            self.replica = await self._offload(of_snapshot, download.data, digest, rule, elements)
+            self.replica = await self._offload(of_snapshot, download.data, digest, rule, fragments)
             return self.replica
         try:
-            self.replica = await self._train(follow, held, download.data, digest, rule, elements, self._own)
+            self.replica = await self._train(follow, held, download.data, digest, rule, fragments, self._own)
         except ValueError as error:
             log.error("the outer log does not lead to the base: %s", error)
             raise Transient("downloading the base in full") from error
@@ -85,7 +85,9 @@ class Bases:
 
     async def keep(self, membership: Membership | None) -> None:
         """So that the site's next trainer may follow the outer log from here, instead of downloading a model."""
-        if self._path is None or self.replica is None or membership is None or not membership.rule.followed:
+        if self._path is None or self.replica is None or membership is None:
+            return
+        if not membership.rotation.followed(membership.rule):
             return
         from windfall.site_trainer.replica import keep
 

@@ -22,6 +22,7 @@ from windfall.site_trainer.claims import LONGEST_HEARTBEAT_S, check_claims
 from windfall.tasks.ranges import Ranges
 
 if TYPE_CHECKING:
+    from windfall.lowcomm.rotation import Rotation
     from windfall.lowcomm.rule import Rule
 
 PROTOCOL = 1
@@ -56,6 +57,19 @@ class Membership:
     """Train on while a contribution is on its way and the next base is fetched."""
     corpus: SharedCorpus | None = None
     """What all sites train on; none where each trains its own data."""
+    fragments: int = 1
+    """Into which the model is cut: each round synchronises one."""
+
+    @cached_property
+    def rotation(self) -> "Rotation":
+        """Which fragment each round synchronises.
+
+        Raises:
+            ValueError: the model has less fragments.
+        """
+        from windfall.lowcomm.rotation import Rotation
+
+        return Rotation(self.layout.split, self.fragments)
 
     @cached_property
     def rule(self) -> "Rule":
@@ -91,6 +105,7 @@ def membership_of(reply: pb.JoinReply) -> Membership:
         MessageToJson(reply, indent=None),
         reply.overlap,
         SharedCorpus(reply.corpus.rows, reply.corpus.seed) if reply.HasField("corpus") else None,
+        max(1, reply.fragments),
     )
 
 
@@ -121,6 +136,7 @@ class CoordinatorLink:
             lease_token=lease_token,
             protocol=PROTOCOL,
             jurisdiction=self._jurisdiction,
+            fragments=True,
         )
         with translated("join"):
             reply = await self._stub.Join(request, timeout=DEADLINE.total_seconds(), metadata=metadata())

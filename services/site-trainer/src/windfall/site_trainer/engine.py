@@ -179,9 +179,13 @@ class TrainsOn(Protocol):
     """What an engine offers beside when it can train on while what it trained is on its way, by the mathematics of
     :mod:`windfall.lowcomm.overlap`. Loading a base forgets that anything was told."""
 
-    def tell(self) -> None:
+    def tell(self, part: slice | None = None) -> None:
         """What was trained until now is on its way: progress begins anew, and is what is trained from now on. A
         checkpoint holds both together, as if nothing had been told.
+
+        Args:
+            part: of the flat vector, where only a fragment was told; what the others have learnt is told another time,
+                and counts towards no progress any more. None: all of it.
 
         Raises:
             RuntimeError: what was told last is still on its way.

@@ -12,6 +12,10 @@ whether the contribution counts is always known before a base is applied: an ope
 - It came too late to count at all: it is part of the work again, and is told from the next base.
 - It did not pass: what was trained is lost, with what stands on it, and the next round begins afresh.
 
+Where a round synchronises one fragment of the model, a site that does not overlap goes the same way, but that it takes
+no step while its contribution is on its way: it cannot load a base, which would undo what the other fragments have
+learnt and not told.
+
 Who drains tells no more than once: it waits for what is on its way, and for a round to which to give the rest.
 """
 
@@ -38,7 +42,7 @@ def next_action(session: Session, now: datetime) -> Action:
         return Action.WAIT
     if told.counts is not None and session.then is not None and session.fetched == session.then.base_digest:
         return Action.REBASE
-    return Action.WAIT if stopping else Action.STEP
+    return Action.WAIT if stopping or session.waits else Action.STEP
 
 
 def beside(session: Session) -> Action | None:
@@ -60,9 +64,10 @@ def next_instant(session: Session, now: datetime) -> datetime | None:
     return until if until is not None and until > now else None
 
 
-def allowed(session: Session, overlap: bool) -> Session:
-    """Whether the coordinator asks for it, and the engine can."""
-    return replace(session, overlap=overlap)
+def allowed(session: Session, overlap: bool, fragments: int = 1) -> Session:
+    """Whether the coordinator asks for it, and the engine can. Where rounds synchronise a fragment each, what the
+    others have learnt goes on from base to base, whether or not the site trains meanwhile."""
+    return replace(session, overlap=overlap or fragments > 1, waits=fragments > 1 and not overlap)
 
 
 def told(session: Session, attempt: int) -> Session:

@@ -1,5 +1,6 @@
 """A contribution on its way: what was trained, as bytes, with the manifest that goes before them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from windfall.contracts.v1 import training_pb2 as pb
@@ -10,6 +11,9 @@ from windfall.site_trainer.replica import sha256
 from windfall.site_trainer.session import Session
 from windfall.tasks.ranges import Ranges
 
+Unsent = Mapping[int, compressors.State]
+"""What the codec did not get to say of each fragment of the model; of one that is missing, nothing."""
+
 
 @dataclass(frozen=True)
 class Parcel:
@@ -19,7 +23,7 @@ class Parcel:
     data: bytes
     attempt: int
     """Under which it was written."""
-    unsent: compressors.State
+    unsent: Unsent
     """What the codec did not get to say, once this has arrived."""
 
     @property
@@ -32,24 +36,24 @@ def written(
     engine: Engine,
     session: Session,
     membership: Membership,
-    unsent: compressors.State | None,
+    unsent: Unsent,
     key: pb.ContributionKey,
     lease_token: int,
 ) -> Parcel:
-    """Write down what was trained from the session's base; blocks.
+    """Write down what was trained from the session's base, of the fragment whose turn it is; blocks.
 
     Args:
-        unsent: what the codec did not get to say before; none at the beginning of a membership.
+        unsent: what the codec did not get to say before; empty at the beginning of a membership.
         key: of the contribution.
 
     Raises:
         ValueError: it is not finite.
     """
-    rule, elements, work = membership.rule, membership.layout.split, session.work
-    gradient = engine.pseudo_gradient()
+    rule, fragments, work = membership.rule, membership.rotation, session.work
+    elements, turn = fragments.split(key.round), fragments.turn(key.round)
     after, data = rule.encode(
-        unsent if unsent is not None else rule.codec.init(elements.trained),
-        gradient,
+        unsent.get(turn) or rule.codec.init(elements.trained),
+        engine.pseudo_gradient()[fragments.part(key.round)],
         elements,
         base=key.round,
         tokens=work.tokens,
@@ -74,4 +78,4 @@ def written(
         cursor=progress.cursor,
         rows=[pb.RowRange(begin=begin, end=end) for begin, end in progress.rows],
     )
-    return Parcel(manifest, data, membership.attempt, after)
+    return Parcel(manifest, data, membership.attempt, {**unsent, turn: after})

@@ -15,6 +15,7 @@ from windfall.lowcomm import outer as outers
 from windfall.lowcomm.codec import Buffer
 from windfall.lowcomm.layout import FLOAT32_BYTES, digest
 from windfall.lowcomm.outerlog import Diverged, read, replay
+from windfall.lowcomm.rotation import Rotation, rotation
 from windfall.lowcomm.rule import Rule, Split
 from windfall.site_trainer.tensor_file import Unusable, read_whole, write_whole
 
@@ -27,29 +28,35 @@ _BASE: Final = "base"
 @dataclass(frozen=True, eq=False)
 class Replica:
     """A base, fp32 ``[elements]``, and the outer optimizer's state that belongs to it: none where the rule is not
-    followed, because then every base is downloaded whole."""
+    followed, because then every base is downloaded whole. ``elements`` is a model, or its fragments in turn, all over
+    this file."""
 
     digest: str
     base: Tensor
     states: outers.State
 
 
-def snapshot_bytes(rule: Rule, elements: Split) -> int:
+def snapshot_bytes(rule: Rule, elements: Split | Rotation) -> int:
     """Of a full download: the model, and behind it the outer optimizer's state where the rule is followed."""
-    states = rule.outer.sizes(elements.trained) if rule.followed else ()
-    return FLOAT32_BYTES * (elements.elements + sum(states))
+    fragments = rotation(elements)
+    return FLOAT32_BYTES * (fragments.model.elements + sum(_sizes(rule, fragments)))
 
 
-def of_snapshot(data: memoryview, model_digest: str, rule: Rule, elements: Split) -> Replica:
+def of_snapshot(data: memoryview, model_digest: str, rule: Rule, elements: Split | Rotation) -> Replica:
     """The replica in a full download, whose model has been held against its digest. It takes the memory over."""
     flat = torch.from_numpy(np.frombuffer(data, "<f4").astype(np.float32, copy=False))
-    sizes = rule.outer.sizes(elements.trained) if rule.followed else ()
-    base, *states = torch.split(flat, [elements.elements, *sizes])
+    fragments = rotation(elements)
+    base, *states = torch.split(flat, [fragments.model.elements, *_sizes(rule, fragments)])
     return Replica(model_digest, base, tuple(states))
 
 
 def follow(
-    replica: Replica, entries: Buffer, model_digest: str, rule: Rule, elements: Split, own: Mapping[str, Buffer]
+    replica: Replica,
+    entries: Buffer,
+    model_digest: str,
+    rule: Rule,
+    elements: Split | Rotation,
+    own: Mapping[str, Buffer],
 ) -> Replica:
     """Take the outer steps of a log.
 
@@ -74,7 +81,7 @@ def keep(replica: Replica, rule: Rule, path: Path) -> None:
     write_whole(path, tensors, {"format": _FORMAT, "digest": replica.digest, "rule": repr(rule.settings)})
 
 
-def kept(path: Path, rule: Rule, elements: Split) -> Replica | None:
+def kept(path: Path, rule: Rule, elements: Split | Rotation) -> Replica | None:
     """What an earlier trainer of this site wrote down; none when there is nothing that can be gone on from."""
     try:
         about, tensors = read_whole(path)
@@ -87,13 +94,18 @@ def kept(path: Path, rule: Rule, elements: Split) -> Replica | None:
         return None
     base = tensors.get(_BASE, torch.empty(0))
     states = tuple(tensors[f"outer-{slot}"] for slot in range(len(tensors) - 1) if f"outer-{slot}" in tensors)
-    expected = [(size,) for size in (elements.elements, *rule.outer.sizes(elements.trained))]
+    fragments = rotation(elements)
+    expected = [(size,) for size in (fragments.model.elements, *fragments.sizes(rule.outer))]
     fits = [tuple(vector.shape) for vector in (base, *states)] == expected
     fits = fits and all(vector.dtype == torch.float32 for vector in (base, *states))
     if not fits or digest(base) != about.get("digest"):
         log.warning("held base %s left aside: it is damaged or another model's", path)
         return None
     return Replica(about["digest"], base, states)
+
+
+def _sizes(rule: Rule, fragments: Rotation) -> tuple[int, ...]:
+    return fragments.sizes(rule.outer) if fragments.followed(rule) else ()
 
 
 def sha256(data: Buffer) -> str:

@@ -121,7 +121,9 @@ class Session:
     """False once work was lost: refused as too late."""
     left: bool = False
     overlap: bool = False
-    """Train on while a contribution is on its way."""
+    """A contribution is told: when it counts, what was not told of it goes on from the next base."""
+    waits: bool = False
+    """No step is taken while it is on its way."""
     told: Told | None = None
     """What is on its way, or waits for the base that counts it; what is trained meanwhile is ``work``."""
     fetched: str = ""

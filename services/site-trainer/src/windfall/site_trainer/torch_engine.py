@@ -91,8 +91,8 @@ class TorchEngine:
         self._base_digest = ""
         self._tokens, self._sites = 0, 1
         self._progress = Progress()
-        self._said: Tensor | None = None
-        """The local model as it was when the site spoke, while what it said is on its way."""
+        self._said: tuple[slice, Tensor] | None = None
+        """Of which part the site spoke, and its local model as it was then, while what it said is on its way."""
         self._told = Progress()
         self._recent = Recent()
         self._owner = {
@@ -124,20 +124,23 @@ class TorchEngine:
         self._said, self._told = None, Progress()
         self._recent = spikes.on_new_base(self._recent)
 
-    def tell(self) -> None:
+    def tell(self, part: slice | None = None) -> None:
         self._loaded()
         if self._said is not None:
             raise RuntimeError("what was told last is still on its way")
-        self._said, self._told, self._progress = self._model.take().clone(), self._progress, Progress()
+        part = part or slice(0, self._layout.elements)
+        self._said = part, self._model.take()[part].clone()
+        self._told, self._progress = self._progress, Progress()
 
     def rebase(self, base: Tensor, counted: bool, tokens: int = 0, sites: int = 1) -> None:
         if self._said is None:
             raise RuntimeError("nothing was told")
-        state = overlap.Overlap(self._loaded(), self._model.take(), self._said)
-        local = overlap.apply(state, base, counted=counted).local
-        trained = self._layout.split.trained
-        # A running variance moved by a difference may fall below zero: statistics are the new model's, as they are.
-        local[trained:] = base[trained:]
+        before, (part, _) = self._loaded(), self._said
+        local = overlap.go_over(self._model.take(), before, base, self._said if counted else None)
+        exact = slice(self._layout.split.trained, None)
+        if part.stop == self._layout.elements or not torch.equal(before[exact], base[exact]):
+            # A running variance moved by a difference may fall below zero: statistics are the new model's, as they are.
+            local[exact] = base[exact]
         self._model.put(local)
         self._base, self._base_digest, self._said = base, "", None
         self._tokens, self._sites = tokens, sites

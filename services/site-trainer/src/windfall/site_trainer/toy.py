@@ -47,7 +47,7 @@ class ToyEngine:
         self._lr, self._tokens_per_sample, self._seed = lr, tokens_per_sample, seed
         self._local = torch.zeros(elements)
         self._base: Tensor | None = None
-        self._said: Tensor | None = None
+        self._said: tuple[slice, Tensor] | None = None
         self._told = Progress()
         self._cursor = 0
         self._progress = Progress()
@@ -63,17 +63,19 @@ class ToyEngine:
         self._said, self._told = None, Progress()
         self._progress = Progress()
 
-    def tell(self) -> None:
+    def tell(self, part: slice | None = None) -> None:
         self._loaded()
         if self._said is not None:
             raise RuntimeError("what was told last is still on its way")
-        self._said, self._told, self._progress = self._local.clone(), self._progress, Progress()
+        part = part or slice(0, self._local.numel())
+        self._said = part, self._local[part].clone()
+        self._told, self._progress = self._progress, Progress()
 
     def rebase(self, base: Tensor, counted: bool, tokens: int = 0, sites: int = 1) -> None:
         if self._said is None:
             raise RuntimeError("nothing was told")
-        moved = overlap.apply(overlap.Overlap(self._loaded(), self._local, self._said), base, counted=counted)
-        self._base, self._local, self._said = base, moved.local, None
+        local = overlap.go_over(self._local, self._loaded(), base, self._said if counted else None)
+        self._base, self._local, self._said = base, local, None
         self._progress = self._progress if counted else self._told.then(self._progress)
         self._told = Progress()
 

@@ -23,23 +23,25 @@ SITE_STATE_PUSHING: SiteState
 SITE_STATE_DRAINING: SiteState
 
 class JoinRequest(_message.Message):
-    __slots__ = ("federation", "site", "window_id", "lease_token", "protocol", "jurisdiction")
+    __slots__ = ("federation", "site", "window_id", "lease_token", "protocol", "jurisdiction", "fragments")
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     WINDOW_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     JURISDICTION_FIELD_NUMBER: _ClassVar[int]
+    FRAGMENTS_FIELD_NUMBER: _ClassVar[int]
     federation: str
     site: str
     window_id: str
     lease_token: int
     protocol: int
     jurisdiction: str
-    def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., window_id: _Optional[str] = ..., lease_token: _Optional[int] = ..., protocol: _Optional[int] = ..., jurisdiction: _Optional[str] = ...) -> None: ...
+    fragments: bool
+    def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., window_id: _Optional[str] = ..., lease_token: _Optional[int] = ..., protocol: _Optional[int] = ..., jurisdiction: _Optional[str] = ..., fragments: _Optional[bool] = ...) -> None: ...
 
 class JoinReply(_message.Message):
-    __slots__ = ("attempt", "task", "task_settings_json", "tensors", "codec", "heartbeat_interval_ms", "outer", "clip", "merge", "corpus", "overlap", "jurisdiction", "jurisdictions")
+    __slots__ = ("attempt", "task", "task_settings_json", "tensors", "codec", "heartbeat_interval_ms", "outer", "clip", "merge", "corpus", "overlap", "fragments", "jurisdiction", "jurisdictions")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     TASK_SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +53,7 @@ class JoinReply(_message.Message):
     MERGE_FIELD_NUMBER: _ClassVar[int]
     CORPUS_FIELD_NUMBER: _ClassVar[int]
     OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    FRAGMENTS_FIELD_NUMBER: _ClassVar[int]
     JURISDICTION_FIELD_NUMBER: _ClassVar[int]
     JURISDICTIONS_FIELD_NUMBER: _ClassVar[int]
     attempt: int
@@ -64,9 +67,10 @@ class JoinReply(_message.Message):
     merge: str
     corpus: Corpus
     overlap: bool
+    fragments: int
     jurisdiction: str
     jurisdictions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, attempt: _Optional[int] = ..., task: _Optional[str] = ..., task_settings_json: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., codec: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ..., outer: _Optional[str] = ..., clip: _Optional[bool] = ..., merge: _Optional[str] = ..., corpus: _Optional[_Union[Corpus, _Mapping]] = ..., overlap: _Optional[bool] = ..., jurisdiction: _Optional[str] = ..., jurisdictions: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, attempt: _Optional[int] = ..., task: _Optional[str] = ..., task_settings_json: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., codec: _Optional[str] = ..., heartbeat_interval_ms: _Optional[int] = ..., outer: _Optional[str] = ..., clip: _Optional[bool] = ..., merge: _Optional[str] = ..., corpus: _Optional[_Union[Corpus, _Mapping]] = ..., overlap: _Optional[bool] = ..., fragments: _Optional[int] = ..., jurisdiction: _Optional[str] = ..., jurisdictions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Corpus(_message.Message):
     __slots__ = ("rows", "seed")
