@@ -59,6 +59,8 @@ from windfall.tasks.ranges import Ranges
 T = TypeVar("T")
 
 LAYOUT = Layout((TensorSpec("point", (1000,)), TensorSpec("seen", (24,), exact=True)))
+OF_THREE = Layout((TensorSpec("point", (2 * 4096 + 1000,)), TensorSpec("seen", (24,), exact=True)))
+"""Of a fleet whose rounds synchronise fragments: large enough for three."""
 FEDERATION = "story"
 
 
@@ -66,9 +68,13 @@ class Watched(ToyEngine):
     """Tells the digest of every base that it is given to train from, and the rows of every step."""
 
     def __init__(
-        self, seed: int, loaded: Callable[[str], None], trained: Callable[[Ranges], object] = lambda rows: None
+        self,
+        seed: int,
+        loaded: Callable[[str], None],
+        trained: Callable[[Ranges], object] = lambda rows: None,
+        elements: int = LAYOUT.elements,
     ) -> None:
-        super().__init__(LAYOUT.elements, seed)
+        super().__init__(elements, seed)
         self._say_loaded = loaded
         self._say_trained = trained
 
@@ -117,6 +123,8 @@ class Fleet:
     alone: timedelta | None = None
     overlap: bool = False
     """Sites train on while they synchronise."""
+    fragments: int = 1
+    """Of the model, that rounds synchronise in turn."""
     step: timedelta = timedelta(seconds=60)
     heartbeat: timedelta = timedelta(seconds=30)
     rule: Rule = field(default_factory=lambda: Rule.parse("topk-ef"))
@@ -172,15 +180,15 @@ class Fleet:
 
     async def start_coordinator(self) -> None:
         stand = self._stand("federation-coordinator", FEDERATION, HUB, hub_streams(self.sites))
-        store = ModelStore(self.folder / "models", LAYOUT, self.rule)
+        store = ModelStore(self.folder / "models", self.layout, self.rule, fragments=self.fragments)
         journaled = stand.journal.load("federation", Federation)
-        first = journaled.base_digest if journaled else store.initialise(torch.zeros(LAYOUT.elements))
+        first = journaled.base_digest if journaled else store.initialise(torch.zeros(self.layout.elements))
         codec = "int8-block" if self.alone else ""
         policy = Policy(self.round_length, None, self.straggler_grace, None, alone=self.alone, alone_codec=codec)
         coordinator = Coordinator(
             stand,
             FEDERATION,
-            Model("toy", "{}", LAYOUT),
+            Model("toy", "{}", self.layout),
             policy,
             store,
             first,
@@ -275,10 +283,15 @@ class Fleet:
             del self.trainers[site]
 
     def _engine(self, site: str, membership: Membership) -> Watched:
-        assert membership.layout == LAYOUT
+        assert membership.layout == self.layout
         bases = self.bases.setdefault(site, [])
         trained = self.trained.setdefault(site, [])
-        return Watched(self.seed * 1000 + self.sites.index(site), bases.append, trained.append)
+        seed = self.seed * 1000 + self.sites.index(site)
+        return Watched(seed, bases.append, trained.append, self.layout.elements)
+
+    @property
+    def layout(self) -> Layout:
+        return LAYOUT if self.fragments == 1 else OF_THREE
 
     # --- parts --------------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1.training_pb2_grpc import TrainingStub
 from windfall.federation_coordinator.checks import described
 from windfall.lowcomm.layout import layout_of_model
+from windfall.lowcomm.rotation import Rotation
 from windfall.lowcomm.rule import Rule
 from windfall.servicekit.rpc import connect
 from windfall.tasks.registry import load_task
@@ -36,6 +37,8 @@ T = TypeVar("T")
 SETTINGS: Final = '{"width": 16, "layers": 1, "heads": 2, "context": 8, "rotary_pct": 0.5}'
 RULE: Final = Rule.parse("int4-block", "nesterov:lr=0.7,momentum=0.9")
 LAYOUT: Final = layout_of_model(load_task("gpt-neox", SETTINGS).model(seed=11))
+FRAGMENTS: Final = 2
+"""Into which the model is cut where rounds synchronise one each."""
 TOKENS: Final = {"site-a": 300, "site-b": 100}
 ROUNDS: Final = 2
 SECONDS: Final = 60.0
@@ -60,11 +63,11 @@ def environ(name: str, nats_url: str, folder: Path, port: int) -> dict[str, str]
     }
 
 
-def contribution(site: str, number: int) -> bytes:
-    seed = 10 * number + sorted(TOKENS).index(site)
-    gradient = torch.randn(LAYOUT.elements, generator=torch.Generator().manual_seed(seed))
-    state = RULE.codec.init(LAYOUT.split.trained)
-    return RULE.encode(state, gradient, LAYOUT.split, base=number, tokens=TOKENS[site], steps=1)[1]
+def contribution(site: str, number: int, fragments: int = 1) -> bytes:
+    seed, turns = 10 * number + sorted(TOKENS).index(site), Rotation(LAYOUT.split, fragments)
+    gradient = torch.randn(LAYOUT.elements, generator=torch.Generator().manual_seed(seed))[turns.part(number)]
+    split = turns.split(number)
+    return RULE.encode(RULE.codec.init(split.trained), gradient, split, base=number, tokens=TOKENS[site], steps=1)[1]
 
 
 @dataclass
@@ -76,6 +79,7 @@ class Links:
         nats_url: of the hub.
         alive: sees to it that a coordinator runs, and gives what is done when it ends.
         time_boxed: rounds end by time, and that is waited for.
+        fragments: of the model, of which each round synchronises one.
     """
 
     name: str
@@ -83,6 +87,8 @@ class Links:
     nats_url: str
     alive: Callable[[], Awaitable["asyncio.Future[int]"]]
     time_boxed: bool = False
+    fragments: int = 1
+    rounds: int = ROUNDS
     attempts: dict[str, int] = field(default_factory=dict)
 
     async def insist(self, call: Callable[[Any], Awaitable[T]]) -> T:
@@ -107,7 +113,14 @@ class Links:
                     await channel.close()
 
     async def join(self, site: str) -> None:
-        request = pb.JoinRequest(federation=self.name, site=site, window_id=str(uuid4()), lease_token=1, protocol=1)
+        request = pb.JoinRequest(
+            federation=self.name,
+            site=site,
+            window_id=str(uuid4()),
+            lease_token=1,
+            protocol=1,
+            fragments=self.fragments > 1,
+        )
         self.attempts[site] = (await self.insist(lambda stub: stub.Join(request))).attempt
 
     async def over(self, site: str, number: int) -> str:
@@ -139,7 +152,7 @@ class Links:
 
     async def push(self, site: str, number: int, base: str, end: int | None = None) -> None:
         """Deliver a contribution; where an end is given, no more than so many bytes of it, which is refused."""
-        data = contribution(site, number)
+        data = contribution(site, number, self.fragments)
         key = self.key(site, number)
 
         async def pushed(stub: Any) -> None:
@@ -203,7 +216,7 @@ class Links:
         """From the first join to the last word."""
         for site in TOKENS:
             await self.join(site)
-        for number in range(ROUNDS):
+        for number in range(self.rounds):
             for site in TOKENS:
                 await self.push(site, number, await self.over(site, number))
         await self.leave("site-b")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.links import ROUNDS, SECONDS, TOKENS, Links, environ
+from tests.links import FRAGMENTS, ROUNDS, SECONDS, TOKENS, Links, environ
 from tests.zygote import Child, Zygote, zygote
 from windfall.contracts.events import ContributionAccepted, FederationFinished, RoundCompleted, RoundEvaluated
 from windfall.contracts.message import Message
@@ -86,11 +86,13 @@ class Walk:
 
     Args:
         crash_at: where each of its lives ends but the last.
+        fragments: of the model. Where rounds synchronise one each, there is one round more: the first one moves again.
     """
 
     place: Place
     name: str
     crash_at: tuple[str, ...]
+    fragments: int = 1
     deaths: int = 0
     child: Child | None = None
 
@@ -98,7 +100,15 @@ class Walk:
         self.port = free_port()
         self.folder = self.place.folder / self.name
         target, url = f"127.0.0.1:{self.port}", self.place.server.url
-        self.links = Links(self.name, target, url, self.alive, time_boxed=self.crash_at == TIME_BOXED)
+        self.links = Links(
+            self.name,
+            target,
+            url,
+            self.alive,
+            time_boxed=self.crash_at == TIME_BOXED,
+            fragments=self.fragments,
+            rounds=rounds_of(self.fragments),
+        )
 
     async def alive(self) -> "asyncio.Future[int]":
         """Start the coordinator if it does not run."""
@@ -113,6 +123,7 @@ class Walk:
             **environ(self.name, self.place.server.url, self.folder, self.port),
             **box,
             "WINDFALL_HELD_OUT_DIR": str(self.place.held_out),
+            "WINDFALL_FRAGMENTS": str(self.fragments),
             "WINDFALL_CRASH_AT": "".join(self.crash_at[self.deaths : self.deaths + 1]),
         }
         log = self.place.folder / f"{self.name}.log"
@@ -133,8 +144,9 @@ class Walk:
 
 
 @asynccontextmanager
-async def walked(place: Place, *crash_at: str) -> AsyncIterator[tuple[Walk, list[Message]]]:
-    walk = Walk(place, "walk-" + re.sub("[^a-z0-9]", "-", crash_at[0] if crash_at else "undisturbed"), crash_at)
+async def walked(place: Place, *crash_at: str, fragments: int = 1) -> AsyncIterator[tuple[Walk, list[Message]]]:
+    name = f"walk-{fragments}-" + re.sub("[^a-z0-9]", "-", crash_at[0] if crash_at else "undisturbed")
+    walk = Walk(place, name, crash_at, fragments)
     try:
         await walk.links.whole()
         said = await walk.links.history()
@@ -145,32 +157,41 @@ async def walked(place: Place, *crash_at: str) -> AsyncIterator[tuple[Walk, list
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def undisturbed(place: Place) -> tuple[str, ...]:
-    """The digests of the bases of a federation whose coordinator lives."""
-    async with walked(place) as (_, said):
-        return digests(said)
+async def undisturbed(place: Place) -> dict[int, tuple[str, ...]]:
+    """The digests of the bases of federations whose coordinator lives, by their fragments."""
+    found = {}
+    for fragments in (1, FRAGMENTS):
+        async with walked(place, fragments=fragments) as (_, said):
+            found[fragments] = digests(said)
+    return found
+
+
+def rounds_of(fragments: int) -> int:
+    return ROUNDS if fragments == 1 else fragments + 1
 
 
 def digests(said: list[Message]) -> tuple[str, ...]:
     return tuple(one.model_digest for one in said if isinstance(one, RoundCompleted))
 
 
+@pytest.mark.parametrize("fragments", [1, FRAGMENTS], ids=["whole", "fragments"])
 @pytest.mark.parametrize("chain", CHAINS, ids=" ".join)
 async def test_killed_there_it_is_as_if_nothing_had_happened(
-    chain: tuple[str, ...], place: Place, undisturbed: tuple[str, ...]
+    chain: tuple[str, ...], fragments: int, place: Place, undisturbed: dict[int, tuple[str, ...]]
 ) -> None:
-    async with walked(place, *chain) as (walk, said):
+    async with walked(place, *chain, fragments=fragments) as (walk, said):
+        rounds = rounds_of(fragments)
         assert walk.deaths == len(chain)
-        assert digests(said) == undisturbed
+        assert digests(said) == undisturbed[fragments]
         accepted = [(one.site, one.round) for one in said if isinstance(one, ContributionAccepted)]
-        assert sorted(accepted) == [(site, number) for site in TOKENS for number in range(ROUNDS)]
+        assert sorted(accepted) == [(site, number) for site in TOKENS for number in range(rounds)]
         completed = [one for one in said if isinstance(one, RoundCompleted)]
         assert [(one.round, one.contributors, one.tokens) for one in completed] == [
-            (number, tuple(TOKENS), sum(TOKENS.values())) for number in range(ROUNDS)
+            (number, tuple(TOKENS), sum(TOKENS.values())) for number in range(rounds)
         ]
         (last,) = [one for one in said if isinstance(one, FederationFinished)]
-        assert (last.model_digest, last.tokens_total) == (undisturbed[-1], ROUNDS * sum(TOKENS.values()))
-        assert {one.round for one in said if isinstance(one, RoundEvaluated)} >= {ROUNDS}
+        assert (last.model_digest, last.tokens_total) == (undisturbed[fragments][-1], rounds * sum(TOKENS.values()))
+        assert {one.round for one in said if isinstance(one, RoundEvaluated)} >= {rounds}
         assert len({one.id for one in said}) == len(said)
         assert not list((walk.folder / "models").glob("*.tmp"))
 

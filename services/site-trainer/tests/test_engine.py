@@ -153,6 +153,36 @@ def test_who_did_not_train_on_stands_exactly_on_the_new_base(bench: Bench) -> No
     assert engine.progress.steps == 0
 
 
+def test_of_a_fragment_that_was_told_alone_the_others_go_on_as_they_are(bench: Bench) -> None:
+    engine, part = bench.loaded(), slice(100, 300)
+    run(engine, 3)
+    gradient = engine.pseudo_gradient()
+    assert isinstance(engine, TrainsOn)
+    engine.tell(part)
+    run(engine, 2)
+    whole = engine.pseudo_gradient()
+    new = bench.base.clone()
+    new[part] -= 0.5 * gradient[part]
+    engine.rebase(new, True)
+    assert engine.progress.steps == 2
+    after = engine.pseudo_gradient()
+    torch.testing.assert_close(after[part], (whole - gradient)[part], atol=1e-6, rtol=1e-4)
+    after[part] = whole[part]
+    assert torch.equal(after, whole)
+    # The next one is told, does not count, and meets a base that others moved elsewhere.
+    engine.tell(slice(0, 100))
+    later = new.clone()
+    later[part] += 1
+    before = engine.pseudo_gradient()
+    engine.rebase(later, False)
+    assert engine.progress.steps == 2
+    torch.testing.assert_close(engine.pseudo_gradient(), before, atol=1e-6, rtol=1e-4)
+    assert digest(new) != digest(later)
+    # Loading a base forgets what no fragment has told.
+    engine.load(later)
+    assert not engine.pseudo_gradient().any()
+
+
 def test_a_checkpoint_holds_what_was_told_and_what_was_trained_since_as_if_nothing_had_been_told(
     bench: Bench, path: Path
 ) -> None:

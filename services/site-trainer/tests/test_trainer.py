@@ -38,6 +38,7 @@ from windfall.contracts.events import (
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import EVENTS_STREAM, HUB, hub_streams, site_streams
 from windfall.contracts.v1 import training_pb2 as pb
+from windfall.contracts.v1.training_pb2_grpc import TrainingStub
 from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.federation import Federation, Phase, Policy
 from windfall.federation_coordinator.store import ModelStore
@@ -75,6 +76,8 @@ LARGE = Layout((TensorSpec("point", (4000,)), TensorSpec("seen", (96,), exact=Tr
 """Large enough for the outer log to be much shorter than the model."""
 SMALL = Layout((TensorSpec("point", (600,)), TensorSpec("seen", (5,), exact=True)))
 """Just large enough for it to be shorter."""
+THREE = Layout((TensorSpec("point", (2 * 4096 + 100,)), TensorSpec("seen", (5,), exact=True)))
+"""Large enough for three fragments."""
 MICRO_BATCH = 4
 TOKENS = 64 * MICRO_BATCH
 """Of a toy engine's step."""
@@ -236,6 +239,7 @@ class Field:
     dice: random.Random = field(default_factory=lambda: random.Random(5))
     service: type[TrainingService] = TrainingService
     overlap: bool = False
+    fragments: int = 1
 
     def __post_init__(self) -> None:
         self.clock = LoopClock(NOON)
@@ -250,7 +254,7 @@ class Field:
 
     async def start_coordinator(self) -> None:
         self.hub, self.hub_bus = self.stand("federation-coordinator", HUB)
-        store = ModelStore(self.folder / "models", self.layout, self.rule)
+        store = ModelStore(self.folder / "models", self.layout, self.rule, fragments=self.fragments)
         journaled = self.hub.journal.load("federation", Federation)
         first = torch.zeros(self.layout.elements) if self.first is None else self.first
         digest = journaled.base_digest if journaled else store.initialise(first)
@@ -1143,10 +1147,17 @@ def test_a_rule_that_changed_between_two_lives_of_the_coordinator_is_learnt_by_j
 @pytest.mark.parametrize("rule", [PLAIN, TOPK, INT4], ids=lambda rule: rule.codec.name)
 @pytest.mark.parametrize("policy", [BY_TIME, BY_STEPS], ids=["by time", "by steps"])
 @pytest.mark.parametrize(
-    ("seed", "overlap"), [*((n, False) for n in range(3)), *((n, True) for n in range(4, 6))], ids=str
+    ("seed", "overlap", "fragments"),
+    [
+        *((n, False, 1) for n in range(3)),
+        *((n, True, 1) for n in range(4, 6)),
+        (6, False, 3),
+        (7, True, 3),
+    ],
+    ids=str,
 )
 def test_whatever_breaks_no_step_counts_twice_and_rounds_go_on(
-    seed: int, overlap: bool, policy: Policy, rule: Rule, tmp_path: Path
+    seed: int, overlap: bool, fragments: int, policy: Policy, rule: Rule, tmp_path: Path
 ) -> None:
     dice = random.Random(seed)
     known: dict[int, frozenset[int]] = {0: frozenset()}
@@ -1160,9 +1171,9 @@ def test_whatever_breaks_no_step_counts_twice_and_rounds_go_on(
             known[self.progress.tokens] = before | {report.tokens}
             return report
 
-        def tell(self) -> None:
+        def tell(self, part: slice | None = None) -> None:
             self.away = known[self.progress.tokens]
-            super().tell()
+            super().tell(part)
 
         def rebase(self, base: Tensor, counted: bool, tokens: int = 0, sites: int = 1) -> None:
             since = known[self.progress.tokens]
@@ -1180,7 +1191,7 @@ def test_whatever_breaks_no_step_counts_twice_and_rounds_go_on(
 
         async def trouble(site: str) -> None:
             node = alive[site]
-            if overlap:
+            if overlap or fragments > 1:
                 node.link.lag = dice.uniform(0, 10) * MINUTE
             match dice.choice(["cut", "receipts", "kill", "takeover", "coordinator", "disk"]):
                 case "cut":
@@ -1215,7 +1226,9 @@ def test_whatever_breaks_no_step_counts_twice_and_rounds_go_on(
         counted = [known[one.tokens] for one in field.events(ContributionAccepted)]
         assert sum(map(len, counted)) == len(frozenset().union(*counted)), "a step counts twice"
 
-    play(story, Field(tmp_path, policy, toy_layout(64) if rule is PLAIN else SMALL, rule, overlap=overlap))
+    layout = toy_layout(64) if rule is PLAIN else SMALL
+    layout = THREE if fragments > 1 else layout
+    play(story, Field(tmp_path, policy, layout, rule, overlap=overlap, fragments=fragments))
 
 
 def check_the_whole(field: Field) -> None:
@@ -1497,6 +1510,102 @@ def test_a_site_that_comes_back_goes_on_at_its_cursor(tmp_path: Path) -> None:
         assert [b - a for a, b in pairwise(cursors)] == drawn[1:], "no sample twice, and none left out"
 
     play(story, Field(tmp_path, BY_STEPS, layout, first=first, model=Model("gpt-neox", settings, layout)))
+
+
+# --- a fragment a round -----------------------------------------------------------------------------------------------
+
+AVERAGE = Rule.parse("fp32", "average")
+
+
+@pytest.mark.parametrize("overlap", [False, True], ids=["waits", "overlaps"])
+def test_what_other_fragments_have_learnt_goes_on_from_base_to_base_and_is_told_in_its_turn(
+    overlap: bool, tmp_path: Path
+) -> None:
+    """Alone, by plain averaging: each fragment of the base is the local one as it was told last."""
+    told: list[Tensor] = []
+
+    class Telling(Watched):
+        def tell(self, part: slice | None = None) -> None:
+            told.append(self._local.clone())
+            super().tell(part)
+
+    async def story(field: Field) -> None:
+        node = await field.start(make=field.watched("site-a", Telling))
+        node.link.lag = MINUTE
+        await field.until(RoundCompleted, 7)
+        assert node.trainer.session.waits is not overlap
+        turns, store = field.coordinator.store.fragments, field.coordinator.store
+        before, after, part = store.load(6), store.load(7), turns.part(6)
+        rest = torch.ones(len(before), dtype=torch.bool)
+        rest[part] = False
+        assert torch.equal(before[rest], after[rest])
+        for number in (4, 5, 6):
+            assert torch.allclose(after[turns.part(number)], told[number][turns.part(number)], atol=1e-6)
+        # Nothing that was learnt is undone by a base that does not know it yet.
+        away = [float((one - node_target(node)).square().mean()) for one in told]
+        assert all(later < earlier for earlier, later in pairwise(away))
+        await field.drain(node)
+        check_the_whole(field)
+        field.check_replicas()
+        assert field.counted == node.steps * TOKENS or overlap
+        assert field.steps * field.step > 0.9 * (field.clock.now() - NOON) or not overlap
+
+    play(story, Field(tmp_path, BY_STEPS, THREE, AVERAGE, overlap=overlap, fragments=3))
+
+
+def node_target(node: Node) -> Tensor:
+    engine = node.trainer._engine
+    assert isinstance(engine, ToyEngine)
+    return engine._target
+
+
+@pytest.mark.parametrize("rule", [PLAIN, TOPK, INT4], ids=lambda rule: rule.codec.name)
+def test_a_round_moves_as_many_bytes_less_as_there_are_fragments(rule: Rule, tmp_path: Path) -> None:
+    layout = Layout((TensorSpec("point", (60 * 4096,)),))
+
+    def moved(count: int) -> tuple[float, float]:
+        found: list[RoundCompleted] = []
+
+        async def story(field: Field) -> None:
+            nodes = [await field.start(site, checkpoint=None) for site in SITES]
+            await field.until(RoundCompleted, 9)
+            await field.drain(*nodes)
+            field.check_replicas()
+            # The first bases are models.
+            found.extend(field.events(RoundCompleted)[1:9])
+
+        play(story, Field(tmp_path / str(count), BY_STEPS, layout, rule, fragments=count))
+        return sum(one.bytes_up for one in found) / 8, sum(one.bytes_down for one in found) / 8
+
+    (up, down), (up_of_four, down_of_four) = moved(1), moved(4)
+    assert 3.5 < up / up_of_four < 4.1
+    # What is dense and whole is a model per site, and of a fragment what the other said of it.
+    assert 3.5 < down / down_of_four < (8.1 if rule is PLAIN else 4.1)
+
+
+def test_an_engine_that_cannot_train_on_is_refused_in_one_line(tmp_path: Path) -> None:
+    async def story(field: Field) -> None:
+        node = await field.start("site-a", make=field.watched("site-a", Waits))
+        await node.ended()
+        mistake = node.stand.mistake
+        assert mistake is not None
+        assert "cannot synchronise the 3 fragments of a model in turn" in str(mistake)
+        assert "WINDFALL_PROCESSES=1" in mistake.cure
+        assert {left.reason for left in field.events(SiteLeft)} == {"drained"}
+
+    play(story, Field(tmp_path, BY_STEPS, THREE, TOPK, fragments=3))
+
+
+def test_a_trainer_that_knows_of_no_fragments_is_not_admitted(tmp_path: Path) -> None:
+    async def story(field: Field) -> None:
+        stub = cast(Any, TrainingStub)(Link(field.server))
+        asked = pb.JoinRequest(federation="demo", site="site-a", window_id=str(uuid4()), lease_token=1, protocol=1)
+        with pytest.raises(grpc.aio.AioRpcError, match="synchronises 3 fragments in turn, which this trainer cannot"):
+            await stub.Join(asked)
+        asked.fragments = True
+        assert (await stub.Join(asked)).fragments == 3
+
+    play(story, Field(tmp_path, BY_STEPS, THREE, TOPK, fragments=3))
 
 
 # --- training goes on while it synchronises ---------------------------------------------------------------------------

@@ -147,8 +147,9 @@ def write_entry(
 
 
 def read(log: Buffer, elements: Split | Rotation) -> Iterator[Entry]:
-    """Every entry of a log about a vector of ``elements``, or about its fragments in turn, without trusting it. Messages
-    are read-only views of the log; a merged form takes memory for one model at most.
+    """Every entry of a log about a vector of ``elements``, or about its fragments in turn, without trusting it.
+
+    Messages are read-only views of the log; a merged form takes memory for one model at most.
 
     Raises:
         ValueError: not a log, damaged, cut short, of an unknown version, or about another vector. Entries before the
