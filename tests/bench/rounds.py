@@ -57,8 +57,10 @@ class Rounds:
     resident_before: int
     resident_peak: int
     bytes_up: float
-    """Per site, in the last round."""
+    """Per site and round."""
     bytes_down: float
+    most_bytes_up: int
+    """Of one site in one round."""
 
     @property
     def median_s(self) -> float:
@@ -113,10 +115,12 @@ class Site:
                 await asyncio.sleep(_REST_S)
 
     def speak(self, number: int, gradient: Tensor) -> bytes:
-        """A contribution to a round: the same gradient as ever, without error feedback."""
-        rule, elements = self.membership.rule, self.membership.layout.split
+        """A contribution to a round: the same gradient as ever, of what the round synchronises, without error
+        feedback."""
+        rule, turns = self.membership.rule, self.membership.rotation
+        elements, part = turns.split(number), turns.part(number)
         state = rule.codec.init(elements.trained)
-        return rule.encode(state, gradient, elements, base=number, tokens=1000, steps=1)[1]
+        return rule.encode(state, gradient[part], elements, base=number, tokens=1000, steps=1)[1]
 
     async def round(self, word: pb.RoundOpened, data: bytes | SharedBytes) -> None:
         """Take the base and push."""
@@ -127,7 +131,7 @@ class Site:
             return
         digest = await asyncio.to_thread(sha256, data)
         await self.link.push(self.manifest(word, digest, len(data)), memoryview(data))
-        self.own = {digest: data} if self.membership.rule.followed else {}
+        self.own = {digest: data} if self.membership.rotation.followed(self.membership.rule) else {}
 
     def manifest(self, word: pb.RoundOpened, digest: str, nbytes: int) -> pb.Manifest:
         return pb.Manifest(
@@ -146,23 +150,21 @@ class Site:
         )
 
     async def _base(self, word: pb.RoundOpened) -> None:
-        rule, elements = self.membership.rule, self.membership.layout.split
-        held = self.replica if rule.followed else None
+        rule, turns = self.membership.rule, self.membership.rotation
+        held = self.replica if turns.followed(rule) else None
         download = await self.link.pull(
             self.membership.attempt,
             word.base_digest,
             word.base_bytes,
-            snapshot_bytes(rule, elements),
+            snapshot_bytes(rule, turns),
             held="" if held is None else held.digest,
             own=next(iter(self.own), ""),
         )
         self.bytes_down += download.data.nbytes
         if held is not None and download.log:
-            self.replica = await asyncio.to_thread(
-                follow, held, download.data, word.base_digest, rule, elements, self.own
-            )
+            self.replica = await asyncio.to_thread(follow, held, download.data, word.base_digest, rule, turns, self.own)
         else:
-            self.replica = of_snapshot(download.data, word.base_digest, rule, elements)
+            self.replica = of_snapshot(download.data, word.base_digest, rule, turns)
 
     async def _skim(self, word: pb.RoundOpened) -> None:
         sha = hashlib.sha256()
@@ -177,11 +179,14 @@ class Site:
             raise RuntimeError("the base does not have its digest")
 
 
-async def run(folder: Path, model: str, sites: int, rounds: int, codec: str = "fp32") -> Rounds:
+async def run(
+    folder: Path, model: str, sites: int, rounds: int, codec: str = "fp32", outer: str = "", fragments: int = 1
+) -> Rounds:
     """Measure rounds of ``sites`` members after one warm-up round.
 
     Args:
         model: one of ``MODELS``.
+        fragments: of it, of which each round synchronises one.
     """
     torch.set_num_threads(1)
     told = {
@@ -189,6 +194,8 @@ async def run(folder: Path, model: str, sites: int, rounds: int, codec: str = "f
         "WINDFALL_ROUND_LENGTH": "3600",
         "WINDFALL_ROUND_STEPS": "1",
         "WINDFALL_CODEC": codec,
+        "WINDFALL_OUTER": outer,
+        "WINDFALL_FRAGMENTS": str(fragments),
         "WINDFALL_MINIMUM_SITES": str(sites),
         # All sites are one process here, which encodes for seconds while their hearts cannot beat.
         "WINDFALL_SILENCE": "60",
@@ -201,7 +208,7 @@ async def run(folder: Path, model: str, sites: int, rounds: int, codec: str = "f
         elements = first.layout.elements
         gradients = [torch.randn(elements).mul_(1e-3) for _ in (members if keeps else members[:1])]
         before = resident(hub.pid)
-        seconds, up, down, cpu, own_cpu = [], 0, 0, 0.0, 0.0
+        seconds, up, down, most, cpu, own_cpu = [], 0, 0, 0, 0.0, 0.0
         words = await asyncio.gather(*(member.opened.get() for member in members))
         for number in range(rounds + 1):
             # Encoding is training's neighbour, not the round's: where sites overlap it, nobody waits for it.
@@ -220,7 +227,8 @@ async def run(folder: Path, model: str, sites: int, rounds: int, codec: str = "f
             if number:
                 seconds.append(time.perf_counter() - started)
                 cpu, own_cpu = cpu + cpu_s(hub.pid) - used, own_cpu + cpu_s(os.getpid()) - own_used
-                up, down = sum(map(len, data)), sum(member.bytes_down for member in members) - already
+                up, down = up + sum(map(len, data)), down + sum(member.bytes_down for member in members) - already
+                most = max(most, *map(len, data))
         for member in members:
             await member.close()
         return Rounds(
@@ -230,6 +238,7 @@ async def run(folder: Path, model: str, sites: int, rounds: int, codec: str = "f
             own_cpu / rounds,
             before,
             peak_resident(hub.pid),
-            up / sites,
-            down / sites,
+            up / sites / rounds,
+            down / sites / rounds,
+            most,
         )

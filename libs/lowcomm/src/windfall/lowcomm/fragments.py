@@ -45,21 +45,26 @@ class Fragments:
     @cached_property
     def parts(self) -> tuple[slice, ...]:
         """Where each fragment lies in the flat vector; together, end to end, all of it."""
-        chunks = -(-self.model.trained // CHUNK)
-        ends = [min(chunks * p // self.count * CHUNK, self.model.trained) for p in range(1, self.count)]
-        ends.append(self.model.elements)
-        return tuple(slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False))
+        return tuple(self.part(p) for p in range(self.count))
 
     @cached_property
     def splits(self) -> tuple[Split, ...]:
         """Each fragment as a vector of its own, with the pieces of the tensors that lie in it."""
-        found = []
-        for part in self.parts:
-            begin, end = part.start, min(part.stop, self.model.trained)
-            pieces = [min(span.stop, end) - max(span.start, begin) for span in self.model.spans]
-            tensors = tuple(piece for piece in pieces if piece > 0) if self.model.tensors else ()
-            found.append(Split(end - begin, part.stop - end, tensors))
-        return tuple(found)
+        return tuple(self.split(p) for p in range(self.count))
+
+    def part(self, p: int) -> slice:
+        """One of ``parts``, without the others: there may be very many."""
+        chunks = -(-self.model.trained // CHUNK)
+        begin, end = (min(chunks * each // self.count * CHUNK, self.model.trained) for each in (p, p + 1))
+        return slice(begin, end if p + 1 < self.count else self.model.elements)
+
+    def split(self, p: int) -> Split:
+        """One of ``splits``."""
+        part = self.part(p)
+        begin, end = part.start, min(part.stop, self.model.trained)
+        pieces = [min(span.stop, end) - max(span.start, begin) for span in self.model.spans]
+        tensors = tuple(piece for piece in pieces if piece > 0) if self.model.tensors else ()
+        return Split(end - begin, part.stop - end, tensors)
 
     def told(self, step: int) -> int | None:
         """Which fragment is told after this local step, counted from 1; none after most of them."""

@@ -39,11 +39,8 @@ class Rotation:
             raise ValueError(f"{self.model.trained} elements make 1 to {most} fragments, not {self.count}")
 
     @cached_property
-    def _cut(self) -> tuple[tuple[slice, Split], ...]:
-        if self.count == 1:
-            return ((slice(0, self.model.elements), self.model),)
-        plan = Fragments(self.model, self.count, self.count, 1)
-        return tuple(zip(plan.parts, plan.splits, strict=True))
+    def _plan(self) -> Fragments:
+        return Fragments(self.model, self.count, self.count, 1)
 
     def turn(self, round_number: int) -> int:
         """Which fragment a round synchronises, counted from 0."""
@@ -51,16 +48,16 @@ class Rotation:
 
     def part(self, round_number: int) -> slice:
         """Where it lies in the flat vector."""
-        return self._cut[self.turn(round_number)][0]
+        return self._plan.part(self.turn(round_number))
 
     def split(self, round_number: int) -> Split:
         """It, as a vector of its own."""
-        return self._cut[self.turn(round_number)][1]
+        return self.model if self.count == 1 else self._plan.split(self.turn(round_number))
 
     @property
     def most_elements(self) -> int:
         """Of the longest fragment: what a round moves at most."""
-        return max(split.elements for _, split in self._cut)
+        return max(part.stop - part.start for part in map(self._plan.part, range(self.count)))
 
     def followed(self, rule: Rule) -> bool:
         """Whether a site that holds the base is better off with what the others said than with a new model: of a
