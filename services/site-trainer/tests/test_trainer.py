@@ -1580,7 +1580,7 @@ def test_a_round_moves_as_many_bytes_less_as_there_are_fragments(rule: Rule, tmp
     (up, down), (up_of_four, down_of_four) = moved(1), moved(4)
     assert 3.5 < up / up_of_four < 4.1
     # What is dense and whole is a model per site, and of a fragment what the other said of it.
-    assert 3.5 < down / down_of_four < (8.1 if rule is PLAIN else 4.1)
+    assert 3.2 < down / down_of_four < (8.1 if rule is PLAIN else 4.1)
 
 
 def test_an_engine_that_cannot_train_on_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ class Rotation:
     @property
     def most_elements(self) -> int:
         """Of the longest fragment: what a round moves at most."""
-        return max(part.stop - part.start for part in map(self._plan.part, range(self.count)))
+        parts = (self.part(turn) for turn in range(self.count))
+        return max(int(part.stop - part.start) for part in parts)
 
     def followed(self, rule: Rule) -> bool:
         """Whether a site that holds the base is better off with what the others said than with a new model: of a
