@@ -1,6 +1,6 @@
 # The first two are all that a newcomer needs; both set up what they use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench proto lock clean
+.PHONY: help setup demo test check bench proto dashboards lock clean
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -22,7 +22,7 @@ test: check ## everything that a change must pass
 check: $(READY) ## format, lint, types, directions of imports
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
-	$(BIN)/mypy libs/*/src services/*/src tests
+	$(BIN)/mypy libs/*/src services/*/src tests deploy/grafana/source
 	$(BIN)/lint-imports
 
 bench: $(BENCHES) ## every benchmark
@@ -34,6 +34,9 @@ proto: $(READY) ## generate the gRPC stubs anew
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=libs/contracts/src --pyi_out=libs/contracts/src \
 		--grpc_python_out=libs/contracts/src --mypy_grpc_out=quiet:libs/contracts/src \
 		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc proto/windfall/contracts/v1/*.proto
+
+dashboards: $(READY) ## write Grafana's dashboards anew
+	$(BIN)/python -m deploy.grafana.source
 
 lock: $(READY) ## pin the third-party tree anew from requirements.in
 	$(BIN)/python -m pip install -q uv && $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 \

@@ -120,14 +120,17 @@ ALWAYS_ON_EMISSIONS = _counter(
     "windfall.state",
     "windfall.method",
 )
+LEDGER_BROKEN = _gauge("windfall.ledger.broken", "{ledger}", "1 where the energy ledger does not verify.", _SITE)
 INTENSITY = _gauge(
     "windfall.signal.intensity", "g/kW.h", "Carbon intensity of the site's power when its window opened last.", _SITE
 )
 SIGNALS_REFUSED = _counter(
     "windfall.signal.refused", "{value}", "Signal values that were not believed.", _SITE, "windfall.reason"
 )
-SIGNAL_STALE = _gauge("windfall.signal.stale", "1", "1 while the site has no fresh signal and is shut for it.", _SITE)
-WINDOW_OPEN = _gauge("windfall.window.open", "1", "1 while the site's power is surplus.", _SITE)
+SIGNAL_STALE = _gauge(
+    "windfall.signal.stale", "{signal}", "1 while the site has no fresh signal and is shut for it.", _SITE
+)
+WINDOW_OPEN = _gauge("windfall.window.open", "{window}", "1 while the site's power is surplus.", _SITE)
 WINDOWS = _counter("windfall.windows", "{window}", "Windows by how they ended.", _SITE, "windfall.reason")
 
 # --- capacity ---------------------------------------------------------------------------------------------------------

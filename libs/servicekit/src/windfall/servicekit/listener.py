@@ -67,6 +67,8 @@ class Listener:
         self._publish = publish
         self._on_mistake = on_mistake
         self._of_stream = {"windfall.stream": hearing.stream}
+        # A counter that is first seen at 1 has not grown, for whoever looks at its rate.
+        metrics.record(DEAD_LETTERS, 0, self._of_stream)
         self.lag = 0
         """Messages of the stream that wait for us, as the server said last."""
         self._busy = False

@@ -38,7 +38,7 @@ from windfall.energy.ledger import Told
 from windfall.energy.power import SiteState
 from windfall.energy.quotes import Quote
 from windfall.energy_watcher.ledger_file import LEDGER_FILE, LedgerFile
-from windfall.energy_watcher.ledger_metrics import measure
+from windfall.energy_watcher.ledger_metrics import measure, told_when_broken
 from windfall.energy_watcher.ledger_recovery import BOOK, LINES, Lines, begun, taken_up
 from windfall.energy_watcher.ledger_settings import BookkeeperSettings
 from windfall.energy_watcher.meter import Meter, meter_of
@@ -134,9 +134,10 @@ class Bookkeeper:
         self._trace: Mapping[str, str] = {}
         self._file = LedgerFile(settings.state_dir / LEDGER_FILE)
         since = min(stand.clock.now(), settings.ledger_since or stand.clock.now())
-        self._book = taken_up(stand.journal, self._file, key) or begun(
-            stand.journal, self._file, key, stand.whom, settings.ledger_federation, since
-        )
+        with told_when_broken(stand.whom):
+            self._book = taken_up(stand.journal, self._file, key) or begun(
+                stand.journal, self._file, key, stand.whom, settings.ledger_federation, since
+            )
         self._listeners: list[Callable[[Told], None]] = []
 
     @property
