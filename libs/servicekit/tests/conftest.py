@@ -6,6 +6,8 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
+from windfall.servicekit.testing.kube_examples import WIDGET, WIDGET_SPEC, Space, defined, typed, until
+
 
 class Spans(SpanProcessor):
     """What has ended since the test began."""
@@ -35,3 +37,11 @@ def spans() -> Iterator[Spans]:
     provider.add_span_processor(found)
     yield found
     found.close()
+
+
+@pytest.fixture
+async def widgets(space: Space) -> Space:
+    scale = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
+    await defined(space.cluster, WIDGET, WIDGET_SPEC, {"status": {}, "scale": scale})
+    await until(lambda: typed(space))
+    return space

@@ -11,7 +11,7 @@ import pytest
 
 from windfall.servicekit.kube import Cluster, Connection, Kind, Object
 from windfall.servicekit.kube.kinds import CRD, EVENT
-from windfall.servicekit.testing.kube_fixtures import Space
+from windfall.servicekit.testing.kube_examples import Space
 
 GADGET = Kind("conformance.windfall.dev", "v1", "Gadget", "gadgets")
 

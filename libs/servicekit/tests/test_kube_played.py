@@ -8,7 +8,7 @@ import pytest
 
 from windfall.servicekit.kube import Kind, Object
 from windfall.servicekit.kube.kinds import DAEMON_SET, DEPLOYMENT, JOB, NODE, POD, STATEFUL_SET
-from windfall.servicekit.testing.kube_fixtures import Space
+from windfall.servicekit.testing.kube_examples import Space
 from windfall.servicekit.testing.kube_played import Course, Kubelet, node, played
 
 

@@ -10,7 +10,6 @@ import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -20,30 +19,13 @@ import pytest
 from windfall.servicekit.kube import Cluster, Connection
 from windfall.servicekit.kube.kinds import NAMESPACE, SERVICE_ACCOUNT
 from windfall.servicekit.testing.kube_api import KubeApi, kube_api
+from windfall.servicekit.testing.kube_examples import ApiServer, Space
 
 _STARTER: Final = Path("..", "shared", "kube", "kube-up")
 _NONE: Final = f"KUBECONFIG names no API server, and there is no {_STARTER} beside the checkout"
 _PORTS: Final = f"another control plane on this machine holds the ports of those controllers that {_STARTER} starts"
 _CONTROLLERS_S: Final = 15
 _USED: Final = pytest.StashKey[str]()
-
-
-@dataclass(frozen=True)
-class ApiServer:
-    """One that a test may use."""
-
-    kubeconfig: Path
-    double: KubeApi | None
-    """None: it is a real one."""
-
-
-@dataclass(frozen=True)
-class Space:
-    """A namespace of a test's own, and a client."""
-
-    cluster: Cluster
-    namespace: str
-    server: ApiServer
 
 
 def _named() -> Path | None:
