@@ -3,6 +3,7 @@ know. Skipped where the schemas are not beside the checkout (``WINDFALL_SCHEMAS`
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -267,3 +268,28 @@ def test_a_kubeconfig_is_a_reference() -> None:
 def test_a_mistake_in_k0rdents_parameters_is_named(changed: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValidationError, match=fault):
         k0rdent_parameters(**changed)
+
+
+# --- what the documentation shows -------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "capacity.md"
+
+
+def examples(backend: str) -> list[str]:
+    return re.findall(rf"```json {backend}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@needs_schemas
+def test_the_documented_examples_are_valid() -> None:
+    managed, lent = (ClusterApiParameters.model_validate_json(text) for text in examples("cluster-api"))
+    assert [faults(manifest) for manifest in rendered(managed, NEWEST) if faults(manifest)] == []
+    assert (lent.manage, lent.trainer) == (False, "apply")
+    (said,) = (K0rdentParameters.model_validate_json(text) for text in examples("k0rdent"))
+    assert faults(k0rdent.cluster_deployment("site-a", "energy", said.named("site-a"))) == []
+
+
+def test_every_parameter_is_documented() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for model in (ClusterApiParameters, K0rdentParameters):
+        for name, field in model.model_fields.items():
+            assert f"`{field.alias or name}`" in page, f"{field.alias} of {model.__name__} is not in {PAGE.name}"

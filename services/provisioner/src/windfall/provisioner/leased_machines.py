@@ -53,7 +53,13 @@ class _Held:
         """What the node will have ended with."""
         self.ready: asyncio.Future[bool] = loop.create_future()
         self.gone: asyncio.Future[int | None] = loop.create_future()
+        self.adopted = False
+        """An earlier life has started it."""
+        self.draining = False
+        """Its trainer is to be asked to go, once it is found."""
         self.training: asyncio.Task[None] | None = None
+        self.trains = False
+        """Its trainer has been started."""
         self.trouble = ""
         self.told = asyncio.Event()
         """Set once the trouble is another one, or there is nothing more to tell."""
@@ -72,16 +78,16 @@ class _Held:
             told, self.told = self.told, asyncio.Event()
             told.set()
 
-    def end(self, mistake: Mistake | None = None) -> None:
+    def end(self, fault: BaseException | None = None) -> None:
         if self.training:
             self.training.cancel()
         for future, result in ((self.gone, self.code), (self.ready, False)):
             if future.done():
                 continue
-            if mistake is None:
+            if fault is None:
                 future.set_result(result)  # type: ignore[arg-type]
             else:
-                future.set_exception(mistake)
+                future.set_exception(fault)
                 # Whoever waits hears of it, and so does whoever asks next; nobody has to.
                 future.exception()
         self.told.set()
@@ -150,10 +156,11 @@ class LeasedMachines:
                     # An earlier attempt: its machine is not this one's.
                     held.leave(held.code, kill=True)
                     await self._see_off(held, bound(node.lease_id, self._machines.all))
-                written = await self._counted.ensure(cluster, await self._owner(cluster))
+                owner = await self._owner(cluster)
+                written = await self._counted.ensure(cluster, owner)
                 self._machines.keep(written[-1])
                 if self._trainer:
-                    await self._trainer.keep(cluster, lease, environment)
+                    await self._trainer.keep(cluster, owner, lease, environment)
                 await self._machines.join(node, _wants(lease))
                 self._hold(_Held(node, _wants(lease)))
         return node
@@ -177,9 +184,15 @@ class LeasedMachines:
         held = await self._find(node)
         if held is None or held.leaving:
             return
-        if self._trainer and held.training:
+        if self._trainer and held.trains:
             # Its end is what the machine waits for.
             return await self._trainer.drain(self._machines.cluster, node)
+        if self._trainer and held.adopted and held.machines:
+            # One that an earlier life has started is found first, and then asked.
+            held.draining = True
+            return
+        if held.training:
+            held.training.cancel()
         held.leave(0)
         self._wake.set()
 
@@ -189,8 +202,9 @@ class LeasedMachines:
             return
         held.leave(KILLED, kill=True)
         self._wake.set()
-        if self._trainer and held.training:
+        if held.training:
             held.training.cancel()
+        if self._trainer and (held.training or held.adopted):
             try:
                 await self._trainer.kill(self._machines.cluster, node)
             except Transient as error:
@@ -205,10 +219,10 @@ class LeasedMachines:
         await self._machines.refresh()
         for entry in self._machines.roster.entries:
             if entry.site == self._site and entry.node.lease_id not in self._held:
-                self._hold(_Held(entry.node, entry.wants, entry.machines))
+                self._hold(_Held(entry.node, entry.wants, entry.machines), adopted=True)
         for machine in self._machines.all:
             if machine.node and machine.node.lease_id not in self._held:
-                self._hold(_Held(machine.node, 1, [machine.uid], leaving=True))
+                self._hold(_Held(machine.node, 1, [machine.uid], leaving=True), adopted=True)
         return tuple(held.node for held in self._held.values())
 
     async def close(self) -> None:
@@ -233,8 +247,10 @@ class LeasedMachines:
             raise self._machines.fault
         if self._passing is None:
             self._passing = asyncio.create_task(self._pass_for_ever(), name=f"leases of {self._counted.name}")
+            self._passing.add_done_callback(self._gave_up)
 
-    def _hold(self, held: _Held) -> None:
+    def _hold(self, held: _Held, *, adopted: bool = False) -> None:
+        held.adopted = adopted
         self._held[held.node.lease_id] = held
         self._wake.set()
 
@@ -248,7 +264,8 @@ class LeasedMachines:
         mine = bound(node.lease_id, self._machines.all)
         if entry is None and not mine:
             return None
-        self._hold(_Held(node, entry.wants, entry.machines) if entry else _Held(node, 1, [mine[0].uid], leaving=True))
+        found = _Held(node, entry.wants, entry.machines) if entry else _Held(node, 1, [mine[0].uid], leaving=True)
+        self._hold(found, adopted=True)
         return self._held[node.lease_id]
 
     # --- the passes ---------------------------------------------------------------------------------------------------
@@ -259,15 +276,13 @@ class LeasedMachines:
             await self._wake.wait()
             self._wake.clear()
             if self._machines.fault:
-                return self._give_up(self._machines.fault)
+                raise self._machines.fault
             try:
                 async with self._one_at_a_time:
                     if failures:
                         await self._machines.refresh()
                     await self._pass()
                 failures = 0
-            except Mistake as mistake:
-                return self._give_up(mistake)
             except Transient as error:
                 failures += 1
                 # A conflict is no failure: somebody else has got on.
@@ -373,10 +388,13 @@ class LeasedMachines:
         if not held.ready.done():
             held.ready.set_result(True)
 
-    def _give_up(self, mistake: Mistake) -> None:
-        self._machines.fault = mistake
+    def _gave_up(self, passing: asyncio.Task[None]) -> None:
+        """Nobody looks after the leases any more: whoever waits for one hears why, and so does whoever asks next."""
+        if passing.cancelled():
+            return
+        self._machines.fault = fault = passing.exception()
         for held in self._held.values():
-            held.end(mistake)
+            held.end(fault)
         self._held.clear()
 
     # --- the trainer --------------------------------------------------------------------------------------------------
@@ -396,6 +414,9 @@ class LeasedMachines:
         while True:
             try:
                 await self._trainer.run(self._machines.cluster, held.node)
+                held.trains = True
+                if held.draining:
+                    await self._trainer.drain(self._machines.cluster, held.node)
                 break
             except Transient as error:
                 failures += 1

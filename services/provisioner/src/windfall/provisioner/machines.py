@@ -14,7 +14,6 @@ from windfall.provisioner.holdings import Node
 from windfall.provisioner.machine import DELETE_FIRST, NO_DETACH, NO_DRAIN, NODE_LABEL, Machine, read
 from windfall.provisioner.manifests.labels import fenced, lease_annotations, lease_labels
 from windfall.provisioner.roster import Roster
-from windfall.servicekit.errors import Mistake
 from windfall.servicekit.kube import Change, Cluster, Conflict, Kind, Object
 
 log = logging.getLogger(__name__)
@@ -52,8 +51,8 @@ class Machines:
         self, site: str, namespace: str, cluster: Cluster, counted: Counted, changed: Callable[[], None]
     ) -> None:
         self.cluster = cluster
-        self.fault: Mistake | None = None
-        """Why the watches ended."""
+        self.fault: BaseException | None = None
+        """Why a watch ended: a mistake that a person must mend, or a fault of ours."""
         self._site = site
         self._namespace = namespace
         self._counted = counted
@@ -130,28 +129,34 @@ class Machines:
 
     def _watch(self, kind: Kind, fields: str, labels: str, heard: Callable[[bool, Object], None]) -> None:
         task = asyncio.create_task(self._follow(kind, fields, labels, heard), name=f"watch of {kind}")
+        task.add_done_callback(self._ended)
         self._watches.append(task)
 
     async def _follow(self, kind: Kind, fields: str, labels: str, heard: Callable[[bool, Object], None]) -> None:
-        try:
-            following = self.cluster.follow(kind, self._namespace, labels=labels, fields=fields)
-            async with aclosing(cast("AsyncGenerator[Change, None]", following)) as changes:
-                async for change in changes:
-                    if change.verb != "synced":
-                        heard(change.verb == "present", change.object)
-                    self._changed()
-        except Mistake as mistake:
-            self.fault = mistake
+        following = self.cluster.follow(kind, self._namespace, labels=labels, fields=fields)
+        async with aclosing(cast("AsyncGenerator[Change, None]", following)) as changes:
+            async for change in changes:
+                if change.verb != "synced":
+                    heard(change.verb == "present", change.object)
+                self._changed()
+
+    def _ended(self, watch: asyncio.Task[None]) -> None:
+        if not watch.cancelled():
+            self.fault = watch.exception()
             self._changed()
 
     def _object_is(self, present: bool, found: Object) -> None:
-        self._object = found if present else None
+        if not _overtaken(present, found, self._object):
+            self._object = found if present else None
 
     def _machine_is(self, present: bool, found: Object) -> None:
+        name = found["metadata"]["name"]
+        if _overtaken(present, found, self._found.get(name)):
+            return
         if present:
-            self._found[found["metadata"]["name"]] = found
+            self._found[name] = found
         else:
-            self._found.pop(found["metadata"]["name"], None)
+            self._found.pop(name, None)
             self._deleted.discard(found["metadata"].get("uid", ""))
 
     # --- the roster ---------------------------------------------------------------------------------------------------
@@ -214,3 +219,15 @@ class Machines:
         guard = {"resourceVersion": found["metadata"]["resourceVersion"]}
         patch = {"metadata": {**metadata, **guard}}
         self._found[machine.name] = await self.cluster.patch(self._machine_kind, machine.name, self._namespace, patch)
+
+
+def _overtaken(present: bool, heard: Object, known: Object | None) -> bool:
+    """Whether a watch tells what an answer of the server has overtaken. One that is gone does not come back; what is
+    there is judged by its version. Versions of one kind are numbers that grow (KEP-5504, and so they have always been);
+    where one is none, what is heard last counts."""
+    if known is None:
+        return False
+    if not present:
+        return bool(heard["metadata"].get("uid") != known["metadata"].get("uid"))
+    versions = [str(found["metadata"].get("resourceVersion", "")) for found in (heard, known)]
+    return all(version.isdecimal() for version in versions) and int(versions[0]) < int(versions[1])

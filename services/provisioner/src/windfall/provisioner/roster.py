@@ -103,8 +103,8 @@ class Roster:
 
 
 def free(machines: Iterable[Machine], roster: Roster) -> Sequence[Machine]:
-    """The machines that a lease may be given: nobody's, not leaving, not failed; those that have joined first, and the
-    oldest of them."""
+    """The machines that a lease may be given: nobody's, and not leaving. Those that have joined come first, and the
+    oldest of them; those that have failed come last, because somebody must find that out: nobody else replaces them."""
     taken = {uid for entry in roster.entries for uid in entry.machines}
     fit = [
         machine
@@ -112,10 +112,11 @@ def free(machines: Iterable[Machine], roster: Roster) -> Sequence[Machine]:
         if machine.node is None
         and TOKEN not in machine.annotations
         and not machine.leaving
-        and machine.failure is None
         and machine.uid not in taken
     ]
-    return sorted(fit, key=lambda machine: (machine.joined is None, machine.created, machine.name))
+    return sorted(
+        fit, key=lambda machine: (machine.failure is not None, machine.joined is None, machine.created, machine.name)
+    )
 
 
 def bound(lease_id: UUID, machines: Iterable[Machine]) -> Sequence[Machine]:

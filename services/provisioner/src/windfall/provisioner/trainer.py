@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from windfall.provisioner.holdings import Lease, Node
-from windfall.servicekit.kube import Cluster
+from windfall.servicekit.kube import Cluster, Object
 
 
 class Trainer(Protocol):
     """Starts, watches and ends site-trainers in a workload cluster, which may not be there yet."""
 
-    async def keep(self, cluster: Cluster, lease: Lease, environment: Mapping[str, str]) -> None:
+    async def keep(self, cluster: Cluster, owner: Object, lease: Lease, environment: Mapping[str, str]) -> None:
         """Keep what :meth:`run` will need, in the management cluster: it may be called in another life."""
 
     async def forget(self, cluster: Cluster, node: Node) -> None:

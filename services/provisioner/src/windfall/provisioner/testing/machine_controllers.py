@@ -7,6 +7,7 @@ its finalizer gone, and each contract has its conditions where it keeps them.
 
 import asyncio
 import contextlib
+import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -27,6 +28,8 @@ from windfall.provisioner.manifests.contracts import (
 )
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.kube import Change, Cluster, Kind, Object
+
+log = logging.getLogger(__name__)
 
 FINALIZER: Final = "machine.cluster.x-k8s.io"
 K0RDENT_FINALIZER: Final = "k0rdent.mirantis.com/cluster-deployment"
@@ -58,6 +61,9 @@ class MachineControllers:
         self.cleaned = asyncio.Event()
         """Clear it and machines that are deleted keep their finalizers whatever they are told: a slow delete."""
         self.cleaned.set()
+        self.uninstalled = asyncio.Event()
+        """Clear it and ClusterDeployments that are deleted keep their finalizer."""
+        self.uninstalled.set()
         self.created: list[str] = []
         """Names of all Machines ever created, in order."""
         self.taken: list[str] = []
@@ -223,7 +229,7 @@ class MachineControllers:
         if metadata.get("deletionTimestamp"):
             gone = not (await self._cluster.list(self.machines, self._namespace, labels=f"{CLUSTER_NAME}={name}")).items
             await self._cluster.delete(self.deployments, name, self._namespace)
-            if gone and self.cleaned.is_set() and metadata.get("finalizers"):
+            if gone and self.uninstalled.is_set() and metadata.get("finalizers"):
                 await self._cluster.patch(kind, name, self._namespace, {"metadata": {"finalizers": None}})
             return
         if not metadata.get("finalizers"):
@@ -269,12 +275,19 @@ async def machine_controllers(
     """The controllers, playing."""
     controllers = MachineControllers(cluster, namespace, version, workers)
     playing = asyncio.create_task(controllers.play(), name="machine controllers")
+    playing.add_done_callback(_said)
     try:
         yield controllers
     finally:
         playing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await playing
+
+
+def _said(playing: "asyncio.Task[None]") -> None:
+    """At once, because whoever waits for a machine would wait for ever."""
+    if not playing.cancelled() and (error := playing.exception()):
+        log.error("the controllers have fallen", exc_info=error)
 
 
 def _owner(found: Object) -> Object:

@@ -1,0 +1,302 @@
+"""A lease's trainer inside the cluster that its machine joins, with a second API server for that cluster."""
+
+import asyncio
+import logging
+from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import yaml
+
+from windfall.provisioner.applied_trainer import AppliedTrainer, secret_name
+from windfall.provisioner.backend import Backend
+from windfall.provisioner.cluster_api import MachineDeployments
+from windfall.provisioner.holdings import Lease, Node
+from windfall.provisioner.kubeconfig import HeldKubeconfig, held
+from windfall.provisioner.leased_machines import KILLED, LeasedMachines
+from windfall.provisioner.machine import NODE_LABEL
+from windfall.provisioner.manifests.cluster_api import ClusterApiParameters
+from windfall.provisioner.manifests.contracts import CLUSTER_API, MACHINE
+from windfall.provisioner.manifests.labels import anchor
+from windfall.provisioner.memory import Life, MemoryBackend
+from windfall.provisioner.testing.machine_controllers import MachineControllers, machine_controllers
+from windfall.servicekit.clock import SystemClock
+from windfall.servicekit.errors import Mistake
+from windfall.servicekit.kube import Cluster, Connection, Object
+from windfall.servicekit.kube.kinds import CONFIG_MAP, CRD, NAMESPACE, SECRET
+from windfall.servicekit.testing.kube_api import kube_api
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SITE = "site-a"
+NAMED = "energy"
+SECONDS = 30.0
+KEY = "-----BEGIN PRIVATE KEY-----\nnobody may see this\n-----END PRIVATE KEY-----\n"
+
+
+def open_definition(resource: Any) -> Object:
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    names = {"plural": resource.plural, "singular": resource.kind.lower(), "kind": resource.kind}
+    version = {"name": "v1beta2", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    return {
+        "apiVersion": CRD.api_version,
+        "kind": CRD.kind,
+        "metadata": {"name": resource.definition},
+        "spec": {
+            "group": resource.group,
+            "scope": "Namespaced",
+            "names": {**names, "listKind": f"{resource.kind}List"},
+            "versions": [{**version, "subresources": {"status": {}}}],
+        },
+    }
+
+
+def lease(token: int = 1) -> Lease:
+    return Lease(
+        lease_id=uuid4(),
+        site=SITE,
+        window_id=uuid4(),
+        token=token,
+        node=f"{SITE}-{token}",
+        opened_at=NOON,
+        requested_at=NOON,
+        changed_at=NOON,
+    )
+
+
+@dataclass
+class Inner:
+    """What the workload cluster's backend was made with."""
+
+    kubeconfig: Path
+    selector: Mapping[str, str]
+
+
+class Workload:
+    """A backend of the workload cluster whose pods outlive whoever started them."""
+
+    def __init__(self) -> None:
+        self.lives: list[Life] = []
+        self.made: list[Inner] = []
+        self.polite = True
+        self._pods = MemoryBackend(self.live)
+
+    async def live(self, life: Life) -> int:
+        self.lives.append(life)
+        life.ready.set()
+        await (life.drain.wait() if self.polite else asyncio.Event().wait())
+        return 0
+
+    def make(self, kubeconfig: Path, selector: Mapping[str, str]) -> Backend:
+        self.made.append(Inner(kubeconfig, selector))
+        return self._pods
+
+    async def running(self) -> tuple[Node, ...]:
+        return tuple(await self._pods.adopt())
+
+
+@dataclass
+class Ground:
+    management: Path
+    cluster: Cluster
+    controllers: MachineControllers
+    workload: Workload
+    backend: LeasedMachines
+
+    async def restart(self) -> None:
+        await self.backend.close()
+        self.backend = backend(self.management, self.workload)
+
+
+def backend(management: Path, workload: Workload) -> LeasedMachines:
+    async def owner(cluster: Cluster) -> Object:
+        return await cluster.apply(CONFIG_MAP, anchor(SITE, NAMED))
+
+    said = ClusterApiParameters.model_validate({"version": "v1.33.4+k0s.0", "trainer": "apply"})
+    counted = MachineDeployments(SITE, NAMED, said, SystemClock().wall(NOON - NOON))
+    trainer = AppliedTrainer(NAMED, SITE, workload.make)
+    return LeasedMachines(SITE, NAMED, Cluster.connect(Connection(management)), counted, owner, trainer)
+
+
+@asynccontextmanager
+async def grounded(folder: Path) -> AsyncIterator[Ground]:
+    async with kube_api(folder) as (_, management), Cluster.connect(Connection(management)) as cluster:
+        await cluster.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMED}})
+        for resource in CLUSTER_API:
+            await cluster.create(CRD, open_definition(resource))
+        async with machine_controllers(cluster, NAMED, "v1beta2") as controllers:
+            workload = Workload()
+            ground = Ground(management, cluster, controllers, workload, backend(management, workload))
+            try:
+                async with asyncio.timeout(SECONDS):
+                    yield ground
+            finally:
+                await ground.backend.close()
+
+
+@pytest.fixture
+async def ground(tmp_path: Path) -> AsyncIterator[Ground]:
+    async with grounded(tmp_path) as ground:
+        yield ground
+
+
+async def give_kubeconfig(ground: Ground) -> None:
+    """What the hosted control plane's controller writes once it is up."""
+    text = yaml.safe_dump(kubeconfig("https://cp.example:30443"))
+    data = {"value": b64encode(text.encode()).decode()}
+    metadata = {"name": f"{SITE}-kubeconfig", "namespace": NAMED}
+    await ground.cluster.create(SECRET, {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+
+
+def kubeconfig(server: str, **user: Any) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "a",
+        "clusters": [
+            {"name": "a", "cluster": {"server": server, "certificate-authority-data": b64encode(b"CA").decode()}}
+        ],
+        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+        "users": [{"name": "a", "user": user or {"client-key-data": b64encode(KEY.encode()).decode()}}],
+    }
+
+
+async def secrets(ground: Ground) -> list[str]:
+    return sorted(found["metadata"]["name"] for found in (await ground.cluster.list(SECRET, NAMED)).items)
+
+
+async def test_the_trainer_starts_on_the_leases_machine_and_its_end_frees_it(ground: Ground) -> None:
+    await give_kubeconfig(ground)
+    wanted = lease()
+    node = await ground.backend.start(wanted, {"WINDFALL_FEDERATION": "demo", "HOME": "/root"})
+    assert await ground.backend.ready(node)
+    (life,) = ground.workload.lives
+    assert life.environment["WINDFALL_FEDERATION"] == "demo"
+    assert "HOME" not in life.environment
+    assert ground.workload.made[0].selector == {NODE_LABEL: str(wanted.lease_id)}
+    await ground.backend.drain(node)
+    assert await ground.backend.wait(node) == 0
+    assert await ground.workload.running() == ()
+    assert await secrets(ground) == [f"{SITE}-kubeconfig"]
+    assert not (await ground.cluster.list(MACHINE.at("v1beta2"), NAMED)).items
+
+
+async def test_a_trainer_that_ends_by_itself_gives_the_machine_back(ground: Ground) -> None:
+    await give_kubeconfig(ground)
+    node = await ground.backend.start(lease(), {})
+    assert await ground.backend.ready(node)
+    ground.workload.lives[0].drain.set()
+    assert await ground.backend.wait(node) == 0
+    assert not (await ground.cluster.list(MACHINE.at("v1beta2"), NAMED)).items
+
+
+async def test_a_killed_trainer_and_its_machine_go(ground: Ground) -> None:
+    await give_kubeconfig(ground)
+    ground.workload.polite = False
+    node = await ground.backend.start(lease(), {})
+    assert await ground.backend.ready(node)
+    await ground.backend.drain(node)
+    await ground.backend.kill(node)
+    assert await ground.backend.wait(node) == KILLED
+    assert await ground.workload.running() == ()
+
+
+async def test_it_waits_for_a_control_plane_that_is_not_up(ground: Ground) -> None:
+    node = await ground.backend.start(lease(), {})
+    async for trouble in ground.backend.troubles(node):
+        if "has no kubeconfig yet" in trouble:
+            break
+    await give_kubeconfig(ground)
+    assert await ground.backend.ready(node)
+
+
+async def test_the_next_life_starts_the_trainer_that_the_first_could_not(ground: Ground) -> None:
+    node = await ground.backend.start(lease(), {"WINDFALL_FEDERATION": "demo"})
+    async for trouble in ground.backend.troubles(node):
+        if "has no kubeconfig yet" in trouble:
+            break
+    await ground.restart()
+    await give_kubeconfig(ground)
+    assert await ground.backend.adopt() == (node,)
+    assert await ground.backend.ready(node)
+    assert ground.workload.lives[0].environment["WINDFALL_FEDERATION"] == "demo"
+
+
+async def test_a_trainer_of_an_earlier_life_is_drained_and_not_killed(ground: Ground) -> None:
+    await give_kubeconfig(ground)
+    node = await ground.backend.start(lease(), {})
+    assert await ground.backend.ready(node)
+    await ground.restart()
+    assert await ground.backend.adopt() == (node,)
+    await ground.backend.drain(node)
+    assert await ground.backend.wait(node) == 0
+    assert len(ground.workload.lives) == 1
+    assert ground.workload.lives[0].drain.is_set()
+
+
+async def test_the_leases_secret_is_its_own(ground: Ground) -> None:
+    wanted = lease()
+    node = await ground.backend.start(wanted, {"WINDFALL_A": "b"})
+    found = await ground.cluster.get(SECRET, secret_name(node), NAMED)
+    assert found is not None
+    assert found["metadata"]["ownerReferences"]
+    assert UUID(found["metadata"]["labels"]["windfall.dev/lease"]) == wanted.lease_id
+    await ground.backend.kill(node)
+    await ground.backend.wait(node)
+    assert await secrets(ground) == []
+
+
+# --- the kubeconfig ---------------------------------------------------------------------------------------------------
+
+
+def test_nothing_of_a_kubeconfig_reaches_a_disk(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with HeldKubeconfig(yaml.safe_dump(kubeconfig("https://cp.example")).encode(), "the Secret") as kept:
+        assert str(kept.path.readlink()).startswith("/memfd:")
+        said = yaml.safe_load(kept.path.read_text())
+        user = said["users"][0]["user"]
+        assert set(user) == {"client-key"}
+        assert str(Path(user["client-key"]).readlink()).startswith("/memfd:")
+        assert Path(user["client-key"]).read_text() == KEY
+        path = kept.path
+    assert not path.exists() or not str(path.readlink()).startswith("/memfd:kubeconfig")
+    assert "nobody may see this" not in caplog.text
+
+
+async def test_a_client_connects_by_it(tmp_path: Path) -> None:
+    async with kube_api(tmp_path) as (api, management), Cluster.connect(Connection(management)) as cluster:
+        text = api.kubeconfig()
+        metadata = {"name": "a-kubeconfig", "namespace": "default"}
+        data = {"value": b64encode(text.encode()).decode()}
+        await cluster.create(SECRET, {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+        kept = await held(cluster, "a-kubeconfig", "default")
+        assert kept is not None
+        with kept:
+            async with Cluster.connect(Connection(kept.path)) as workload:
+                assert await workload.get(SECRET, "a-kubeconfig", "default")
+        assert await held(cluster, "b-kubeconfig", "default") is None
+
+
+@pytest.mark.parametrize(
+    ("user", "fault"),
+    [
+        ({"exec": {"command": "sh", "apiVersion": "v1"}}, "uses exec"),
+        ({"tokenFile": "/etc/shadow"}, "uses tokenFile"),
+        ({"client-key": "/root/.ssh/id"}, "names a file as client-key"),
+        ({"client-key-data": "?"}, "is no kubeconfig"),
+    ],
+)
+def test_a_kubeconfig_that_reaches_out_is_refused(user: dict[str, Any], fault: str) -> None:
+    with pytest.raises(Mistake, match=fault):
+        HeldKubeconfig(yaml.safe_dump(kubeconfig("https://cp.example", **user)).encode(), "the Secret")
+
+
+def test_what_is_no_kubeconfig_is_not_quoted() -> None:
+    with pytest.raises(Mistake, match="is no kubeconfig") as raised:
+        HeldKubeconfig(b"{secret: [", "the Secret energy/a-kubeconfig")
+    assert "secret:" not in str(raised.value)
