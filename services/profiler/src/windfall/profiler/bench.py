@@ -9,24 +9,22 @@ import asyncio
 import hashlib
 import math
 import os
-import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 
+from windfall.profiler.child_process import CHILDREN, died, ended
 from windfall.profiler.profile import COMPUTE_PARTS, Compute, Host, absent, merge
 
-TORCH_BENCH = Path(__file__).with_name("child") / "torch_bench.py"
+TORCH_BENCH = CHILDREN / "torch_bench.py"
 
 LOADING = timedelta(seconds=60)
 """torch takes two seconds to load on an idle machine, and many times that on a busy disk."""
 AIM = 0.6
 """Share of the budget that the benchmark plans with; the rest is for a machine too slow to keep to the plan."""
-_REAPING_S = 5.0
 
 # The node may be training already. OpenMP threads that spin while they wait take the cores from it, and on a busy
 # two-core machine some steps took 100 times as long as on a quiet one. Passive ones stay near, and are about half as
@@ -72,7 +70,7 @@ class TorchBench:
         try:
             return await self._heard(child)
         finally:
-            await _ended(child)
+            await ended(child)
 
     async def _started(self, threads: int) -> Process:
         lifetime = self._loading + self._budget
@@ -107,7 +105,7 @@ class TorchBench:
             return _unfinished(found, f"the benchmark had not {told} within {within.total_seconds():g} s")
         except ValueError:
             return _unfinished(found, "the benchmark said something that cannot be read")
-        return found if code == 0 else _unfinished(found, f"the benchmark {_died(code)}; its own words are in the log")
+        return found if code == 0 else _unfinished(found, f"the benchmark {died(code)}; its own words are in the log")
 
 
 def _unfinished(found: Compute, why: str) -> Compute:
@@ -116,17 +114,3 @@ def _unfinished(found: Compute, why: str) -> Compute:
     if found.step_s_by_micro_batch:
         return merge(found, Compute(missing=absent((*silent, "step_s_by_micro_batch.more"), why)))
     return merge(found, Compute(missing=absent(silent, why)))
-
-
-def _died(code: int) -> str:
-    return f"ended with code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
-
-
-async def _ended(child: Process) -> None:
-    """Kill the child with all that it started, and reap it."""
-    if child.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-    # A process that hangs inside a driver ignores even SIGKILL; it must not take us along.
-    with suppress(TimeoutError):
-        await asyncio.wait_for(child.wait(), _REAPING_S)

@@ -31,7 +31,7 @@ class Cpu:
 
     async def host(self) -> Host:
         missing: dict[str, str] = {}
-        model = _model(self._proc / "cpuinfo")
+        model = cpu_model(_read(self._proc / "cpuinfo"))
         if model is None:
             model = platform.processor() or platform.machine() or "unknown"
             missing["cpu_model"] = f"no model name in {self._proc / 'cpuinfo'}"
@@ -87,9 +87,9 @@ def _usable(quota: float) -> int:
     return max(1, min(cores, math.ceil(quota) if math.isfinite(quota) else cores))
 
 
-def _model(cpuinfo: Path) -> str | None:
+def cpu_model(cpuinfo: str) -> str | None:
     """x86 calls it ``model name``, POWER ``cpu``, s390 and some ARM kernels ``Processor``."""
-    for line in _read(cpuinfo).splitlines():
+    for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
         if key.strip() in ("model name", "cpu", "Processor") and value.strip():
             return value.strip()

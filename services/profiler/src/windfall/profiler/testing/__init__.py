@@ -1,0 +1,1 @@
+"""Doubles of vendors' software that replay recordings of machines."""
