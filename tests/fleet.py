@@ -241,7 +241,7 @@ class Fleet:
     async def start_profiler(self, site: str) -> None:
         stand = self._stand("profiler", site, site, site_streams(site))
         probe = FixedProbe()
-        profiler.attend(stand, Probes(probe, probe, probe), Goals(timedelta(minutes=10)))
+        profiler.attend(stand, Probes(probe, probe, probe, probe), Goals(timedelta(minutes=10)))
         await self._begin("profiler", site, stand, AsyncExitStack())
 
     async def _train(self, site: str, life: Life) -> int:

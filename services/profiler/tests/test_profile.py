@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from windfall.contracts.events import Measured
+from windfall.contracts.hardware import Accelerator, Hardware
 from windfall.profiler.profile import (
     COMPUTE_PARTS,
     LINK_PARTS,
@@ -24,6 +25,7 @@ from windfall.profiler.profile import (
 HOST = Host(cpu_model="EPYC", cpu_cores=2, memory_bytes=2**33, platform="Linux x86_64")
 COMPUTE = Compute(matmul_gflops=100.0, memory_bandwidth_gb_per_s=20.0, step_s_by_micro_batch={1: 0.01})
 LINK = Link(link_rtt_ms=1.0, link_up_mb_per_s=2.0, link_down_mb_per_s=3.0)
+HARDWARE = Hardware(accelerators=(Accelerator(vendor="nvidia", model="any", driver="1", throttled=()),))
 GOALS = Goals(target_round=timedelta(seconds=30), fallback_micro_batch=4, fallback_local_steps=20)
 
 
@@ -157,7 +159,18 @@ def test_a_recommended_round_fits_its_target() -> None:
     ],
 )
 def test_the_fingerprint_changes_with(host: Host, benchmark: str, same: bool) -> None:
-    assert (fingerprint(host, benchmark) == fingerprint(HOST, "bench 1")) is same
+    assert (fingerprint(host, HARDWARE, benchmark) == fingerprint(HOST, HARDWARE, "bench 1")) is same
+
+
+def test_the_fingerprint_follows_hardware_and_driver_and_not_how_busy_it_is() -> None:
+    (gpu,) = HARDWARE.accelerators
+
+    def of(**changed: object) -> str:
+        changed_gpu = gpu.model_copy(update=changed)
+        return fingerprint(HOST, HARDWARE.model_copy(update={"accelerators": (changed_gpu,)}), "bench 1")
+
+    assert of(throttled=("sw-power-cap",)) == of(ecc_uncorrected=3) == of()
+    assert len({of(), of(driver="2"), of(memory_bytes=1), of(power_limit_w=300.0)}) == 4
 
 
 SOME_STEPS = merge(COMPUTE, Compute(missing={"step_s_by_micro_batch.32": "no budget left"}))

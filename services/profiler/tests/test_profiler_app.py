@@ -11,12 +11,16 @@ import pytest
 
 from windfall.contracts.envelope import MESSAGE_ID, Letter, seal
 from windfall.contracts.events import NodeProfiled, NodeReady, WindowExpected, WindowOpened, WindowWithdrawn
+from windfall.contracts.hardware import Accelerator, Hardware
 from windfall.contracts.message import Message, derived_id
+from windfall.contracts.profile import Identity, Local, Profile
 from windfall.contracts.subjects import site_streams
 from windfall.profiler import app
+from windfall.profiler.discovery.hardware import Discovered
 from windfall.profiler.fixed import FixedProbe
 from windfall.profiler.probe import Probes
 from windfall.profiler.profile import COMPUTE_PARTS, LINK_PARTS, Compute, Goals, Host, Link, absent
+from windfall.profiler.publication.files import Publish, nowhere
 from windfall.servicekit.clock import LoopClock
 from windfall.servicekit.journal import Journal
 from windfall.servicekit.outbox import Outbox
@@ -71,11 +75,11 @@ class Fleet:
         return await self._heard.get()
 
     @asynccontextmanager
-    async def profiler(self, state_dir: Path, probe: FixedProbe) -> AsyncIterator[Stand]:
+    async def profiler(self, state_dir: Path, probe: FixedProbe, publish: Publish = nowhere) -> AsyncIterator[Stand]:
         journal = Journal(state_dir / "profiler.sqlite", "/windfall/profiler/site-a")
         bus = MemoryBus(self.domain, "profiler", STREAMS)
         stand = Stand("profiler", SITE, LoopClock(NOON), journal, bus, Outbox(journal, bus))
-        app.attend(stand, Probes(probe, probe, probe), Goals(timedelta(seconds=30)))
+        app.attend(stand, Probes(probe, probe, probe, probe), Goals(timedelta(seconds=30)), publish)
         await stand.rise()
         try:
             yield stand
@@ -111,6 +115,47 @@ async def test_the_same_hardware_is_benchmarked_once(tmp_path: Path) -> None:
     assert first.measured == second.measured == third.measured
     assert (probe.benchmarks, restarted.benchmarks) == (1, 0)
     assert [profiled.lease_token for profiled in (first, second, third)] == [1, 2, 3]
+
+
+A100 = Accelerator(vendor="nvidia", model="NVIDIA A100-SXM4-40GB", driver="535.154.05", throttled=())
+LOCAL = Local(accelerators=(Identity(uuid="GPU-1", pci_address="0000:07:00.0"),))
+
+
+def with_gpu(**changed: object) -> Discovered:
+    return Discovered(Hardware(accelerators=(A100.model_copy(update=changed),)), LOCAL)
+
+
+async def test_what_the_node_is_made_of_is_told_and_which_one_it_is_stays(tmp_path: Path) -> None:
+    published: list[Profile] = []
+    async with Fleet() as fleet, fleet.profiler(tmp_path, FixedProbe(discovered=with_gpu()), published.append):
+        fleet.say(ready(1))
+        profiled = await fleet.said()
+    assert profiled.hardware == with_gpu().hardware
+    assert "GPU-1" not in profiled.model_dump_json()
+    (profile,) = published
+    assert profile.local == LOCAL
+    assert (profile.hardware, profile.measured, profile.at) == (profiled.hardware, profiled.measured, profiled.at)
+
+
+@pytest.mark.parametrize(
+    ("changed", "benchmarks"),
+    [
+        pytest.param({"driver": "550.54.15"}, 2, id="driver"),
+        pytest.param({"memory_bytes": 1}, 2, id="memory"),
+        pytest.param({"throttled": ("sw-power-cap",), "ecc_uncorrected": 1}, 1, id="its-mood"),
+    ],
+)
+async def test_a_benchmark_is_for_one_hardware_and_driver(
+    tmp_path: Path, changed: dict[str, object], benchmarks: int
+) -> None:
+    probe = FixedProbe(discovered=with_gpu())
+    async with Fleet() as fleet, fleet.profiler(tmp_path, probe):
+        fleet.say(ready(1))
+        await fleet.said()
+        probe.discovered = with_gpu(**changed)
+        fleet.say(ready(2))
+        await fleet.said()
+    assert probe.benchmarks == benchmarks
 
 
 class Asked(FixedProbe):

@@ -2,7 +2,8 @@
 
 Nothing here says which one it is or where it stands: no name of a host or an interface, no UUID, serial number, address
 or path. Those are in :class:`~windfall.contracts.profile.Local`, which stays at home. What could not be found out is
-none and named in ``missing`` with the reason, by the path of its field: ``accelerators.3.ecc``, ``storage.fsync_ms``.
+none and named in ``missing`` with the reason, by the path of its field: ``accelerators.3.ecc``, ``storage.fsync_ms``,
+``accelerators.*.ecc`` when all lack it for one reason; software that is in disorder by its vendor's name: ``nvidia``.
 """
 
 import re
@@ -161,3 +162,25 @@ class Hardware(Part):
     system: System | None = None
     missing: dict[str, Sentence] = Field(default_factory=dict)
     """Part that is missing → why. No accelerator where there is none is not missing."""
+
+
+def steady(hardware: Hardware) -> Hardware:
+    """What stays the same as long as the machine and its drivers do: without how busy, worn or full it is just now."""
+    return hardware.model_copy(
+        update={
+            "accelerators": tuple(
+                one.model_copy(
+                    update={
+                        "throttled": None,
+                        "ecc_uncorrected": None,
+                        "pcie": one.pcie and one.pcie.model_copy(update={"generation": None, "width": None}),
+                    }
+                )
+                for one in hardware.accelerators
+            ),
+            "nics": tuple(nic.model_copy(update={"up": True, "speed_mbit_per_s": None}) for nic in hardware.nics),
+            "storage": hardware.storage
+            and Storage(filesystem=hardware.storage.filesystem, total_bytes=hardware.storage.total_bytes),
+            "missing": {},
+        }
+    )

@@ -10,6 +10,7 @@ from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_s
 from windfall.profiler import app
 from windfall.profiler.probe import KNOWN
 from windfall.profiler.profile import Goals
+from windfall.profiler.publication.files import to_files
 from windfall.profiler.settings import ProfilerSettings
 from windfall.servicekit import rpc
 from windfall.servicekit.link_probe import LinkProbeServicer
@@ -22,7 +23,8 @@ log = logging.getLogger(__name__)
 async def attend(settings: ProfilerSettings, stand: Stand) -> AsyncIterator[None]:
     server = await rpc.serve(settings.listen, [partial(add_LinkProbeServicer_to_server, LinkProbeServicer())])
     log.info("answers link probes on port %d", server.port)
-    app.attend(stand, KNOWN[settings.probe](settings), Goals(settings.target_round))
+    publish = to_files(settings.state_dir, settings.features_dir)
+    app.attend(stand, KNOWN[settings.probe](settings), Goals(settings.target_round), publish)
     try:
         yield
     finally:

@@ -6,10 +6,12 @@ from typing import Any, Final, TypeVar
 
 from windfall.contracts.events import NodeReady, WindowClosed, WindowExpected, WindowOpened, WindowWithdrawn
 from windfall.contracts.message import Message
+from windfall.contracts.profile import told
 from windfall.profiler import ahead as waits
 from windfall.profiler.ahead import Ahead
 from windfall.profiler.probe import Probes
 from windfall.profiler.profile import Benchmarked, Goals, fingerprint, profiled, reusable, summarise
+from windfall.profiler.publication.files import Publish, nowhere
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import span
@@ -22,9 +24,9 @@ AHEAD: Final = "ahead"
 T = TypeVar("T")
 
 
-def attend(stand: Stand, probes: Probes, goals: Goals) -> None:
+def attend(stand: Stand, probes: Probes, goals: Goals, publish: Publish = nowhere) -> None:
     """Register the handlers on the stand."""
-    profiler = Profiler(stand, probes, goals)
+    profiler = Profiler(stand, probes, goals, publish)
     stand.bus.hears(WindowExpected, stand.whom, profiler.expect)
     stand.bus.hears(WindowOpened, stand.whom, profiler.catch_up)
     stand.bus.hears(WindowWithdrawn, stand.whom, profiler.forget)
@@ -35,7 +37,8 @@ def attend(stand: Stand, probes: Probes, goals: Goals) -> None:
 class Profiler:
     """One site's, as far as it is journaled."""
 
-    def __init__(self, stand: Stand, probes: Probes, goals: Goals) -> None:
+    def __init__(self, stand: Stand, probes: Probes, goals: Goals, publish: Publish) -> None:
+        self._publish = publish
         self._stand = stand
         self._probes = probes
         self._goals = goals
@@ -73,7 +76,8 @@ class Profiler:
     ) -> bool:
         """Measure, say, and keep what is ahead from now on; false when unknown hardware must not be benchmarked yet."""
         host = await self._probes.host.host()
-        mark = fingerprint(host, self._probes.compute.version)
+        found = await _unless_stopping(self._stand, self._probes.hardware.discover())
+        mark = fingerprint(host, found.hardware, self._probes.compute.version)
         compute = reusable(self._stand.journal.load(BENCHMARKED, Benchmarked), mark)
         if compute is None and not may_benchmark:
             return False
@@ -81,7 +85,9 @@ class Profiler:
             if compute is None:
                 compute = await _unless_stopping(self._stand, self._probes.compute.compute(host))
             link = await _unless_stopping(self._stand, self._probes.link.link())
-        said = profiled(ready, summarise(mark, host, compute, link), self._goals, self._stand.clock.now())
+        measured = summarise(mark, host, compute, link)
+        said = profiled(ready, measured, found.hardware, self._goals, self._stand.clock.now())
+        self._publish(told(said, found.local))
         kept = Benchmarked(fingerprint=mark, compute=compute)
         self._stand.journal.commit(state={BENCHMARKED: kept, AHEAD: ahead}, say=[said], heard=cause.id)
         self._ahead = ahead

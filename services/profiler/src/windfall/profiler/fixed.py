@@ -5,6 +5,7 @@ It ships because whoever embeds a fleet in one process needs it: no child proces
 
 from dataclasses import dataclass, field
 
+from windfall.profiler.discovery.hardware import Discovered
 from windfall.profiler.profile import Compute, Host, Link
 
 _HOST = Host(cpu_model="fixed", cpu_cores=2, memory_bytes=8 * 2**30, platform="fixed")
@@ -20,11 +21,15 @@ _LINK = Link(link_rtt_ms=20.0, link_up_mb_per_s=12.5, link_down_mb_per_s=50.0)
 class FixedProbe:
     """Answers every probe at once with what it was given, and counts how often the benchmark was asked for."""
 
+    discovered: Discovered = field(default_factory=Discovered)
     host_reading: Host = _HOST
     compute_reading: Compute = _COMPUTE
     link_reading: Link = _LINK
     version: str = "fixed"
     benchmarks: int = field(default=0, init=False)
+
+    async def discover(self) -> Discovered:
+        return self.discovered
 
     async def host(self) -> Host:
         return self.host_reading

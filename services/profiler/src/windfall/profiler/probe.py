@@ -10,14 +10,21 @@ from typing import Protocol
 
 from windfall.profiler.bench import TorchBench
 from windfall.profiler.cpu import Cpu
+from windfall.profiler.discovery.hardware import Discovered, of_node
 from windfall.profiler.fixed import FixedProbe
 from windfall.profiler.link import CoordinatorLink
 from windfall.profiler.profile import Compute, Host, Link
 from windfall.profiler.settings import ProfilerSettings
 
 
+class HardwareProbe(Protocol):
+    """What the node is made of. Takes less than a second where every driver answers."""
+
+    async def discover(self) -> Discovered: ...
+
+
 class HostProbe(Protocol):
-    """What the node is. Takes milliseconds."""
+    """What of the node this process may use. Takes milliseconds."""
 
     async def host(self) -> Host: ...
 
@@ -43,6 +50,7 @@ class LinkProbe(Protocol):
 class Probes:
     """One of each."""
 
+    hardware: HardwareProbe
     host: HostProbe
     compute: ComputeProbe
     link: LinkProbe
@@ -51,6 +59,7 @@ class Probes:
 def node(settings: ProfilerSettings) -> Probes:
     """The node that this process runs on."""
     return Probes(
+        hardware=of_node(settings.state_dir, settings.discovery_timeout),
         host=Cpu(),
         compute=TorchBench(settings.bench_budget),
         link=CoordinatorLink(settings.coordinator, settings.link_bytes),
@@ -60,7 +69,7 @@ def node(settings: ProfilerSettings) -> Probes:
 def fixed(settings: ProfilerSettings) -> Probes:
     """A node that is known beforehand."""
     probe = FixedProbe()
-    return Probes(probe, probe, probe)
+    return Probes(probe, probe, probe, probe)
 
 
 KNOWN: dict[str, Callable[[ProfilerSettings], Probes]] = {"node": node, "fixed": fixed}

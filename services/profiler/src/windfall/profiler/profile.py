@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pydantic import BaseModel, ConfigDict, Field
 
 from windfall.contracts.events import Measured, NodeProfiled, NodeReady, Recommendation
+from windfall.contracts.hardware import Hardware, steady
 from windfall.contracts.message import derived_id
 
 COMPUTE_PARTS = ("matmul_gflops", "memory_bandwidth_gb_per_s", "step_s_by_micro_batch")
@@ -90,13 +91,13 @@ def absent(parts: tuple[str, ...], why: str) -> dict[str, str]:
     return dict.fromkeys(parts, why)
 
 
-def fingerprint(host: Host, benchmark: str) -> str:
-    """Sixteen hexadecimal digits that change when hardware, its share, the platform or the benchmark change.
+def fingerprint(host: Host, hardware: Hardware, benchmark: str) -> str:
+    """Sixteen hexadecimal digits that change when hardware, a driver, our share, the platform or the benchmark change.
 
     Args:
         benchmark: version of the benchmark and of the runtime that it measures with.
     """
-    identity = host.model_dump_json(exclude={"missing"}) + "\n" + benchmark
+    identity = "\n".join((host.model_dump_json(exclude={"missing"}), steady(hardware).model_dump_json(), benchmark))
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
@@ -165,7 +166,7 @@ def recommend(measured: Measured, goals: Goals) -> Recommendation:
     )
 
 
-def profiled(ready: NodeReady, measured: Measured, goals: Goals, at: datetime) -> NodeProfiled:
+def profiled(ready: NodeReady, measured: Measured, hardware: Hardware, goals: Goals, at: datetime) -> NodeProfiled:
     """What to say of the node that came up."""
     return NodeProfiled(
         id=derived_id(ready.id, NodeProfiled.topic, ready.site),
@@ -176,6 +177,7 @@ def profiled(ready: NodeReady, measured: Measured, goals: Goals, at: datetime) -
         node=ready.node,
         measured=measured,
         recommendation=recommend(measured, goals),
+        hardware=hardware,
     )
 
 

@@ -1,6 +1,7 @@
 """What the profiler is told."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -25,5 +26,10 @@ class ProfilerSettings(SiteSettings):
     """Bytes that each direction of a link measurement may move."""
     target_round: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))
     """Wall time that the recommended local steps should fill."""
+    discovery_timeout: timedelta = Field(default=timedelta(seconds=20), gt=timedelta(0), le=timedelta(minutes=5))
+    """Wall time for each source that says what the node is made of. NVIDIA's driver takes seconds for every GPU when
+    nothing keeps it loaded."""
+    features_dir: Path | None = None
+    """Folder of Node Feature Discovery's local source (``features.d``); with it, the node's labels are kept there."""
     listen: Target = "127.0.0.1:0"
     """``host:port`` where this end of the link answers probes; port 0 takes a free one."""

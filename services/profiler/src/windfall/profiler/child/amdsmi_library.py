@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 ANSWER = sys.stdout
@@ -51,7 +52,7 @@ def protected(smi: Any, handle: Any) -> bool:
 
 def main() -> None:
     try:
-        import amdsmi as smi
+        smi: Any = import_module("amdsmi")
     except ModuleNotFoundError as error:
         if error.name == "amdsmi":
             say({"library": "amdsmi is not installed", "absent": True})

@@ -14,11 +14,14 @@ An error is ``[NVML's code, NVML's words]``. What the values mean is decided els
 import json
 import os
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 GONE = (15, 16)
 """NVML_ERROR_GPU_IS_LOST, NVML_ERROR_RESET_REQUIRED: nothing more will be heard of this device."""
 NOT_FOUND = 6
+NO_LINK = (2, 3)
+"""NVML_ERROR_INVALID_ARGUMENT, NVML_ERROR_NOT_SUPPORTED."""
 MOST_LINKS = 36
 
 
@@ -113,8 +116,10 @@ def links(nvml: Any, handle: Any) -> list[str]:
     for link in range(MOST_LINKS):
         try:
             active = nvml.nvmlDeviceGetNvLinkState(handle, link)
-        except nvml.NVMLError:
-            break  # no such link, and none after it
+        except nvml.NVMLError as error:
+            if error.value in NO_LINK:
+                break  # there is none of this number, and none after it
+            raise
         if active:
             remote = text(nvml.nvmlDeviceGetNvLinkRemotePciInfo(handle, link).busId)
             kind = nvml.nvmlDeviceGetNvLinkRemoteDeviceType(handle, link)
@@ -142,7 +147,7 @@ def pair(nvml: Any, handles: dict[int, Any], one: int, other: int) -> None:
 
 def main() -> None:
     try:
-        import pynvml as nvml
+        nvml: Any = import_module("pynvml")
     except ImportError:
         say({"library": "nvidia-ml-py is not installed"})
         return

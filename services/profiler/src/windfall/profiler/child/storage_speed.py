@@ -1,7 +1,8 @@
-"""Measures the storage of a folder: a program of its own, because a disk or a file server may hang.
+"""Looks at the storage of a folder and measures it: a program of its own, because a disk or a file server may hang.
 
 It writes into one file without a name, so that nothing of it stays, however it ends. Each part is said as a JSON line
-when it is known: ``{"fsync_ms": …}``, ``{"write_mb_per_s": …}``, ``{"read_mb_per_s": …}``, or ``{"missing": {…}}``.
+when it is known: ``{"error": why}`` or ``{"folder": real path, "total_bytes": …, "free_bytes": …}``, then
+``{"fsync_ms": …}``, ``{"write_mb_per_s": …}``, ``{"read_mb_per_s": …}``, or ``{"missing": {part: why}}``.
 """
 
 import contextlib
@@ -15,6 +16,8 @@ from collections.abc import Callable
 
 BLOCK = 2**20
 PAGE = 4096
+SHARE = 10
+"""At most this part of what is free is written."""
 
 
 def say(line: dict[str, object]) -> None:
@@ -23,7 +26,7 @@ def say(line: dict[str, object]) -> None:
 
 def fsync_ms(file: int, budget_s: float) -> float:
     """Median of a page written and synchronised, as a journal does."""
-    taken = []
+    taken: list[float] = []
     ends = time.perf_counter() + budget_s
     page = os.urandom(PAGE)
     while not taken or (time.perf_counter() < ends and len(taken) < 64):
@@ -64,6 +67,14 @@ def nameless(folder: str) -> int:
 
 def main(folder: str, budget_s: float, most_bytes: int) -> None:
     try:
+        room = os.statvfs(folder)
+    except OSError as error:
+        say({"error": error.strerror})
+        return
+    free_bytes = room.f_frsize * room.f_bavail
+    real = os.path.realpath(folder)
+    say({"folder": real, "total_bytes": room.f_frsize * room.f_blocks, "free_bytes": free_bytes})
+    try:
         file = nameless(folder)
     except OSError as error:
         parts = ("fsync_ms", "write_mb_per_s", "read_mb_per_s")
@@ -71,7 +82,7 @@ def main(folder: str, budget_s: float, most_bytes: int) -> None:
         return
     measures: dict[str, Callable[[], float]] = {
         "fsync_ms": lambda: fsync_ms(file, 0.3 * budget_s),
-        "write_mb_per_s": lambda: write_mb_per_s(file, 0.4 * budget_s, most_bytes),
+        "write_mb_per_s": lambda: write_mb_per_s(file, 0.4 * budget_s, min(most_bytes, free_bytes // SHARE)),
         "read_mb_per_s": lambda: read_mb_per_s(file, 0.3 * budget_s),
     }
     for part, measure in measures.items():

@@ -71,6 +71,10 @@ class AmdSmi:
                 gpus = understood(heard)
             except _NotInstalled:
                 continue
+            except _Refused as refused:
+                absent = False
+                whys.append(str(refused))
+                continue
             except Unreadable as error:
                 absent = False
                 whys.append(f"{name} {heard.why or 'cannot be understood'} ({heard.error or error})")
@@ -87,13 +91,17 @@ class _NotInstalled(Exception):
     """There is no such library."""
 
 
+class _Refused(Exception):
+    """The library says why it does not answer."""
+
+
 def _library(heard: Heard) -> list[ToolGpu]:
     lines = [json.loads(line) for line in heard.lines]
     for line in lines:
         if line.get("absent"):
             raise _NotInstalled
         if "library" in line:
-            raise Unreadable(line["library"])
+            raise _Refused(line["library"])
     return amd_tools.library(lines)
 
 

@@ -18,7 +18,8 @@ _LABELLED: Final = re.compile(r"-(?:MIG-\d+g\.\d+gb.*|SHARED)$")
 def _table() -> tuple[dict[str, str], dict[str, str]]:
     """By name and by PCI device id."""
     table = json.loads(files(__package__).joinpath("gpu_models.json").read_text(encoding="utf-8"))
-    by_name, by_id = {}, {}
+    by_name: dict[str, str] = {}
+    by_id: dict[str, str] = {}
     for models in table.values():
         for canonical_model, known in models.items():
             by_name |= {_plain(name): canonical_model for name in known["names"]}

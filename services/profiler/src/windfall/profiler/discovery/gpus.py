@@ -27,6 +27,8 @@ class Gpus:
         root: of the file system whose ``sys`` is read.
     """
 
+    name: Final = "accelerators"
+
     def __init__(self, nvml: Nvml, amd_smi: AmdSmi, within: timedelta, root: Path = Path("/")) -> None:
         self._nvml = nvml
         self._amd_smi = amd_smi

@@ -13,7 +13,7 @@ from windfall.profiler.discovery.amd import AmdSmi
 from windfall.profiler.discovery.gpus import Gpus
 from windfall.profiler.discovery.nics import Nics
 from windfall.profiler.discovery.nvidia import Nvml
-from windfall.profiler.discovery.part import Finder, Part
+from windfall.profiler.discovery.part import Finder, Gpu, Part
 from windfall.profiler.discovery.processor import Processors
 from windfall.profiler.discovery.storage import StateFolder
 from windfall.profiler.discovery.system import Systems
@@ -34,7 +34,14 @@ class Discovery:
         self._finders = finders
 
     async def discover(self) -> Discovered:
-        return together(await asyncio.gather(*(finder.find() for finder in self._finders)))
+        return together(await asyncio.gather(*(_found(finder) for finder in self._finders)))
+
+
+async def _found(finder: Finder) -> Part:
+    try:
+        return await finder.find()
+    except ValueError as error:
+        return Part(missing={finder.name: f"what was said of it cannot be read ({type(error).__name__}: {error})"})
 
 
 def of_node(
@@ -63,6 +70,16 @@ def of_node(
     )
 
 
+def _of_gpus(gpus: Sequence[Gpu]) -> dict[str, str]:
+    """What is missing of all for one reason is said once."""
+    said: dict[str, str] = {}
+    for place, gpu in enumerate(gpus):
+        for name, why in gpu.missing.items():
+            everywhere = len(gpus) > 1 and all(other.missing.get(name) == why for other in gpus)
+            said[f"accelerators.{'*' if everywhere else place}.{name}"] = why
+    return said
+
+
 def together(parts: Sequence[Part]) -> Discovered:
     """One description. Reasons are told in a sentence that says nothing of places; in full they stay at the site."""
     missing: dict[str, str] = {}
@@ -70,8 +87,7 @@ def together(parts: Sequence[Part]) -> Discovered:
     local: dict[str, object] = {}
     for part in parts:
         missing |= part.missing
-        for place, gpu in enumerate(part.gpus):
-            missing |= {f"accelerators.{place}.{field}": why for field, why in gpu.missing.items()}
+        missing |= _of_gpus(part.gpus)
         if part.gpus:
             found["accelerators"] = tuple(gpu.accelerator for gpu in part.gpus)
             found["interconnects"] = part.interconnects

@@ -37,6 +37,8 @@ class Nics:
         root: of the file system whose ``sys`` is read.
     """
 
+    name: Final = "nics"
+
     def __init__(self, within: timedelta, root: Path = Path("/")) -> None:
         self._within = within
         self._root = root

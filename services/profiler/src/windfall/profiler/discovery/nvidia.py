@@ -91,10 +91,10 @@ def devices(heard: Heard, on_bus: Sequence[pci.Slot]) -> Devices:
                 missing[VENDOR] = f"{why}: pip install 'windfall-profiler[nvml]'"
             case {"driver": [code, words]}:
                 missing[VENDOR] = f"{words}: {_CURES[code]}" if code in _CURES else words
-            case {"system": system, **rest}:
+            case {"system": system, "errors": errors}:
                 driver = system.get("driver")
                 if "count" not in system:
-                    missing[VENDOR] = _words(rest["errors"]["count"])
+                    missing[VENDOR] = _words(errors["count"])
             case {"asking": at}:
                 pass
             case {"device": index, "lost": [_, words], "values": values}:
@@ -178,6 +178,7 @@ _FIELDS: Final = {
     "throttled": "throttled",
     "mig": "partition_mode",
     "partitions": "partitions",
+    "nvlinks": "nvlinks",
 }
 _OPTIONAL: Final = ("ecc", "ecc_uncorrected", "mig")
 """What many GPUs have not: that it is not supported is an answer."""

@@ -38,6 +38,14 @@ class Part:
 
 
 class Finder(Protocol):
-    """Looks for one kind of part."""
+    """Looks for one kind of part.
+
+    Raises:
+        ValueError: what it was told cannot be read by anybody.
+    """
+
+    @property
+    def name(self) -> str:
+        """Of the part, as ``missing`` has it."""
 
     async def find(self) -> Part: ...

@@ -33,6 +33,8 @@ class Processors:
         root: of the file system whose ``proc`` and ``sys`` are read.
     """
 
+    name: Final = "processor"
+
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
 

@@ -28,6 +28,8 @@ class Systems:
         path: where runtimes are looked for; none is the environment's.
     """
 
+    name: Final = "system"
+
     def __init__(
         self,
         within: timedelta,

@@ -1,6 +1,6 @@
 """nvidia-ml-py as one machine answered it: the double of the module ``pynvml``, on the path before the real one.
 
-The machine is the JSON file that ``WINDFALL_RECORDED_NVML`` names (see ``tests/recordings`` of the profiler): what each
+The machine is the JSON file that ``WINDFALL_RECORDED_NVML`` names (see ``recordings`` beside this folder): what each
 call returned, by name, for the system and for every device. Whatever is not recorded is not supported. A recording may
 also hold what goes wrong: ``"init": code``; ``{"error": code}`` in place of a value; ``{"hang": true}``.
 """

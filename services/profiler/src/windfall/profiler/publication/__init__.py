@@ -1,0 +1,1 @@
+"""Says what a node is in the forms that clusters read: labels, feature files, device attributes, a document."""
