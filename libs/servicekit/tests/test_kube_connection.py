@@ -132,3 +132,24 @@ async def test_where_it_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert not Connection().in_cluster
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     assert Connection().in_cluster and not Connection(tmp_path).in_cluster
+
+
+async def test_the_account_of_a_pod(kube_double: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token, authority = tmp_path / "token", tmp_path / "ca.crt"
+    rotate(token, "first")
+    authority.write_bytes(kube_double.authority)
+    host, _, port = kube_double.url.removeprefix("https://").partition(":")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
+    monkeypatch.setattr("windfall.servicekit.kube.connection.SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr("windfall.servicekit.kube.connection.SERVICE_CERT_FILENAME", str(authority))
+    kube_double.tokens.known["first"] = Identity("pod", MASTERS)
+    async with Cluster.connect() as cluster:
+        assert await cluster.get(NAMESPACE, "default") is not None
+        kube_double.tokens.known["second"] = kube_double.tokens.known.pop("first")
+        rotate(token, "second")
+        assert await cluster.get(NAMESPACE, "default") is not None
+    token.unlink()
+    with pytest.raises(Mistake, match="the pod's service account"):
+        async with Cluster.connect():
+            pass

@@ -1,6 +1,6 @@
 """Kubernetes' API on the official client's asyncio part: objects are plain JSON, errors say what to do."""
 
-from windfall.servicekit.kube.cluster import FIELD_MANAGER, Cluster
+from windfall.servicekit.kube.cluster import FIELD_MANAGER, STATUS_MANAGER, Cluster
 from windfall.servicekit.kube.connection import Connection
 from windfall.servicekit.kube.follow import Change, Listing
 from windfall.servicekit.kube.kinds import Kind, Object
@@ -8,6 +8,7 @@ from windfall.servicekit.kube.refusals import Absent, Conflict, Exists
 
 __all__ = [
     "FIELD_MANAGER",
+    "STATUS_MANAGER",
     "Absent",
     "Change",
     "Cluster",

@@ -17,6 +17,8 @@ from windfall.servicekit.kube.refusals import Absent, Expired, Unserved
 from windfall.servicekit.kube.transport import APPLY_PATCH, DEADLINE, MERGE_PATCH, Transport
 
 FIELD_MANAGER: Final = "windfall-provisioner"
+STATUS_MANAGER: Final = "windfall-provisioner-status"
+"""Servers before 1.22 keep one entry for an object and its status: who applies both under one name loses the other."""
 _PAGE: Final = 500
 
 
@@ -110,7 +112,7 @@ class Cluster:
         return await self._apply(kind, obj, "", manager, force, dry_run)
 
     async def apply_status(
-        self, kind: Kind, obj: Object, *, manager: str = FIELD_MANAGER, force: bool = False
+        self, kind: Kind, obj: Object, *, manager: str = STATUS_MANAGER, force: bool = False
     ) -> Object:
         """Server-side apply of ``obj["status"]``.
 

@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from windfall.servicekit.kube.kinds import Object
-from windfall.servicekit.testing.kube_api.field_sets import Path, covered, element, owned, paths, shown, tree, without
+from windfall.servicekit.testing.kube_api.field_sets import (
+    Path,
+    covered,
+    element,
+    held,
+    owned,
+    paths,
+    shown,
+    tree,
+    without,
+)
 from windfall.servicekit.testing.kube_api.refused import Cause, Refused
 from windfall.servicekit.testing.kube_api.shapes import Shape
 
@@ -70,7 +80,7 @@ def applied(
         return config, {writer: Entry(wanted, now)}
     before = owned(live, shape, containers=False)
     others = {other: entry for other, entry in owners.items() if other != writer}
-    kept = covered(wanted) | covered(path for entry in others.values() for path in entry.fields)
+    kept = held(wanted) | held(path for entry in others.values() for path in entry.fields)
     dropped = frozenset(path for path in owners.get(writer, _NOTHING).fields if path not in kept)
     new: Object = merged(live, config, shape)
     if dropped:

@@ -28,7 +28,8 @@ _UNOWNED: Final = frozenset(
         "generation",
         "managedFields",
     )
-) | {("f:apiVersion",), ("f:kind",), ("f:metadata",), ("f:status",)}
+) | {("f:apiVersion",), ("f:kind",), ("f:metadata",)}
+_STATUS: Final = ("f:status",)
 _THERE: Final = "."
 
 
@@ -40,6 +41,9 @@ def owned(obj: Object, shape: Shape, *, containers: bool) -> dict[Path, Any]:
     """
     found: dict[Path, Any] = {}
     _collect(obj, shape, (), found, containers)
+    if found.get(_STATUS) == {}:
+        # The server's own: what has a status has at least an empty one.
+        del found[_STATUS]
     return {path: value for path, value in found.items() if path not in _UNOWNED}
 
 
@@ -101,6 +105,16 @@ def paths(fields: Mapping[str, Any], above: Path = ()) -> frozenset[Path]:
 def covered(found: Iterable[Path]) -> set[Path]:
     """These paths and every one above them."""
     return {path[:length] for path in found for length in range(1, len(path) + 1)}
+
+
+def held(found: Iterable[Path]) -> set[Path]:
+    """These paths and every named field above them. An item of a list is held by those alone who own the item."""
+    return {
+        path[:length]
+        for path in found
+        for length in range(1, len(path) + 1)
+        if length == len(path) or path[length - 1].startswith("f:")
+    }
 
 
 def without(value: Any, fields: Object, shape: Shape) -> Any:

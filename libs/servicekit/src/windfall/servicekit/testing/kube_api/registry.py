@@ -168,7 +168,9 @@ class Registry:
         live = self.live(target)
         new = scaled(target.resource, live, body)
         whole = Target(target.resource, target.namespace, target.name)
-        return scale_of(target.resource, self._change(whole, live, new, manner))
+        now = instant(self._clock.now())
+        owners = updated(live, new, target.resource.shape, manner.writer(target), now)
+        return scale_of(target.resource, self._change(whole, live, new, manner, owners))
 
     def _change(
         self, target: Target, live: Object, new: Object, manner: Manner, owners: Owners | None = None
