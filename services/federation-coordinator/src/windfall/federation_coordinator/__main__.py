@@ -16,6 +16,7 @@ from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.crashpoints import POINTS
 from windfall.federation_coordinator.evaluation import held_out_loss
 from windfall.federation_coordinator.federation import Federation
+from windfall.federation_coordinator.kept_layout import hold_against, keep_layout, kept_layout
 from windfall.federation_coordinator.planning import Planning
 from windfall.federation_coordinator.recovery import recover
 from windfall.federation_coordinator.row_leases import RowLeases, shared
@@ -29,6 +30,7 @@ from windfall.servicekit.link_probe import LinkProbeServicer
 from windfall.servicekit.rpc import serve
 from windfall.servicekit.service import Stand, run
 from windfall.tasks.registry import load_task
+from windfall.tasks.task import Task
 
 
 @asynccontextmanager
@@ -38,9 +40,12 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         task = load_task(settings.task, settings.task_settings)
     except ValueError as error:
         raise Mistake(f"the task is wrong: {error}", "Mend WINDFALL_TASK or WINDFALL_TASK_SETTINGS") from error
+    layout, first = kept_layout(stand.journal, settings.task, settings.task_settings), None
+    known = layout is not None
     # Beside the event loop, on which a lease is renewed: both may take long with a large model.
-    first = await asyncio.to_thread(task.model, settings.seed)
-    layout = layout_of_model(first)
+    if layout is None:
+        first = await asyncio.to_thread(task.model, settings.seed)
+        layout = layout_of_model(first)
     _check_settings(settings, stand.journal.load("federation", Federation))
     try:
         store = ModelStore(settings.state_dir / "models", layout, settings.rule, stand.term, settings.fragments)
@@ -50,12 +55,14 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         recover,
         store,
         stand.journal,
-        partial(_flat, first, layout),
+        partial(_first, task, settings.seed, first, layout),
         stand.clock.now(),
         settings.policy,
     )
     # This frame lives as long as the service, and the model lies on disk.
     del first
+    if not known:
+        keep_layout(stand.journal, settings.task, settings.task_settings, layout)
     evaluate = None
     if settings.held_out_dir is not None:
         evaluate = held_out_loss(task, layout, store, settings.held_out_dir)
@@ -95,6 +102,8 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
             insecure=settings.insecure,
         )
         try:
+            if known:
+                stand.spawn(_compare(task, settings.seed, layout), "layout")
             yield
         finally:
             await server.stop()
@@ -102,8 +111,18 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         coordinator.rest()
 
 
-def _flat(model: nn.Module, layout: Layout) -> Tensor:
-    return flatten(model.state_dict(), layout)
+def _first(task: Task, seed: int, made: nn.Module | None, layout: Layout) -> Tensor:
+    """The model of round 0, flat."""
+    return flatten((task.model(seed) if made is None else made).state_dict(), layout)
+
+
+async def _compare(task: Task, seed: int, layout: Layout) -> None:
+    """Whether the task still makes what is trained, once whoever waited for this coordinator has its answers."""
+
+    def compare() -> None:
+        hold_against(layout, layout_of_model(task.model(seed)), task.name)
+
+    await asyncio.to_thread(compare)
 
 
 def _check_settings(settings: CoordinatorSettings, journaled: Federation | None) -> None:
