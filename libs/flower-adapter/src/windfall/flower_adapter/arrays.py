@@ -10,16 +10,19 @@ Every dtype has one encoding, named by the array's ``stype``:
     ``stype`` but Flower's; a :class:`NarrowArray` answers it in float32, exactly, so that they average these as well.
 
 What is read was written by somebody else. Nothing of it is evaluated or unpickled: an npy header must be the one that
-belongs to the dtype and shape which Flower's ``Array`` states, and the bytes must be as many as those say.
+belongs to the dtype and shape which Flower's ``Array`` states, and the bytes must be as many as those say. Flower's
+legacy ``Parameters`` state neither; they are completed by who sends them (:func:`stated`).
 """
 
 import sys
 from collections.abc import Mapping
+from io import BytesIO
 from math import prod
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord
+from numpy.lib import format as npy
 from torch import Tensor
 
 NUMPY = "numpy.ndarray"
@@ -79,7 +82,22 @@ def from_record(record: ArrayRecord) -> dict[str, Tensor]:
         ValueError: an array has an unknown encoding or dtype, an impossible shape, or bytes that belong to another
             dtype or shape than the one it states.
     """
-    return {name: _decode(name, array) for name, array in record.items()}
+    return {name: _decode(name, stated(name, array)) for name, array in record.items()}
+
+
+def stated(name: str, array: Array) -> Array:
+    """The same array with its dtype and shape, where it leaves them to its npy header as ``Parameters`` do.
+
+    Raises:
+        ValueError: its header cannot be read.
+    """
+    if array.stype != NUMPY or array.dtype:
+        return array
+    with BytesIO(array.data) as file:
+        if npy.read_magic(file) != (1, 0):
+            raise ValueError(f"array {name!r} is in a version of the npy format that is not read")
+        shape, _, dtype = npy.read_array_header_1_0(file)
+    return Array(dtype=dtype.name, shape=shape, stype=NUMPY, data=array.data)
 
 
 def _encode(name: str, tensor: Tensor) -> Array:

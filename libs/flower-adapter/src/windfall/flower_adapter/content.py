@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from windfall.flower_adapter.arrays import LITTLE_ENDIAN, NarrowArray, check, recorded
+from windfall.flower_adapter.arrays import LITTLE_ENDIAN, NarrowArray, check, recorded, stated
 
 HEADER_BYTES: Final = 2 * 1024 * 1024
 """The longest header: gRPC messages end at 4 MiB."""
@@ -43,7 +43,8 @@ def pack(content: RecordDict) -> Packed:
     """Take a content apart. Bodies are not copied.
 
     Raises:
-        ValueError: the header is too long: too many or too long texts and lists in configs and metrics.
+        ValueError: the header is too long: too many or too long texts and lists in configs and metrics; or an array
+            that does not state its type has none.
     """
     pieces: list[bytes] = []
     records = [_packed(name, record, pieces) for name, record in content.items()]
@@ -74,7 +75,8 @@ def unpack(header: bytes, body: memoryview | bytes) -> RecordDict:
 def _packed(name: str, record: Any, pieces: list[bytes]) -> list[Any]:
     if isinstance(record, ArrayRecord):
         pieces.extend(array.data for array in record.values())
-        lines = [[key, a.dtype, list(a.shape), a.stype, len(a.data)] for key, a in record.items()]
+        arrays = ((key, stated(key, array)) for key, array in record.items())
+        lines = [[key, a.dtype, list(a.shape), a.stype, len(a.data)] for key, a in arrays]
         return [_ARRAYS, name, lines]
     if isinstance(record, MetricRecord):
         return [_METRICS, name, dict(record)]
