@@ -17,11 +17,13 @@ from windfall.federation_coordinator.federation import Contribution, Federation,
 from windfall.federation_coordinator.firewall import Firewall, Limits
 from windfall.federation_coordinator.recovery import recover
 from windfall.federation_coordinator.store import ModelStore
+from windfall.federation_coordinator.wire import Frames
 from windfall.lowcomm.fragments import CHUNK
 from windfall.lowcomm.layout import FLOAT32_BYTES, Layout, TensorSpec, digest
 from windfall.lowcomm.outerlog import read, replay
 from windfall.lowcomm.rotation import Rotation
 from windfall.lowcomm.rule import Rule, Said
+from windfall.servicekit.frames import unframed
 from windfall.servicekit.journal import Journal
 
 LAYOUT = Layout((TensorSpec("embed", (3, CHUNK)), TensorSpec("head", (700,)), TensorSpec("seen", (3,), "int64", True)))
@@ -110,8 +112,9 @@ def test_two_turns_of_each_on_disk_equal_the_rule_in_memory(rule: Rule, tmp_path
         digests.append(found)
     for held in range(2 * COUNT):
         # Also of dense codecs: a fragment of few sites is shorter than the model.
-        log = store.log(digests[held], digests[-1], "")
-        if log is not None:
+        stretches = store.log(digests[held], digests[-1], "")
+        if stretches is not None:
+            log = b"".join(unframed(1, frame) or b"" for frame, _ in Frames().of(stretches, 0))
             own, start = ModelStore(tmp_path, LAYOUT, rule, fragments=COUNT), store.load(held)
             kept = tuple(
                 torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.float32) for path in own.states(held)

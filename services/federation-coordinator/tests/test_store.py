@@ -25,11 +25,13 @@ from windfall.federation_coordinator.durable import DRAFT
 from windfall.federation_coordinator.federation import Contribution
 from windfall.federation_coordinator.outer_step import Step, take_step
 from windfall.federation_coordinator.store import ModelStore
+from windfall.federation_coordinator.wire import Frames
 from windfall.lowcomm.layout import Layout, TensorSpec, digest, restore, unflatten
 from windfall.lowcomm.outer import parse_outer
 from windfall.lowcomm.outerlog import read, replay
 from windfall.lowcomm.rule import Rule, Said
 from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.servicekit.frames import unframed
 
 LAYOUT = Layout(
     (
@@ -97,8 +99,10 @@ def receive(store: ModelStore, number: int, one: Contribution, seed: int) -> Con
     data = message(store.rule, seed, number, one.tokens)
     incoming = store.incoming(number, one.site, one.attempt, len(data))
     incoming.write([data])
-    incoming.seal(hashlib.sha256(data).hexdigest(), store.contribution_path(number, one.site, one.attempt))
-    return one.model_copy(update={"base_round": number, "bytes_up": len(data), "codec": store.rule.codec.name})
+    sha256 = hashlib.sha256(data).hexdigest()
+    incoming.seal(sha256, store.contribution_path(number, one.site, one.attempt))
+    known = {"base_round": number, "bytes_up": len(data), "codec": store.rule.codec.name, "sha256": sha256}
+    return one.model_copy(update=known)
 
 
 def round_of(store: ModelStore, number: int) -> str:
@@ -465,6 +469,13 @@ def test_a_full_disk_is_a_mistake_that_names_it(tmp_path: Path) -> None:
 
 # --- the outer log ----------------------------------------------------------------------------------------------------
 
+
+def logged(store: ModelStore, held: str, wanted: str, own: str) -> bytes | None:
+    """The log as it goes down."""
+    found = store.log(held, wanted, own)
+    return None if found is None else b"".join(unframed(1, frame) or b"" for frame, _ in Frames().of(found, 0))
+
+
 FOLLOWED = ["topk-ef", "int4-block", "dct-momentum"]
 
 
@@ -483,7 +494,7 @@ def test_the_log_leads_from_a_base_to_the_next_without_the_receivers_own_message
     rule, elements = RULES[codec], LAYOUT.split
     store, digests = recorded(tmp_path, rule, 1)
     own = message(rule, 1, 0, THREE[0].tokens)
-    whole, short = (store.log(digests[0], digests[1], sha) for sha in ("", hashlib.sha256(own).hexdigest()))
+    whole, short = (logged(store, digests[0], digests[1], sha) for sha in ("", hashlib.sha256(own).hexdigest()))
     assert whole is not None
     assert short is not None
     assert len(short) == len(whole) - len(own)
@@ -495,7 +506,7 @@ def test_the_log_leads_from_a_base_to_the_next_without_the_receivers_own_message
 def test_the_log_goes_back_as_far_as_it_is_shorter_than_the_model(tmp_path: Path) -> None:
     rule, elements = RULES["topk-ef"], LAYOUT.split
     store, digests = recorded(tmp_path, rule, 12)
-    found = [store.log(held, digests[-1], "") for held in digests[:-1]]
+    found = [logged(store, held, digests[-1], "") for held in digests[:-1]]
     reaching = [log for log in found if log is not None]
     # Longer logs lead from further back, and none is longer than what it stands for.
     assert 2 <= len(reaching) < len(found)
@@ -518,24 +529,24 @@ def test_there_is_no_log_from_a_base_that_nobody_knows_nor_to_one_nor_backwards(
         (digests[3], digests[2]),
         (digests[3], digests[3]),
     ):
-        assert store.log(held, wanted, "") is None
+        assert logged(store, held, wanted, "") is None
 
 
 def test_a_codec_that_says_as_much_as_the_model_has_no_log(tmp_path: Path) -> None:
     store, digests = recorded(tmp_path, PLAIN, 2)
-    assert store.log(digests[1], digests[2], "") is None
+    assert logged(store, digests[1], digests[2], "") is None
     assert not list(tmp_path.glob("log-*"))
 
 
 @pytest.mark.parametrize("spoil", [flip_a_bit, shorten, Path.unlink], ids=["a bit", "short", "gone"])
 def test_a_log_that_is_damaged_is_no_log(spoil: Callable[[Path], None], tmp_path: Path) -> None:
     store, digests = recorded(tmp_path, RULES["topk-ef"], 3)
-    assert store.log(digests[1], digests[3], "") is not None
+    assert logged(store, digests[1], digests[3], "") is not None
     spoil(tmp_path / "log-000001")
-    found = store.log(digests[1], digests[3], "")
+    found = logged(store, digests[1], digests[3], "")
     # A message is not looked at here: whoever replays it finds that its SHA-256 is another.
     assert (found is None) is (spoil is not flip_a_bit)
-    assert store.log(digests[2], digests[3], "") is not None
+    assert logged(store, digests[2], digests[3], "") is not None
 
 
 def test_a_round_that_is_longer_than_the_model_is_not_kept(tmp_path: Path) -> None:
@@ -551,6 +562,6 @@ def test_started_again_under_another_rule_the_old_log_is_not_gone_on_from(tmp_pa
     _, digests = recorded(tmp_path, RULES["topk-ef"], 2)
     store = ModelStore(tmp_path, LAYOUT, PLAIN.parse("int4-block", "average"))
     digests.append(round_of(store, 2))
-    assert store.log(digests[2], digests[3], "") is not None
+    assert logged(store, digests[2], digests[3], "") is not None
     store = ModelStore(tmp_path, LAYOUT, Rule.parse("fp32", "average"))
-    assert store.log(digests[2], digests[3], "") is None
+    assert logged(store, digests[2], digests[3], "") is None

@@ -43,7 +43,7 @@ from windfall.federation_coordinator.durable import DRAFT
 from windfall.federation_coordinator.federation import Federation, Phase, Policy
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
-from windfall.federation_coordinator.wire import register
+from windfall.federation_coordinator.wire import Frames, register
 from windfall.lowcomm.layout import Layout, TensorSpec, digest
 from windfall.lowcomm.outer import parse_outer
 from windfall.lowcomm.outerlog import read, replay
@@ -51,6 +51,7 @@ from windfall.lowcomm.rule import Rule
 from windfall.lowcomm.wire import Header, compose
 from windfall.servicekit.clock import SystemClock
 from windfall.servicekit.errors import ExitCode
+from windfall.servicekit.frames import unframed
 from windfall.servicekit.journal import Journal
 from windfall.servicekit.outbox import Outbox
 from windfall.servicekit.rpc import connect, serve
@@ -1045,8 +1046,9 @@ async def test_what_comes_after_its_round_was_merged_counts_in_the_next_for_less
             (0, first.base_digest, first.model_digest),
             (1, first.model_digest, second.model_digest),
         ):
-            log = place.store.log(before, after, "")
-            assert log is not None
+            stretches = place.store.log(before, after, "")
+            assert stretches is not None
+            log = b"".join(unframed(1, frame) or b"" for frame, _ in Frames().of(stretches, 0))
             _, held = replay(place.rule, LAYOUT.split, place.rule.init(LAYOUT.split), held, read(log, LAYOUT.split))
             assert digest(held) == after, number
 

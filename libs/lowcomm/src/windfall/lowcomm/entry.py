@@ -46,7 +46,7 @@ the channel.
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
@@ -138,12 +138,23 @@ def write_entry(
         bodies = [MERGED_HEAD.pack(memoryview(merged).nbytes, hashlib.sha256(merged).digest()), merged]
     else:
         bodies = [one.message for one in ordered if one.message is not None]
-    listed = b"".join(_listed(one, follows=merged is None and one.message is not None) for one in ordered)
-    if not 0 <= number < 2**64 or len(listed) >= 2**32:
-        raise ValueError(f"round {number} or a list of {len(listed)} bytes does not fit an entry")
     form = _MESSAGES if merged is None else _MERGED
-    fixed = _FIXED.pack(MAGIC, VERSION, form, len(ordered), number, _digest(base), _digest(model), len(listed))
-    return b"".join((fixed, _CRC.pack(zlib.crc32(listed, zlib.crc32(fixed))), listed, *bodies))
+    listed = [(one, merged is None and one.message is not None) for one in ordered]
+    return b"".join((_head(number, base, model, form, listed), *bodies))
+
+
+def entry_head(
+    number: int, base: str, model: str, contributions: Sequence[Accepted], held: Container[str] = ()
+) -> bytes:
+    """One round without its messages, for whoever writes those behind it from where they lie: in the order of
+    ``Accepted.order``, each but the ones of these SHA-256.
+
+    Raises:
+        ValueError: as ``write_entry``.
+    """
+    ordered = sorted(contributions, key=lambda one: one.order)
+    _check_order(ordered)
+    return _head(number, base, model, _MESSAGES, [(one, one.sha256 not in held) for one in ordered])
 
 
 def read(log: Buffer, elements: Split | Rotation) -> Iterator[Entry]:
@@ -163,6 +174,15 @@ def read(log: Buffer, elements: Split | Rotation) -> Iterator[Entry]:
             raise ValueError(f"round {entry.round} stands behind round {before} in the log")
         before = entry.round
         yield entry
+
+
+def _head(number: int, base: str, model: str, form: int, contributions: Sequence[tuple[Accepted, bool]]) -> bytes:
+    listed = b"".join(_listed(one, follows=follows) for one, follows in contributions)
+    if not 0 <= number < 2**64 or len(listed) >= 2**32:
+        raise ValueError(f"round {number} or a list of {len(listed)} bytes does not fit an entry")
+    count = len(contributions)
+    fixed = _FIXED.pack(MAGIC, VERSION, form, count, number, _digest(base), _digest(model), len(listed))
+    return b"".join((fixed, _CRC.pack(zlib.crc32(listed, zlib.crc32(fixed))), listed))
 
 
 def _read_entry(log: memoryview, fragments: Rotation) -> tuple[Entry, memoryview]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from windfall.lowcomm import outer as outers
 from windfall.lowcomm.codec import Buffer
-from windfall.lowcomm.entry import MERGED_HEAD, Accepted, Entry, read, write_entry
+from windfall.lowcomm.entry import MERGED_HEAD, Accepted, Entry, entry_head, read, write_entry
 from windfall.lowcomm.layout import Split, digest
 from windfall.lowcomm.mergedform import merged_form
 from windfall.lowcomm.rotation import Rotation, rotation
@@ -24,6 +24,7 @@ __all__ = [
     "Accepted",
     "Diverged",
     "Entry",
+    "entry_head",
     "merged_form",
     "read",
     "replay",

@@ -34,6 +34,15 @@ class Base:
     nbytes: int
 
 
+Stretch = Base | bytes
+"""What goes down to a site: a stretch of a file, or bytes."""
+
+
+def size_of(stretches: Sequence[Stretch]) -> int:
+    """Bytes of all of them."""
+    return sum(len(one) if isinstance(one, bytes) else one.nbytes for one in stretches)
+
+
 @dataclass(frozen=True)
 class Step:
     """From where to where: a base and the outer optimizer's state beside it, and their successors."""

@@ -29,7 +29,7 @@ from windfall.federation_coordinator.federation import Contribution
 from windfall.federation_coordinator.history import History
 from windfall.federation_coordinator.incoming import Incoming
 from windfall.federation_coordinator.on_disk import raw
-from windfall.federation_coordinator.outer_step import Base, Step, take_step
+from windfall.federation_coordinator.outer_step import Base, Step, Stretch, size_of, take_step
 from windfall.lowcomm.layout import FLOAT32_BYTES, Layout, restore
 from windfall.lowcomm.rotation import Rotation
 from windfall.lowcomm.rule import Rule
@@ -230,14 +230,14 @@ class ModelStore:
                 self._log.add(round_number, base, digest, ordered, messages)
             return digest
 
-    def log(self, held: str, wanted: str, own: str) -> bytes | None:
-        """The outer log from one base to another, without the message of that SHA-256; none when there is no such log
-        or the model itself is shorter."""
+    def log(self, held: str, wanted: str, own: str) -> list[Stretch] | None:
+        """The outer log from one base to another, without the message of that SHA-256: what it is made of, end to end.
+        None when there is no such log or the model itself is shorter."""
         if self._log is None:
             return None
         with explained(self._folder):
             found = self._log.between(held, wanted, own)
-        return found if found is not None and len(found) < self._nbytes_followed else None
+        return found if found is not None and size_of(found) < self._nbytes_followed else None
 
     def repeat(self, round_number: int) -> None:
         """Let the next round start from this round's base: what was merged is not kept. Again is harmless."""

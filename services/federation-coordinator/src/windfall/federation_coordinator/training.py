@@ -17,11 +17,11 @@ from windfall.federation_coordinator.app import Coordinator
 from windfall.federation_coordinator.checks import Refusal, described
 from windfall.federation_coordinator.federation import Fenced, NotMember
 from windfall.federation_coordinator.jurisdiction import Law, refusal, refused
-from windfall.federation_coordinator.outer_step import Base
+from windfall.federation_coordinator.outer_step import Base, Stretch, size_of
 from windfall.federation_coordinator.turns import Turns
-from windfall.federation_coordinator.wire import Frames, PushFrame, invited, pull_frame
+from windfall.federation_coordinator.wire import Frames, PushFrame, invited
 from windfall.servicekit.errors import Mistake, Transient
-from windfall.servicekit.rpc import CHUNK_BYTES, serving
+from windfall.servicekit.rpc import serving
 from windfall.tasks.ranges import Ranges
 
 PROTOCOL = 1
@@ -125,25 +125,23 @@ class TrainingService(rpc.TrainingServicer):
             # Only now: a round may have been merged while the log was put together.
             if request.base_digest != self._coordinator.state.base_digest:
                 await context.abort(grpc.StatusCode.NOT_FOUND, "this base is not the current one")
-            if log is not None:
-                self._coordinator.pulled(len(log))
-                yield pb.PullFrame(head=pb.PullHead(total_bytes=len(log), log=True))
-                for start in range(0, len(log), CHUNK_BYTES):
-                    yield pull_frame(log[start : start + CHUNK_BYTES])
-                return
-            stretches = self._stretches(request)
-            total = sum(stretch.nbytes for stretch in stretches)
+            stretches = log or self._stretches(request)
+            total = size_of(stretches)
             if request.offset > total:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the base has {total} bytes")
             if not request.offset:
-                yield pb.PullFrame(head=pb.PullHead(total_bytes=total, log=False))
+                yield pb.PullFrame(head=pb.PullHead(total_bytes=total, log=log is not None))
             async with self._turns_down.one(total - request.offset):
-                for frame, count in self._frames.of(stretches, request.offset):
-                    self._coordinator.pulled(count)
-                    # Nothing here holds on to the bytes while a slow site takes them.
-                    yield frame
+                try:
+                    for frame, count in self._frames.of(stretches, request.offset):
+                        self._coordinator.pulled(count)
+                        # Nothing here holds on to the bytes while a slow site takes them.
+                        yield frame
+                except FileNotFoundError:
+                    # It waited for its turn, and a round was merged meanwhile.
+                    await context.abort(grpc.StatusCode.NOT_FOUND, "this base is not the current one any more")
 
-    async def _log(self, request: pb.PullRequest, context: Any) -> bytes | None:
+    async def _log(self, request: pb.PullRequest, context: Any) -> list[Stretch] | None:
         """What leads from the base that the site holds to the one that it asks for, when that is shorter."""
         if not request.held_digest or request.offset:
             return None
@@ -154,7 +152,7 @@ class TrainingService(rpc.TrainingServicer):
             )
         return found
 
-    def _stretches(self, request: pb.PullRequest) -> list[Base]:
+    def _stretches(self, request: pb.PullRequest) -> list[Stretch]:
         """What a full download is made of: the model, and for who will follow the outer log, the optimizer's state."""
         store, number = self._coordinator.store, self._coordinator.state.round
         states = store.states(number) if request.follow else []

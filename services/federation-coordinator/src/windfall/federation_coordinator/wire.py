@@ -12,7 +12,7 @@ from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1 import training_pb2_grpc as rpc
 from windfall.federation_coordinator.checks import Refusal
 from windfall.federation_coordinator.incoming import Chunk
-from windfall.federation_coordinator.outer_step import Base
+from windfall.federation_coordinator.outer_step import Base, Stretch, size_of
 from windfall.federation_coordinator.turns import Turn
 from windfall.servicekit.frames import INVITED, framed, unframed
 from windfall.servicekit.rpc import CHUNK_BYTES
@@ -50,20 +50,29 @@ class Frames:
     def __init__(self) -> None:
         self._last: OrderedDict[tuple[Path, int, int], bytes] = OrderedDict()
 
-    def of(self, stretches: Sequence[Base], offset: int) -> Iterator[tuple[bytes, int]]:
-        """Stretches of files that lie end to end, from an offset on: frames, and how many bytes are in each."""
+    def of(self, stretches: Sequence[Stretch], offset: int) -> Iterator[tuple[bytes, int]]:
+        """Stretches that lie end to end, from an offset on: frames, and how many bytes are in each.
+
+        Raises:
+            FileNotFoundError: a round has pruned one of them already.
+        """
         with ExitStack() as stack:
             # An open file stays what it was, even when the next round prunes its name.
-            files = [stack.enter_context(stretch.path.open("rb")) for stretch in stretches]
+            paths = {stretch.path for stretch in stretches if isinstance(stretch, Base)}
+            files = {path: stack.enter_context(path.open("rb")) for path in paths}
             before = 0
-            for stretch, file in zip(stretches, files, strict=True):
-                for start in range(max(0, offset - before), stretch.nbytes, CHUNK_BYTES):
-                    count = min(CHUNK_BYTES, stretch.nbytes - start)
-                    yield self._read(file, stretch, start, count), count
-                before += stretch.nbytes
+            for stretch in stretches:
+                size = size_of([stretch])
+                for start in range(max(0, offset - before), size, CHUNK_BYTES):
+                    count = min(CHUNK_BYTES, size - start)
+                    if isinstance(stretch, Base):
+                        yield self._read(files[stretch.path], stretch, start, count), count
+                    else:
+                        yield pull_frame(stretch[start : start + count]), count
+                before += size
 
     def _read(self, file: BinaryIO, stretch: Base, start: int, count: int) -> bytes:
-        key = (stretch.path, start, count)
+        key = (stretch.path, stretch.data_start + start, count)
         frame = self._last.get(key)
         if frame is None:
             file.seek(stretch.data_start + start)
