@@ -2,7 +2,9 @@
 
 import copy
 import os
+import re
 import sys
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,15 @@ from windfall.profiler.testing.recorded_machine import Replayed, load, replayed
 
 LONG, SHORT = timedelta(seconds=60), timedelta(seconds=2)
 LOST, RESET = 15, 16
+
+
+async def patiently(ask: Callable[[timedelta], Awaitable[Hardware]], hung: str) -> Hardware:
+    """What is told when something hangs; a busy machine that did not come as far within the time is given more."""
+    for within_s in (2, 8, 32):
+        hardware = await ask(timedelta(seconds=within_s))
+        if any(re.search(hung.replace("TIME", f"{within_s} s"), why) for why in hardware.missing.values()):
+            return hardware
+    raise AssertionError(f"nothing hung at {hung}: {hardware.missing}")
 
 
 async def told(machine: dict[str, Any], folder: Path, within: timedelta = LONG) -> Hardware:
@@ -91,9 +102,14 @@ async def test_one_answer_that_is_refused_costs_one_field(tmp_path: Path) -> Non
 async def test_a_driver_that_hangs_costs_what_it_had_not_said(tmp_path: Path) -> None:
     machine = nvidia()
     machine["nvml"]["devices"][2]["uuid"] = {"hang": True}
-    hardware = await told(machine, tmp_path, SHORT)
+    place = replayed(machine, tmp_path / "machine")
+
+    async def ask(within: timedelta) -> Hardware:
+        return together([await place.gpus(within).find()]).hardware
+
+    hardware = await patiently(ask, "the driver did not answer within TIME at device 2")
     assert len(hardware.accelerators) == 2
-    assert hardware.missing == {"nvidia": "the driver did not answer within 2 s at device 2"}
+    assert set(hardware.missing) == {"nvidia"}
     assert [way.kind for way in hardware.interconnects] == ["pcie"], "the bus alone was asked"
 
 
@@ -118,8 +134,8 @@ async def test_a_library_that_crashes(tmp_path: Path) -> None:
 async def test_a_half_installed_library_is_told_and_the_kernel_is_asked(tmp_path: Path) -> None:
     hardware = await told(load("mi210-8-two-hives"), tmp_path)
     assert len(hardware.accelerators) == 8
-    assert hardware.missing["amd"] == (
-        "the kernel alone was asked: amdsmi cannot load its shared library: KeyError 'libamd_smi.so'"
+    assert hardware.missing["amd.software"] == (
+        "amdsmi cannot load its shared library: KeyError 'libamd_smi.so', so the kernel alone was asked"
     )
 
 
@@ -143,6 +159,21 @@ async def test_a_gpu_that_the_kernel_does_not_use(tmp_path: Path) -> None:
     )
 
 
+async def test_a_container_without_the_devices(tmp_path: Path) -> None:
+    """amdkfd shows every node to everybody, and refuses to read those of devices that a container was not given."""
+    place = replayed({**load("mi300x-8-spx"), "tools": {}}, tmp_path / "machine")
+    for node in range(4, 10):
+        properties = place.root / f"sys/class/kfd/kfd/topology/nodes/{node}/properties"
+        properties.unlink()
+        properties.symlink_to("/nowhere")
+    hardware = together([await place.gpus(LONG).find()]).hardware
+    assert len(hardware.accelerators) == 2
+    assert hardware.missing["amd"] == (
+        "6 of 8 GPUs on the PCI bus cannot be reached: amdkfd refuses to tell of them (No such file or directory): "
+        "give this container their devices"
+    )
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [
@@ -156,8 +187,9 @@ async def test_a_tool_that_says_what_nobody_understands(tmp_path: Path, said: st
     machine = {**load("mi300x-8-spx"), "tools": {"amd-smi": said}}
     hardware = await told(machine, tmp_path)
     assert len(hardware.accelerators) == 8
-    assert hardware.missing["amd"].startswith("the kernel alone was asked: amd-smi cannot be understood")
-    assert why in hardware.missing["amd"]
+    assert hardware.missing["amd.software"].startswith("amd-smi cannot be understood")
+    assert hardware.missing["amd.software"].endswith("so the kernel alone was asked")
+    assert why in hardware.missing["amd.software"]
 
 
 async def test_values_that_a_tool_does_not_know_are_none(tmp_path: Path) -> None:
@@ -178,9 +210,16 @@ async def test_rocm_7_lists_gpus_within_an_object(tmp_path: Path) -> None:
 async def test_tools_that_hang_are_given_up_one_after_the_other(tmp_path: Path) -> None:
     place = replayed(load("mi300x-8-spx"), tmp_path / "machine")
     (tmp_path / "machine" / "bin" / "amd-smi").write_text("#!/bin/sh\nexec sleep 600\n")
-    hardware = together([await place.gpus(SHORT).find()]).hardware
+
+    async def ask(within: timedelta) -> Hardware:
+        gpus = Gpus(Nvml(LONG, environment=place.environment), smi(within), LONG, place.root)
+        return together([await gpus.find()]).hardware
+
+    def smi(within: timedelta) -> AmdSmi:
+        return AmdSmi(within, environment=place.environment)
+
+    hardware = await patiently(ask, "amd-smi did not answer within TIME")
     assert len(hardware.accelerators) == 8
-    assert "amd-smi did not answer within 2 s" in hardware.missing["amd"]
 
 
 # --- the kernel -------------------------------------------------------------------------------------------------------
@@ -191,8 +230,11 @@ async def test_a_file_of_the_kernel_that_hangs(tmp_path: Path) -> None:
     stuck = place.root / "sys/class/kfd/kfd/topology/nodes/5/properties"
     stuck.unlink()
     os.mkfifo(stuck)
-    hardware = together([await place.gpus(SHORT).find()]).hardware
-    assert hardware.missing["amd.kernel"].startswith("the kernel did not answer within 2 s while")
+
+    async def ask(within: timedelta) -> Hardware:
+        return together([await place.gpus(within).find()]).hardware
+
+    hardware = await patiently(ask, "the kernel did not answer within TIME while .*nodes/5/properties was read")
     assert len(hardware.accelerators) == 8, "the tool answered"
     assert hardware.accelerators[0].architecture == "gfx942"
 

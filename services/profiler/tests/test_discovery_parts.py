@@ -142,9 +142,9 @@ async def test_a_driver_that_hangs_over_its_speed(tmp_path: Path) -> None:
     files = {"sys/class/net/eth0/operstate": "up"}
     root = tree(tmp_path, files, {"sys/class/net/eth0/device": PLAIN})
     os.mkfifo(root / "sys/class/net/eth0/speed")
-    part = await Nics(timedelta(seconds=2), root).find()
+    part = await Nics(timedelta(seconds=5), root).find()
     assert part.nics == (Nic(up=True),)
-    assert part.missing == {"nics": "the kernel did not answer within 2 s while sys/class/net/eth0/speed was read"}
+    assert part.missing == {"nics": "the kernel did not answer within 5 s while sys/class/net/eth0/speed was read"}
 
 
 # --- storage ----------------------------------------------------------------------------------------------------------
@@ -231,11 +231,11 @@ async def test_runtimes_that_answer_and_one_that_does_not(tmp_path: Path) -> Non
         (tmp_path / name).chmod(0o755)
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "os-release").write_text('ID=debian\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n')
-    part = await Systems(timedelta(seconds=2), tmp_path, f"{tmp_path}:/bin", {}).find()
+    part = await Systems(timedelta(seconds=5), tmp_path, f"{tmp_path}:/bin", {}).find()
     assert part.system is not None
     assert part.system.container_runtimes == {"podman": "4.9.3"}
     assert part.missing == {
-        "system.container_runtimes.docker": f"{tmp_path / 'docker'} did not answer within 2 s",
+        "system.container_runtimes.docker": f"{tmp_path / 'docker'} did not answer within 5 s",
     }
     assert part.system.operating_system == "Debian GNU/Linux 12 (bookworm)"
     assert part.system.kernel

@@ -117,4 +117,6 @@ async def test_the_same_machine_is_said_alike_by_the_kernel_and_by_every_tool(tm
         assert one.model_dump(include=same_parts) == other.model_dump(include=same_parts)
         assert one.model_dump(include=same_parts) == third.model_dump(include=same_parts)
     assert by_tool.interconnects == kernel_alone.interconnects
-    assert kernel_alone.missing["amd"].startswith("none of amdsmi, amd-smi or rocm-smi is installed")
+    assert kernel_alone.missing["amd.software"] == (
+        "none of amdsmi, amd-smi or rocm-smi is installed, so the kernel alone was asked"
+    )

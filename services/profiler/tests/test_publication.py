@@ -99,7 +99,9 @@ def test_a_node_without_gpus_says_so() -> None:
 
 def test_a_gpu_that_cannot_be_used_is_told() -> None:
     assert of(missing={"nvidia": "the driver is not loaded"})["gpu.incomplete"] == "true"
-    assert of(MI210, missing={"accelerators.0.ecc": "nobody says it"}).get("gpu.incomplete") is None
+    assert of(missing={"nvidia.3": "this GPU was lost while it was asked"})["gpu.incomplete"] == "true"
+    for part in ("accelerators.0.ecc", "amd.software", "storage"):
+        assert "gpu.incomplete" not in of(MI210, missing={part: "nobody says it"})
 
 
 def test_the_fastest_interface_that_is_up_counts() -> None:

@@ -1,6 +1,7 @@
-"""Measures what came up at a site and recommends how to train on it.
+"""Finds out what came up at a site, measures it and recommends how to train on it.
 
 hears   node.ready, window.expected, window.withdrawn, window.opened, window.closed
 says    node.profiled
+writes  profile.json, and the node's labels for Node Feature Discovery
 serves  gRPC LinkProbe, so that the coordinator's end can measure the link too
 """

@@ -114,18 +114,25 @@ def devices(kernel: Kfd, told: Told, on_bus: Mapping[str, pci.Slot]) -> Devices:
     trains = sorted(known.keys() | {gpu.address for gpu in kernel.gpus if gpu.nodes})
     rest = [address for address in kernels if address not in trains]
     if rest:
-        why = "amdkfd does not know them" if kernel.loaded else "the driver amdgpu is not loaded"
-        missing[VENDOR] = f"{len(rest)} of {len(slots)} GPUs on the PCI bus cannot be reached: {why}; dmesg says more"
-    elif (trains or slots) and not told.gpus:
-        missing[VENDOR] = (
-            f"none of {_SOURCES} is installed, so the kernel alone was asked"
-            if told.absent
-            else f"the kernel alone was asked: {'; '.join(told.whys) or f'{_SOURCES} know of no GPU'}"
-        )
-    elif told.whys and (trains or slots):
+        missing[VENDOR] = f"{len(rest)} of {len(slots)} GPUs on the PCI bus cannot be reached: {_unreachable(kernel)}"
+    if told.whys:
         missing[f"{VENDOR}.software"] = "; ".join(told.whys)
+    elif trains and not told.gpus:
+        missing[f"{VENDOR}.software"] = (
+            f"none of {_SOURCES} is installed" if told.absent else f"{_SOURCES} know of no GPU"
+        )
+    if trains and not told.gpus:
+        missing[f"{VENDOR}.software"] += ", so the kernel alone was asked"
     gpus = tuple(_gpu(kernels.get(at, KfdGpu(at)), known.get(at), kernel.driver) for at in trains)
     return Devices(gpus, tuple(_ways(trains, kernel, on_bus)), missing)
+
+
+def _unreachable(kernel: Kfd) -> str:
+    if not kernel.loaded:
+        return "the driver amdgpu is not loaded; dmesg says more"
+    if kernel.denied:
+        return f"amdkfd refuses to tell of them ({kernel.denied}): give this container their devices"
+    return "amdkfd does not know them; dmesg says more"
 
 
 def _gpu(kernel: KfdGpu, tool: ToolGpu | None, driver: str | None) -> Gpu:

@@ -66,6 +66,8 @@ class Kfd:
     loaded: bool = False
     """Whether there is a driver at all; one that is a part of the kernel has no version of its own."""
     driver: str | None = None
+    denied: str = ""
+    """Why there are nodes that cannot be read: a container sees all of them and may read those of its own devices."""
 
 
 def kfd(files: Files, addresses: list[str]) -> Kfd:
@@ -77,7 +79,8 @@ def kfd(files: Files, addresses: list[str]) -> Kfd:
         by_address.setdefault(_address(told), []).append(node)
     gpus = tuple(_gpu(files, address, nodes, gpu_nodes) for address, nodes in sorted(by_address.items()))
     loaded = bool(gpu_nodes) or bool(files.below(MODULE))
-    return Kfd(gpus, _links(files, gpu_nodes), loaded, files.text(f"{MODULE}/version"))
+    denied = next((why for path, why in files.unread.items() if path.startswith(f"{NODES}/")), "")
+    return Kfd(gpus, _links(files, gpu_nodes), loaded, files.text(f"{MODULE}/version"), denied)
 
 
 def _gpu(files: Files, address: str, nodes: list[int], told: Mapping[int, Mapping[str, int]]) -> KfdGpu:

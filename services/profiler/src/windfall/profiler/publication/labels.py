@@ -16,6 +16,8 @@ PREFIX: Final = "windfall.dev/"
 PROFILE: Final = "v1"
 """Version of these labels: the document's."""
 
+_UNUSABLE: Final = re.compile(r"^(?:pci|amd|nvidia(?:\.\d+)?)$")
+"""Parts whose absence means that a GPU is there and cannot be used, or may be. A tool that is not installed is none."""
 _MOST: Final = 63
 _GIB: Final = 2**30
 
@@ -53,8 +55,8 @@ def labels(hardware: Hardware, fingerprint: str) -> dict[str, str]:
 def _gpu(hardware: Hardware) -> dict[str, str | None]:
     gpus = hardware.accelerators
     found: dict[str, str | None] = {"gpu.count": str(len(gpus))}
-    if any(part.split(".")[0] in ("nvidia", "amd", "pci") for part in hardware.missing):
-        found["gpu.incomplete"] = "true"  # one is there and cannot be used, or its software is in disorder
+    if any(_UNUSABLE.match(part) for part in hardware.missing):
+        found["gpu.incomplete"] = "true"
     if not gpus:
         return found
     models = Counter(_model(gpu) for gpu in gpus)
