@@ -7,7 +7,7 @@ touched, whatever it is called.
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from windfall.contracts.resources.fields import Metadata
@@ -36,7 +36,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     STATEFUL_SET,
 )
 """What the operator makes and watches."""
-_UNTYPED: Final = "failed to create typed patch object"
+_UNREAD: Final = ("failed to create typed patch object", "failed to convert new object to proper version")
 _BY_KIND: Final = {(kind.api_version, kind.kind): kind for kind in (*KINDS, PDB_BETA)}
 
 
@@ -75,9 +75,10 @@ class Applying:
                 await self._one(kind, obj)
             except Transient as error:
                 # Servers say so with a 500, of fields that they do not know: trying again does not help.
-                if _UNTYPED not in str(error):
+                said = next((said for said in _UNREAD if said in str(error)), None)
+                if said is None:
                     raise
-                refused.append(f"{kind.kind} {name}: {str(error).partition(_UNTYPED)[2].strip(': ')}")
+                refused.append(f"{kind.kind} {name}: {str(error).partition(said)[2].strip(': ')}")
                 await self._scaled_at_least(kind, obj)
             except Mistake as mistake:
                 refused.append(f"{kind.kind} {name}: {mistake.cause}")
@@ -130,10 +131,18 @@ class Applying:
         child = self._store.children.get(key)
         if child is not None and self._applied.get(key) == (digest, child.marker):
             return
-        self.writes += 1
-        found = await self._cluster.apply(kind, obj, manager=OPERATOR, force=True)
+        found = await self._claimed(obj) if kind == PERSISTENT_VOLUME_CLAIM else None
+        if found is None:
+            self.writes += 1
+            found = await self._cluster.apply(kind, obj, manager=OPERATOR, force=True)
         self._store.seen(kind, found)
         self._applied[key] = digest, child_of(kind, found).marker
+
+    async def _claimed(self, obj: Object) -> Object | None:
+        """A volume that is as it should be is not even asked for again: the first time that is, a server of 1.20 writes
+        it anew, though nothing is different."""
+        found = await self._cluster.get(PERSISTENT_VOLUME_CLAIM, obj["metadata"]["name"], obj["metadata"]["namespace"])
+        return found if found is not None and holds(found, obj) else None
 
     async def _taken(self, kind: Kind, name: str, owner: Metadata) -> str | None:
         child = self._store.children.get((kind, name))
@@ -167,3 +176,12 @@ class Applying:
     def _namespace(self, owner: Owner) -> str:
         known = self._store.sites if owner[0].plural == "sites" else self._store.federations
         return str(known[owner[1]][0]["metadata"]["namespace"])
+
+
+def holds(found: object, wanted: object) -> bool:
+    """Whether everything that is wanted is there; what else is there does not matter."""
+    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+        return all(key in found and holds(found[key], value) for key, value in wanted.items())
+    if isinstance(wanted, list) and isinstance(found, list):
+        return len(wanted) == len(found) and all(holds(one, other) for one, other in zip(found, wanted, strict=True))
+    return bool(found == wanted)

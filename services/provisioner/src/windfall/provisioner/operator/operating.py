@@ -56,7 +56,7 @@ class Operating:
         )
         self.store = Store()
         self.hearsay = Hearsay()
-        self.reconciler = Reconciler(cluster, self.store, facts, clock, self.hearsay)
+        self.reconciler = Reconciler(cluster, self.store, facts, clock, self.hearsay, lambda owner: self.queue.add(owner))
         self.queue = WorkQueue(guard(self.reconciler.reconcile), clock)
         self.primed = False
 

@@ -4,7 +4,7 @@ Level-triggered: nothing here asks what has happened. It may be ended at any lin
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -50,12 +50,21 @@ _BUS_FIELDS: Final = ("window", "capacity", "progress")
 class Reconciler:
     """One namespace's."""
 
-    def __init__(self, cluster: Cluster, store: Store, facts: Facts, clock: Clock, hearsay: Hearsay) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: Store,
+        facts: Facts,
+        clock: Clock,
+        hearsay: Hearsay,
+        concerns: Callable[[Owner], None],
+    ) -> None:
         self._cluster = cluster
         self._store = store
         self._facts = facts
         self._clock = clock
         self._hearsay = hearsay
+        self._concerns = concerns
         self.applying = Applying(cluster, store)
         self._draining = Draining(cluster, store, self.applying)
         self._telling = Telling(cluster)
@@ -269,7 +278,7 @@ class Reconciler:
         after = await self._cluster.patch(kind, metadata["name"], metadata["namespace"], merge)
         # Of one that had no other finalizer, nothing is left to be seen.
         if finalizers or "deletionTimestamp" not in after["metadata"]:
-            self._store.seen(kind, after)
+            self._saw(kind, after)
 
     async def _status_of_invalid(self, kind: Kind, found: Object, faults: Sequence[str]) -> None:
         said = found.get("status") or {}
@@ -306,7 +315,7 @@ class Reconciler:
             "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
             "status": wanted,
         }
-        self._store.seen(kind, await self._cluster.apply_status(kind, obj, manager=OPERATOR, force=True))
+        self._saw(kind, await self._cluster.apply_status(kind, obj, manager=OPERATOR, force=True))
 
     async def _said(self, kind: Kind, found: Object, word: dict[str, Any]) -> None:
         self.statuses += 1
@@ -317,7 +326,12 @@ class Reconciler:
             "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
             "status": word,
         }
-        self._store.seen(kind, await self._cluster.apply_status(kind, obj, manager=BUS_WORD, force=True))
+        self._saw(kind, await self._cluster.apply_status(kind, obj, manager=BUS_WORD, force=True))
+
+    def _saw(self, kind: Kind, found: Object) -> None:
+        """What we have written concerns others as if it had been seen: the watch will have nothing new to say."""
+        for owner in self._store.seen(kind, found) - {(kind, found["metadata"]["name"])}:
+            self._concerns(owner)
 
     def _now(self) -> datetime:
         return self._clock.now().astimezone(UTC).replace(microsecond=0)
