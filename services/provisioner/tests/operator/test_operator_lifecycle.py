@@ -70,6 +70,8 @@ async def operating(cluster: Cluster, kubeconfig: Path, namespace: str) -> Async
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+        # kopf closes its connections, and TLS says good-bye on the loop's next turns.
+        await asyncio.sleep(0.2)
 
 
 async def until(what: Callable[[], Awaitable[Any]], seconds: float = 20) -> Any:
@@ -197,7 +199,9 @@ async def test_an_unchanged_object_is_never_changed(cluster: Cluster, api_server
 async def test_what_somebody_changes_or_deletes_comes_back(cluster: Cluster, api_server: Path, namespace: str) -> None:
     await cluster.create(SITE, site("quebec", namespace))
     async with operating(cluster, api_server, namespace) as operator:
-        await until(lambda: _equals(names(cluster, CONFIG_MAP, namespace), ["quebec-energy-watcher", "quebec-provisioner"]))
+        await until(
+            lambda: _equals(names(cluster, CONFIG_MAP, namespace), ["quebec-energy-watcher", "quebec-provisioner"])
+        )
         await _settled(operator)
         await cluster.patch(CONFIG_MAP, "quebec-provisioner", namespace, {"data": {"WINDFALL_BACKEND": "mine"}})
         await until(lambda: _datum(cluster, namespace, "quebec-provisioner", "WINDFALL_BACKEND", "process"))

@@ -89,6 +89,7 @@ async def _operate(settings: OperatorSettings, cluster: Cluster, health: Health)
                     await bus.start()
                     stack.push_async_callback(bus.stop)
                 await operating.run()
+                return
         except Transient as error:
             log.warning("begins anew: %s", error)
         except Mistake:
@@ -141,7 +142,9 @@ def main(words: list[str]) -> int:
     logging.getLogger("nats").setLevel(logging.CRITICAL)
     try:
         if words not in ([], ["release"]):
-            raise Mistake(f"{' '.join(words)!r} is not known", "Say nothing to run, or 'release' before you uninstall it")
+            raise Mistake(
+                f"{' '.join(words)!r} is not known", "Say nothing to run, or 'release' before you uninstall it"
+            )
         settings = load(OperatorSettings, os.environ)
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         telemetry.set_up(SERVICE, settings.kube_namespace, settings.traces_file)

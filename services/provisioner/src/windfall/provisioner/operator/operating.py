@@ -56,12 +56,14 @@ class Operating:
         )
         self.store = Store()
         self.hearsay = Hearsay()
-        self.reconciler = Reconciler(cluster, self.store, facts, clock, self.hearsay, lambda owner: self.queue.add(owner))
+        self.reconciler = Reconciler(
+            cluster, self.store, facts, clock, self.hearsay, lambda owner: self.queue.add(owner)
+        )
         self.queue = WorkQueue(guard(self.reconciler.reconcile), clock)
         self.primed = False
 
     async def run(self) -> None:
-        """For ever.
+        """Until the process is asked to end, of which kopf takes notice.
 
         Raises:
             Transient: the server was away while everything was listed for the first time; run again.
@@ -71,9 +73,13 @@ class Operating:
         await self.prime()
         self.primed = True
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.queue.run(), name="queue")
-            group.create_task(self._resyncs(), name="resync")
-            group.create_task(self._watch(), name="kopf")
+            others = [
+                group.create_task(self.queue.run(), name="queue"),
+                group.create_task(self._resyncs(), name="resync"),
+            ]
+            await self._watch()
+            for task in others:
+                task.cancel()
 
     def seen(self, kind: Kind, found: Object, gone: bool) -> None:
         for owner in self.store.gone(kind, found) if gone else self.store.seen(kind, found):
@@ -93,12 +99,21 @@ class Operating:
             self.queue.add(owner)
 
     async def _watch(self) -> None:
-        await kopf.operator(
+        stop = asyncio.Event()
+        work = kopf.operator(
             registry=registry(self.kinds, self._connection, self.seen),
             settings=settings(self.kinds),
             namespaces=[self._namespace],
             standalone=True,
+            stop_flag=stop,
         )
+        watching = asyncio.create_task(work, name="kopf")
+        try:
+            await asyncio.shield(watching)
+        finally:
+            # In order, so that its connections are closed.
+            stop.set()
+            await asyncio.wait([watching])
 
     async def _resyncs(self) -> None:
         """Everything anew once per ``resync``, a little at a time, so that no server has to bear it at once."""

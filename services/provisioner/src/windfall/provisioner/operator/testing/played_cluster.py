@@ -133,7 +133,7 @@ async def played(cluster: Cluster, namespace: str, clock: Clock, drain: timedelt
         yield made
     finally:
         playing.cancel()
-        ended, = await asyncio.gather(playing, return_exceptions=True)
+        (ended,) = await asyncio.gather(playing, return_exceptions=True)
         if isinstance(ended, Exception):
             raise ended
 
