@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -34,7 +35,8 @@ def api_server() -> Iterator[Path]:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(20)
-        process.stdout.close()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 @pytest.fixture
@@ -42,13 +44,11 @@ async def cluster(api_server: Path) -> AsyncIterator[Cluster]:
     """Knows our resources."""
     async with Cluster.connect(Connection(api_server)) as made:
         for crd in crds().values():
-            try:
+            with suppress(Exists):
                 await made.create(CRD, crd)
-            except Exists:
-                pass
         for crd in crds().values():
             async with asyncio.timeout(20):
-                while not await _established(made, crd["metadata"]["name"]):
+                while not await _established(made, crd["metadata"]["name"]):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
         yield made
 
@@ -59,10 +59,8 @@ async def namespace(cluster: Cluster) -> str:
     name = f"t-{uuid4().hex[:8]}"
     await cluster.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}}
-    try:
+    with suppress(Exists):
         await cluster.create(SERVICE_ACCOUNT, account)
-    except Exists:
-        pass
     return name
 
 

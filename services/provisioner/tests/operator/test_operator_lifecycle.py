@@ -76,7 +76,7 @@ async def operating(cluster: Cluster, kubeconfig: Path, namespace: str) -> Async
 
 async def until(what: Callable[[], Awaitable[Any]], seconds: float = 20) -> Any:
     async with asyncio.timeout(seconds):
-        while not (found := await what()):
+        while not (found := await what()):  # noqa: ASYNC110 - an API server sets no event
             await asyncio.sleep(0.05)
         return found
 

@@ -90,7 +90,7 @@ async def leader(cluster: Cluster, namespace: str) -> str:
 
 async def until(what: Any, seconds: float = 30) -> Any:
     async with asyncio.timeout(seconds):
-        while not (found := await what()):
+        while not (found := await what()):  # noqa: ASYNC110 - an API server sets no event
             await asyncio.sleep(0.05)
         return found
 

@@ -1,5 +1,5 @@
-"""The custom resources of group ``windfall.dev``: what a person writes of a site or a federation, and what is said of it
-there. Data only; the CustomResourceDefinitions are made from these models.
+"""The custom resources of group ``windfall.dev``: what a person writes of a site or a federation, and what is said of
+it there. Data only; the CustomResourceDefinitions are made from these models.
 """
 
 from windfall.contracts.resources.conditions import Condition

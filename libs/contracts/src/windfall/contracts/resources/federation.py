@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from windfall.contracts.jurisdiction import Jurisdiction
 from windfall.contracts.message import Instant, Name
 from windfall.contracts.resources.conditions import Condition
-from windfall.contracts.resources.fields import Duration, Entries, Metadata, Open, Part, Quantity, Said, list_map
+from windfall.contracts.resources.fields import Duration, Metadata, Open, Part, Quantity, Said, list_map
 from windfall.contracts.resources.flower import Flower
 from windfall.contracts.resources.pods import Env, Resources
 from windfall.contracts.resources.selectors import Selector

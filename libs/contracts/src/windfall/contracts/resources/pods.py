@@ -20,7 +20,7 @@ class Volume(Part):
     """A volume of a pod: its name and its one source."""
 
     model_config = ConfigDict(
-        **{**Part.model_config, "extra": "allow"},  # type: ignore[typeddict-item]
+        **{**Part.model_config, "extra": "allow"},
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
 

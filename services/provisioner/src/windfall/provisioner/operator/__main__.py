@@ -12,6 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from typing import Final
 from uuid import uuid4
 
@@ -81,7 +82,7 @@ async def _operate(settings: OperatorSettings, cluster: Cluster, health: Health)
             operating = Operating(
                 cluster, settings.connection, settings.kube_namespace, facts, clock, settings.resync, guard
             )
-            health.ready = lambda: operating.primed
+            health.ready = partial(getattr, operating, "primed")
             async with AsyncExitStack() as stack:
                 if settings.windows == "bus":
                     bus = NatsBus(settings.nats_url, SERVICE, (), _fail, lambda: None)

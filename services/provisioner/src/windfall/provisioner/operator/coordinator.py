@@ -11,8 +11,8 @@ from windfall.contracts.resources import Federation
 from windfall.contracts.resources.federation import CoordinatorPod
 from windfall.contracts.resources.fields import iso
 from windfall.provisioner.operator.facts import Facts
-from windfall.provisioner.operator.pods import RESTRICTED, container, plain, template
 from windfall.provisioner.operator.marks import FEDERATION, LONGEST_STATEFUL_SET, SITE_LABEL, labels_of, made
+from windfall.provisioner.operator.pods import RESTRICTED, container, plain, template
 from windfall.provisioner.operator.selection import Choice
 from windfall.servicekit.kube import Object
 from windfall.servicekit.kube.kinds import CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, SERVICE, STATEFUL_SET

@@ -37,9 +37,14 @@ def listen(bus: Bus, hearsay: Hearsay, reconcile: Callable[[Owner], None]) -> No
         hearsay.progress(word)
         reconcile((FEDERATION, word.federation))
 
-    for told in (WindowExpected, WindowOpened, WindowClosing, WindowClosed, WindowWithdrawn):
-        bus.follows(told, "*", window)
-    for held in (NodeReady, NodeFailed, SiteDrained, NodeReleased):
-        bus.follows(held, "*", capacity)
-    for done in (RoundCompleted, FederationFinished):
-        bus.follows(done, "*", progress)
+    bus.follows(WindowExpected, "*", window)
+    bus.follows(WindowOpened, "*", window)
+    bus.follows(WindowClosing, "*", window)
+    bus.follows(WindowClosed, "*", window)
+    bus.follows(WindowWithdrawn, "*", window)
+    bus.follows(NodeReady, "*", capacity)
+    bus.follows(NodeFailed, "*", capacity)
+    bus.follows(SiteDrained, "*", capacity)
+    bus.follows(NodeReleased, "*", capacity)
+    bus.follows(RoundCompleted, "*", progress)
+    bus.follows(FederationFinished, "*", progress)

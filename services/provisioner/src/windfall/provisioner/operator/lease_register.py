@@ -8,7 +8,8 @@ from windfall.servicekit.kube import Absent, Cluster, Conflict, Object
 from windfall.servicekit.kube.kinds import LEASE
 from windfall.servicekit.leadership import Entry, Lease
 
-_TOKEN: Final = "leaseTransitions"
+_TRANSITIONS: Final = "leaseTransitions"
+"""Grows with every leader, as a fencing token does."""
 
 
 class LeaseRegister:
@@ -25,14 +26,14 @@ class LeaseRegister:
         if found is None:
             return None
         spec = found.get("spec") or {}
-        held = Lease(spec.get("holderIdentity") or "", int(spec.get(_TOKEN) or 0))
+        held = Lease(spec.get("holderIdentity") or "", int(spec.get(_TRANSITIONS) or 0))
         return Entry(held, int(found["metadata"]["resourceVersion"]))
 
     async def write(self, lease: Lease, over: int | None) -> int:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec: dict[str, Any] = {
             "holderIdentity": lease.holder,
-            _TOKEN: lease.token,
+            _TRANSITIONS: lease.token,
             "leaseDurationSeconds": max(1, -int(-self._lease.total_seconds() // 1)),
             "renewTime": now,
         }

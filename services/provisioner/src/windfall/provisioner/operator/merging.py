@@ -16,7 +16,7 @@ def overlaid(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, An
     """What is made here under what a person says: fields of theirs win, lists of named things are joined by name."""
     merged = dict(ours)
     for key, value in theirs.items():
-        present = merged.get(key)
+        present: Any = merged.get(key)
         if isinstance(present, Mapping) and isinstance(value, Mapping):
             merged[key] = overlaid(present, value)
         elif _named(key, present) and _named(key, value):

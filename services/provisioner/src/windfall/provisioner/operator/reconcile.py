@@ -112,7 +112,8 @@ class Reconciler:
             return None
         again = await self._draining.site(metadata, site, self._now(), found["metadata"]["deletionTimestamp"])
         if again is None:
-            return await self._let_go(SITE, found)
+            await self._let_go(SITE, found)
+            return None
         if site is not None:
             await self._status(SITE, found, standing.site_status(site, self._now()), site.status)
         return again
@@ -182,7 +183,8 @@ class Reconciler:
             owner, metadata, grace, self._now(), found["metadata"]["deletionTimestamp"]
         )
         if again is None:
-            return await self._let_go(FEDERATION, found)
+            await self._let_go(FEDERATION, found)
+            return None
         if federation is not None:
             findings = [
                 standing.no("Ready", "Draining", "it is being deleted, and its SuperNodes finish what they train")

@@ -72,9 +72,9 @@ async def credentials(connection: Connection) -> kopf.ConnectionInfo:
     access = Access(connection)
     try:
         configuration = (await access.client()).configuration
-        scheme, _, token = str(
-            next(iter((await configuration.auth_settings()).values()), {}).get("value", "")
-        ).partition(" ")
+        auth: dict[str, dict[str, str]] = await configuration.auth_settings()
+        said = next((one["value"] for one in auth.values()), "")
+        scheme, _, token = said.partition(" ")
     finally:
         await access.close()
     return kopf.ConnectionInfo(

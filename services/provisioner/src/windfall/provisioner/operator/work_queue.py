@@ -114,4 +114,5 @@ class WorkQueue:
 
 def pause(failures: int) -> timedelta:
     """Doubles with each failure in a row; at random, so that not all come at once."""
-    return min(_MOST, _FIRST * 2 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)
+    longest: timedelta = min(_MOST, _FIRST * 2 ** min(failures - 1, 10))
+    return longest * random.uniform(0.5, 1.0)

@@ -39,8 +39,8 @@ def faults(federation: Federation, flower: Flower, facts: Facts) -> list[str]:
                 found.append(f"nodeConfig of pool {pool.name}: {{index}} goes with mode StatefulSet; use {{node}}")
             elif not facts.names_pods_by_index:
                 found.append(
-                    f"nodeConfig of pool {pool.name}: {{index}} needs Kubernetes 1.28; this is 1.{facts.minor}; make one "
-                    "pool for each node"
+                    f"nodeConfig of pool {pool.name}: {{index}} needs Kubernetes 1.28; this is 1.{facts.minor}; "
+                    "make one pool for each node"
                 )
     return found
 

@@ -10,10 +10,10 @@ from windfall.provisioner.operator.facts import Facts
 from windfall.provisioner.operator.flower import drain, gpu
 from windfall.provisioner.operator.flower.dialect import TLS_FOLDER, Dialect
 from windfall.provisioner.operator.flower.node_config import rendered, variables
-from windfall.provisioner.operator.pods import POD_RESTRICTED, container, plain, template
 from windfall.provisioner.operator.flower.superlink import name_of as superlink_name
 from windfall.provisioner.operator.marks import FEDERATION, POOL_LABEL, SITE_LABEL, SUSPENDED, labels_of, made
 from windfall.provisioner.operator.merging import joined, overlaid
+from windfall.provisioner.operator.pods import POD_RESTRICTED, container, plain, template
 from windfall.provisioner.operator.selection import Choice
 from windfall.servicekit.kube import Object
 from windfall.servicekit.kube.kinds import DAEMON_SET, SERVICE, STATEFUL_SET

@@ -7,9 +7,9 @@ from windfall.contracts.resources import Federation
 from windfall.contracts.resources.flower import Flower
 from windfall.provisioner.operator.facts import Facts
 from windfall.provisioner.operator.flower.dialect import STATE_FILE, TLS_FOLDER, Dialect
-from windfall.provisioner.operator.pods import POD_RESTRICTED, container, plain, template
 from windfall.provisioner.operator.marks import FEDERATION, labels_of, made
 from windfall.provisioner.operator.merging import joined
+from windfall.provisioner.operator.pods import POD_RESTRICTED, container, plain, template
 from windfall.servicekit.kube import Object
 from windfall.servicekit.kube.kinds import PERSISTENT_VOLUME_CLAIM, SERVICE, STATEFUL_SET
 

@@ -5,7 +5,7 @@ Pods come ready at once and, asked to go, take ``drain``; no container runs. It 
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, Final
 
@@ -39,11 +39,9 @@ class PlayedCluster:
     async def play(self) -> None:
         """For ever."""
         while True:
-            try:
+            # Whoever was faster is seen in the next turn.
+            with suppress(Transient):
                 await self.turn()
-            except Transient:
-                # Whoever was faster is seen in the next turn.
-                pass
             await self._clock.sleep(_TURN)
 
     async def turn(self) -> None:
