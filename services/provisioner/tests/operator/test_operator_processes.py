@@ -97,9 +97,9 @@ async def until(what: Any, seconds: float = 30) -> Any:
 
 @pytest.mark.slow
 async def test_of_two_operators_one_acts_and_the_other_takes_over_when_it_is_killed(
-    cluster: Cluster, api_server: Path, namespace: str, tmp_path: Path
+    cluster: Cluster, any_kubeconfig: Path, namespace: str, tmp_path: Path
 ) -> None:
-    async with processes(2, api_server, namespace, tmp_path) as both:
+    async with processes(2, any_kubeconfig, namespace, tmp_path) as both:
         await cluster.create(SITE, site("one", namespace))
         await until(lambda: cluster.get(CONFIG_MAP, "one-provisioner", namespace))
         first = await leader(cluster, namespace)
@@ -119,10 +119,10 @@ async def test_of_two_operators_one_acts_and_the_other_takes_over_when_it_is_kil
 
 @pytest.mark.slow
 async def test_whatever_is_deleted_and_killed_at_any_moment_nothing_is_left_without_an_owner(
-    cluster: Cluster, api_server: Path, namespace: str, tmp_path: Path
+    cluster: Cluster, any_kubeconfig: Path, namespace: str, tmp_path: Path
 ) -> None:
     chance = random.Random(20)
-    async with processes(1, api_server, namespace, tmp_path) as (operator,):
+    async with processes(1, any_kubeconfig, namespace, tmp_path) as (operator,):
         for turn in range(6):
             await cluster.create(SITE, site(f"s{turn}", namespace))
             await cluster.create(FEDERATION, federation(f"f{turn}", namespace))
@@ -148,9 +148,9 @@ async def test_whatever_is_deleted_and_killed_at_any_moment_nothing_is_left_with
 
 @pytest.mark.slow
 async def test_released_before_the_operator_is_uninstalled_nothing_waits_for_it(
-    cluster: Cluster, api_server: Path, namespace: str, tmp_path: Path
+    cluster: Cluster, any_kubeconfig: Path, namespace: str, tmp_path: Path
 ) -> None:
-    async with processes(1, api_server, namespace, tmp_path) as (operator,):
+    async with processes(1, any_kubeconfig, namespace, tmp_path) as (operator,):
         await cluster.create(SITE, site("one", namespace))
         await cluster.create(FEDERATION, federation("f", namespace))
         await until(lambda: _held(cluster, namespace))

@@ -98,21 +98,21 @@ class Operating:
             self.queue.add(owner)
 
     async def _watch(self) -> None:
-        stop = asyncio.Event()
-        work = kopf.operator(
+        # Not kopf.operator(), which at its end takes every task of the loop that it does not know for one that hangs.
+        tasks = await kopf.spawn_tasks(
             registry=registry(self.kinds, self._connection, self.seen),
             settings=settings(self.kinds),
             namespaces=[self._namespace],
             standalone=True,
-            stop_flag=stop,
         )
-        watching = asyncio.create_task(work, name="kopf")
         try:
-            await asyncio.shield(watching)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            # In order, so that its connections are closed.
-            stop.set()
-            await asyncio.wait([watching])
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        for task in done:
+            task.result()
 
     async def _resyncs(self) -> None:
         """Everything anew once per ``resync``, a little at a time, so that no server has to bear it at once."""

@@ -13,7 +13,7 @@ from windfall.provisioner.operator.marks import SELECTOR, SUSPENDED
 from windfall.servicekit.clock import Clock
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.kube import Cluster, Kind, Object
-from windfall.servicekit.kube.kinds import DAEMON_SET, PERSISTENT_VOLUME_CLAIM, POD, STATEFUL_SET
+from windfall.servicekit.kube.kinds import DAEMON_SET, PERSISTENT_VOLUME_CLAIM, POD, SERVICE_ACCOUNT, STATEFUL_SET
 
 _TURN: Final = timedelta(milliseconds=50)
 NODE: Final = "played-node"
@@ -35,9 +35,12 @@ class PlayedCluster:
         self.born: list[str] = []
         """Names of the pods that have been made, in order."""
         self._going: dict[str, float] = {}
+        self._controlled_by_others = False
 
     async def play(self) -> None:
-        """For ever."""
+        """For ever. Where there are controllers, kubelets and scheduler alone are played."""
+        account = await self._cluster.get(SERVICE_ACCOUNT, "default", "default")
+        self._controlled_by_others = account is not None
         while True:
             # Whoever was faster is seen in the next turn.
             with suppress(Transient):
@@ -47,7 +50,7 @@ class PlayedCluster:
     async def turn(self) -> None:
         """Everything once."""
         pods = (await self._cluster.list(POD, self._namespace, labels=SELECTOR)).items
-        for kind in (STATEFUL_SET, DAEMON_SET):
+        for kind in () if self._controlled_by_others else (STATEFUL_SET, DAEMON_SET):
             for found in (await self._cluster.list(kind, self._namespace, labels=SELECTOR)).items:
                 await self._controlled(kind, found, [pod for pod in pods if _owned(pod, found)])
         for pod in pods:
@@ -114,6 +117,16 @@ class PlayedCluster:
     async def _kubelet(self, pod: Object) -> None:
         name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
         now = asyncio.get_running_loop().time()
+        if not pod["spec"].get("nodeName"):
+            # What is on no node is deleted at once.
+            binding = Kind("", "v1", "Binding", f"pods/{name}/binding")
+            target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
+            metadata = {"name": name, "namespace": self._namespace}
+            await self._cluster.create(
+                binding, {"apiVersion": "v1", "kind": "Binding", "metadata": metadata, "target": target}
+            )
+            self.born.append(name)
+            return
         if "deletionTimestamp" in pod["metadata"]:
             if now - self._going.setdefault(uid, now) >= self.drain.total_seconds():
                 await self._cluster.delete(POD, name, self._namespace, uid=uid, grace=timedelta(0))
