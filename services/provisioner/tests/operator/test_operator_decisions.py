@@ -35,7 +35,7 @@ from windfall.provisioner.operator.reading import read
 from windfall.provisioner.operator.selection import selected
 from windfall.provisioner.operator.standing import conditions, no, site_status, yes
 from windfall.provisioner.operator.store import Store
-from windfall.provisioner.operator.window import capacity_after, window_after
+from windfall.provisioner.operator.window import WindowWord, capacity_after, window_after
 from windfall.servicekit.kube import Object
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
@@ -101,7 +101,7 @@ def test_a_window_lives_through_its_states() -> None:
 
 
 def test_words_in_any_order_and_any_number_come_to_the_same_window() -> None:
-    words = [
+    words: list[WindowWord] = [
         WindowExpected(**at(0), window_id=FIRST, opens_at=T0, expected_close_at=None, confidence=0.5),
         opened(10, FIRST),
         closed(30, FIRST),

@@ -28,7 +28,7 @@ from windfall.servicekit.kube.kinds import (
     SERVICE,
     STATEFUL_SET,
 )
-from windfall.servicekit.testing.kube_fixtures import ApiServer
+from windfall.servicekit.testing.kube_examples import ApiServer
 
 CLOCK = SystemClock()
 
