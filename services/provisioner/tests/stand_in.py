@@ -1,4 +1,4 @@
-"""A node for tests: says ready as the trainer does, goes when asked to. ``STAND_IN`` names its manners."""
+"""A node for tests: says ready as the trainer does, goes when asked to. ``WINDFALL_STAND_IN`` names its manners."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-manner = os.environ.get("STAND_IN", "polite")
+manner = os.environ.get("WINDFALL_STAND_IN", "polite")
 if manner == "broken":
     sys.exit(7)
 # Blocked before ready is said, so that a word that comes at once waits for sigwait.

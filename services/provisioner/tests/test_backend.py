@@ -1,19 +1,28 @@
-"""What every backend promises, on local processes and on tasks of the loop."""
+"""What every backend promises: on local processes, on tasks of the loop, and on pods of a cluster that is played."""
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 
 from windfall.provisioner.backend import Backend
-from windfall.provisioner.holdings import Lease
+from windfall.provisioner.holdings import Lease, Node
+from windfall.provisioner.kube_settings import TrainerSettings
+from windfall.provisioner.kubernetes import KubernetesBackend
+from windfall.provisioner.manifests.labels import LEASE
 from windfall.provisioner.memory import Life, MemoryBackend
 from windfall.provisioner.process import ProcessBackend
+from windfall.servicekit.clock import SystemClock
+from windfall.servicekit.kube import Cluster, Connection, Object
+from windfall.servicekit.kube.kinds import NAMESPACE
+from windfall.servicekit.testing.kube_api import kube_api
+from windfall.servicekit.testing.kube_played import Course, Kubelet, played
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 STAND_IN = (sys.executable, "-I", "-S", str(Path(__file__).with_name("stand_in.py")))
@@ -34,7 +43,7 @@ def lease(token: int = 1, lease_id: UUID | None = None) -> Lease:
 
 async def stand_in(life: Life) -> int:
     """What ``stand_in.py`` does, as a task."""
-    match life.environment.get("STAND_IN", "polite"):
+    match life.environment.get("WINDFALL_STAND_IN", "polite"):
         case "broken":
             return 7
         case "mute":
@@ -57,19 +66,73 @@ class Bench:
         self.backend = self.reopen()
 
 
-@pytest.fixture(params=["process", "memory"])
-async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    if request.param == "process":
-        bench = Bench(ProcessBackend(tmp_path, STAND_IN), lambda: ProcessBackend(tmp_path, STAND_IN))
-    else:
-        memory = MemoryBackend(stand_in)
-        bench = Bench(memory, lambda: memory)
-    yield bench
-    for node in await bench.backend.adopt():
-        await bench.backend.kill(node)
-        await bench.backend.wait(node)
-    assert not await bench.backend.adopt()
-    await bench.backend.close()
+class OnPods(KubernetesBackend):
+    """Tells the kubelet that is played what it tells a node."""
+
+    def __init__(self, kubeconfig: Path, namespace: str, manners: dict[str, str]) -> None:
+        settings = TrainerSettings(kubeconfig=kubeconfig, kube_namespace=namespace, kube_image="trainer:1")
+        super().__init__("site-a", settings, "windfall.site_trainer", timedelta(minutes=10), SystemClock())
+        self._manners = manners
+
+    async def start(self, lease: Lease, environment: Mapping[str, str]) -> Node:
+        self._manners[str(lease.lease_id)] = environment.get("WINDFALL_STAND_IN", "polite")
+        return await super().start(lease, environment)
+
+
+COURSES = {
+    "polite": Course(),
+    "mute": Course(becomes_ready=False),
+    "broken": Course(becomes_ready=False, runs=timedelta(0), exit_code=7),
+}
+
+
+@asynccontextmanager
+async def on_the_double(folder: Path) -> AsyncIterator[Callable[[], Backend]]:
+    async with kube_api(folder) as (_, kubeconfig), on(kubeconfig) as make:
+        yield make
+
+
+@asynccontextmanager
+async def on(kubeconfig: Path) -> AsyncIterator[Callable[[], Backend]]:
+    """In a namespace of its own."""
+    name = f"test-{uuid4().hex[:10]}"
+    manners: dict[str, str] = {}
+
+    def course(pod: Object) -> Course:
+        return COURSES[manners.get(pod["metadata"]["labels"].get(LEASE, ""), "polite")]
+
+    async with Cluster.connect(Connection(kubeconfig)) as cluster:
+        await cluster.create(NAMESPACE, {"metadata": {"name": name}})
+        async with played(kubeconfig, Kubelet(course)):
+            yield lambda: OnPods(kubeconfig, name, manners)
+        await cluster.delete(NAMESPACE, name)
+
+
+@pytest.fixture(params=["process", "memory", "kubernetes", "kubernetes-real"])
+def made_of(request: pytest.FixtureRequest, tmp_path: Path) -> AbstractAsyncContextManager[Callable[[], Backend]]:
+    """How a backend is made, in each of its lives, while the world around it stands."""
+    match request.param:
+        case "process":
+            return nullcontext(lambda: ProcessBackend(tmp_path, STAND_IN))
+        case "memory":
+            memory = MemoryBackend(stand_in)
+            return nullcontext(lambda: memory)
+        case "kubernetes":
+            return on_the_double(tmp_path)
+        case _:
+            return on(request.getfixturevalue("real_kubeconfig"))
+
+
+@pytest.fixture
+async def bench(made_of: AbstractAsyncContextManager[Callable[[], Backend]]) -> AsyncIterator[Bench]:
+    async with made_of as make:
+        bench = Bench(make(), make)
+        yield bench
+        for node in await bench.backend.adopt():
+            await bench.backend.kill(node)
+            await bench.backend.wait(node)
+        assert not await bench.backend.adopt()
+        await bench.backend.close()
 
 
 async def test_a_node_becomes_ready_and_goes_when_asked(bench: Bench) -> None:
@@ -95,7 +158,7 @@ async def test_a_killed_node_says_so(bench: Bench) -> None:
 
 
 async def test_a_node_that_dies_first_is_not_ready(bench: Bench) -> None:
-    node = await bench.backend.start(lease(), {"STAND_IN": "broken"})
+    node = await bench.backend.start(lease(), {"WINDFALL_STAND_IN": "broken"})
     assert not await bench.backend.ready(node)
     assert await bench.backend.wait(node) == 7
 
@@ -106,14 +169,14 @@ async def test_a_lease_whose_node_died_gets_another(bench: Bench) -> None:
     assert await bench.backend.ready(node)
     await bench.backend.kill(node)
     await bench.backend.wait(node)
-    again = await bench.backend.start(wanted, {"STAND_IN": "mute"})
+    again = await bench.backend.start(wanted, {"WINDFALL_STAND_IN": "mute"})
     await bench.backend.kill(again)
     assert not await bench.backend.ready(again), "the first attempt's readiness is not the second's"
     await bench.backend.wait(again)
 
 
 async def test_an_absent_node_is_no_error(bench: Bench) -> None:
-    node = await bench.backend.start(lease(), {"STAND_IN": "broken"})
+    node = await bench.backend.start(lease(), {"WINDFALL_STAND_IN": "broken"})
     await bench.backend.wait(node)
     await bench.backend.drain(node)
     await bench.backend.kill(node)
@@ -134,7 +197,7 @@ async def test_the_next_life_adopts_what_runs(bench: Bench) -> None:
 
 
 async def test_a_node_knows_itself_and_its_line_describes_it(bench: Bench) -> None:
-    assert bench.backend.name in ("process", "memory")
+    assert bench.backend.name in ("process", "memory", "kubernetes")
     assert "\n" not in bench.backend.describe()
     wanted = lease(token=4)
     node = await bench.backend.start(wanted, {})

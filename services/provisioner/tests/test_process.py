@@ -82,7 +82,7 @@ async def test_a_node_killed_from_outside_is_noticed(folder: Path) -> None:
 
 async def test_a_stubborn_node_goes_when_killed(folder: Path) -> None:
     backend = ProcessBackend(folder, STAND_IN)
-    node = await backend.start(lease(), {"STAND_IN": "stubborn"})
+    node = await backend.start(lease(), {"WINDFALL_STAND_IN": "stubborn"})
     assert await backend.ready(node)
     await backend.drain(node)
     await backend.kill(node)
@@ -93,7 +93,7 @@ async def test_a_stubborn_node_goes_when_killed(folder: Path) -> None:
 async def test_what_a_dead_node_left_behind_is_ended(folder: Path, tmp_path: Path) -> None:
     backend = ProcessBackend(folder, STAND_IN)
     child_file = tmp_path / "child"
-    node = await backend.start(lease(), {"STAND_IN": "parent", "CHILD_PID_FILE": str(child_file)})
+    node = await backend.start(lease(), {"WINDFALL_STAND_IN": "parent", "CHILD_PID_FILE": str(child_file)})
     assert await backend.ready(node)
     child = psutil.Process(int(child_file.read_text()))
     await backend.kill(node)
@@ -159,7 +159,7 @@ async def test_an_intent_whose_fork_never_came_is_nothing(folder: Path) -> None:
 
 @pytest.mark.parametrize("field", ["start_ticks", "boot_id"])
 async def test_a_stranger_under_an_old_pid_is_left_alone(folder: Path, field: str) -> None:
-    stranger = await asyncio.create_subprocess_exec(*STAND_IN, env={"STAND_IN": "mute"})
+    stranger = await asyncio.create_subprocess_exec(*STAND_IN, env={"WINDFALL_STAND_IN": "mute"})
     wanted = lease()
     path = record(folder, wanted.lease_id)
     path.parent.mkdir(parents=True)
@@ -263,7 +263,7 @@ async def test_old_logs_go(folder: Path) -> None:
     for number in range(LOGS_KEPT + 5):
         (folder / "nodes" / str(number)).mkdir(parents=True)
     backend = ProcessBackend(folder, STAND_IN)
-    node = await backend.start(lease(), {"STAND_IN": "broken"})
+    node = await backend.start(lease(), {"WINDFALL_STAND_IN": "broken"})
     await backend.wait(node)
     assert len(list((folder / "nodes").iterdir())) == LOGS_KEPT
     await backend.close()

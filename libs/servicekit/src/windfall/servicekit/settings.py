@@ -104,11 +104,11 @@ class TlsSettings(BaseModel):
         return Tls(self.tls_certificate, self.tls_key, self.tls_authority)
 
 
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=BaseModel)
 
 
 def load(kind: type[S], environ: Mapping[str, str]) -> S:
-    """Read one service's settings.
+    """Read one service's settings, or those of a part of it.
 
     Raises:
         Mistake: naming every variable that is wrong or missing, in one line.

@@ -16,7 +16,7 @@ from windfall.provisioner import claims
 from windfall.provisioner import lease as life
 from windfall.provisioner.backend import Backend, Outage
 from windfall.provisioner.deadlines import next_deadline, tick
-from windfall.provisioner.holdings import ONE_WORKER, Decision, Drain, Holdings, Kill, Lease, Need, Node, Start
+from windfall.provisioner.holdings import USUAL, Decision, Drain, Holdings, Kill, Lease, Need, Node, Start
 from windfall.provisioner.settings import ProvisionerSettings
 from windfall.servicekit.bus import back_off
 from windfall.servicekit.crashpoint import reach
@@ -111,7 +111,7 @@ class Provisioner:
         if not self._stand.journal.heard(asked.id):
             self.open_up(asked)
 
-    def acquire(self, window_id: UUID, need: Need = ONE_WORKER) -> Lease | None:
+    def acquire(self, window_id: UUID, need: Need = USUAL) -> Lease | None:
         """Take the lease of a window; none when the window is over, or the site is cordoned.
 
         Raises:

@@ -100,7 +100,7 @@ class Capacity(CapacityServicer):
 
 def _need(asked: wire.Need) -> Need:
     accelerators = asked.accelerators if asked.HasField("accelerators") else None
-    return Need(workers=asked.workers or 1, accelerators=accelerators)
+    return Need(workers=asked.workers or None, accelerators=accelerators)
 
 
 async def _window(text: str, context: Any) -> UUID:
@@ -125,6 +125,6 @@ def _written(lease: Lease) -> wire.Lease:
         node=lease.node,
         reason=lease.why,
         changed_at=lease.changed_at,
-        need=wire.Need(workers=lease.workers, accelerators=lease.accelerators),
+        need=wire.Need(workers=lease.workers or 0, accelerators=lease.accelerators),
         attempts=lease.attempts,
     )

@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from windfall.contracts.message import derived_id
-from windfall.provisioner.holdings import ONE_WORKER, Decision, Holdings, Lease, Need, Policy, Start, Turned
+from windfall.provisioner.holdings import USUAL, Decision, Holdings, Lease, Need, Policy, Start, Turned
 from windfall.provisioner.transitions import drain, drain_time, over, put
 
 # --- windows that are near --------------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ def request(
     traceparent: str | None,
     now: datetime,
     policy: Policy,
-    need: Need = ONE_WORKER,
+    need: Need = USUAL,
 ) -> Decision:
     """Somebody asks for the lease of a window that opened at ``opened_at``.
 
@@ -85,7 +85,7 @@ def request(
     return _granted(holdings, window_id, opened_at, traceparent, now, policy, need=need)
 
 
-def planned(holdings: Holdings, window_id: UUID, now: datetime, policy: Policy, need: Need = ONE_WORKER) -> Lease:
+def planned(holdings: Holdings, window_id: UUID, now: datetime, policy: Policy, need: Need = USUAL) -> Lease:
     """The lease that ``request`` would give now, if it gave one."""
     return _next_lease(holdings, window_id, now, None, now, policy, None, need)
 
@@ -165,7 +165,7 @@ def _granted(
     now: datetime,
     policy: Policy,
     opens_at: datetime | None = None,
-    need: Need = ONE_WORKER,
+    need: Need = USUAL,
 ) -> Decision:
     """The site's next lease, in place of the one that holds it."""
     holder = holdings.holder

@@ -48,8 +48,8 @@ class Lease(BaseModel):
     token: int = Field(ge=1)
     """Fencing token: grows with every lease of the site, never reused. Every attempt of a lease carries the same."""
     node: Name
-    workers: int = Field(default=1, ge=1)
-    """Processes that train as one site: what its node is made of."""
+    workers: int | None = Field(default=None, ge=1)
+    """Processes that train as one site: what its node is made of; none leaves it to the site's settings."""
     accelerators: int | None = Field(default=None, ge=0)
     """Of each worker; none leaves it to the site's settings."""
     state: LeaseState = LeaseState.REQUESTED
@@ -181,14 +181,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Need:
-    """What is asked of a node."""
+    """What is asked of a node; what is none is left to the site's settings."""
 
-    workers: int = 1
+    workers: int | None = None
     accelerators: int | None = None
-    """Of each worker; none leaves it to the site's settings."""
+    """Of each worker."""
 
 
-ONE_WORKER: Final = Need()
+USUAL: Final = Need()
 
 
 @dataclass(frozen=True)

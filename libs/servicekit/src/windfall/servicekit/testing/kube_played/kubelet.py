@@ -25,6 +25,12 @@ class Course:
     stops: timedelta = timedelta(0)
     """From the word to end until it has; the grace at most."""
     becomes_ready: bool = True
+    stop_code: int = 0
+    """With which it ends when it is asked to."""
+    waits: tuple[str, str] | None = None
+    """Why its container never starts: reason and message."""
+    lost: bool = False
+    """Its machine does not answer any more: when it is asked to end, nobody hears of it again."""
 
 
 def node(name: str, labels: dict[str, str] | None = None, **devices: int) -> Object:
@@ -43,6 +49,7 @@ def node(name: str, labels: dict[str, str] | None = None, **devices: int) -> Obj
 
 
 _ALWAYS: Final = Course()
+_KILLED: Final = 137
 
 
 @dataclass
@@ -69,6 +76,7 @@ class Kubelet:
         self._known_nodes: dict[str, Object] = {}
         self._pods: dict[str, Object] = {}
         self._stopping: set[str] = set()
+        self._waiting: set[str] = set()
         self._lives: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_nodes(cluster, tasks))
@@ -110,21 +118,29 @@ class Kubelet:
                 continue
             place = pod["spec"].get("nodeName") or fitting(pod, self._known_nodes.values(), self._pods.values())
             if place is None:
+                if uid not in self._waiting:
+                    self._waiting.add(uid)
+                    tasks.create_task(self._wait(cluster, pod))
                 continue
             # What it asks for is taken from now on.
             self._pods[uid] = {**pod, "spec": pod["spec"] | {"nodeName": place}}
             self._lives[uid] = tasks.create_task(self._live(cluster, pod, place))
 
+    async def _wait(self, cluster: Cluster, pod: Object) -> None:
+        message = f"0/{len(self._known_nodes)} nodes are available."
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+        await persist(lambda: _report(cluster, pod, {"phase": "Pending", "conditions": [condition]}))
+
     async def _live(self, cluster: Cluster, pod: Object, place: str) -> None:
         course = self.course(pod)
         if not pod["spec"].get("nodeName"):
             await persist(lambda: _bind(cluster, pod, place))
-        await asyncio.sleep(course.starts.total_seconds())
-        if not course.becomes_ready:
-            await persist(lambda: _report(cluster, pod, _running(pod, ready=False)))
+        if (waits := course.waits) is not None:
+            await persist(lambda: _report(cluster, pod, _waiting(pod, *waits)))
             return
-        if await persist(lambda: _report(cluster, pod, _running(pod, ready=True))):
-            self.started += 1
+        await asyncio.sleep(course.starts.total_seconds())
+        if await persist(lambda: _report(cluster, pod, _running(pod, ready=course.becomes_ready))):
+            self.started += course.becomes_ready
         if course.runs is not None:
             await asyncio.sleep(course.runs.total_seconds())
             await persist(lambda: _report(cluster, pod, _ended(pod, course.exit_code)))
@@ -132,7 +148,13 @@ class Kubelet:
     async def _stop(self, cluster: Cluster, pod: Object) -> None:
         metadata = pod["metadata"]
         grace = timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
-        await asyncio.sleep(min(grace, self.course(pod).stops).total_seconds())
+        course = self.course(pod)
+        if course.lost:
+            return
+        await asyncio.sleep(min(grace, course.stops).total_seconds())
+        if not _is_over(self._pods.get(metadata["uid"], pod)):
+            code = course.stop_code if course.stops <= grace else _KILLED
+            await persist(lambda: _report(cluster, pod, _ended(pod, code)))
         await persist(lambda: _delete(cluster, pod))
 
 
@@ -186,6 +208,21 @@ def _running(pod: Object, *, ready: bool) -> Object:
         "conditions": conditions,
         "containerStatuses": containers,
     }
+
+
+def _waiting(pod: Object, reason: str, message: str) -> Object:
+    containers = [
+        {
+            "name": container["name"],
+            "image": container.get("image", ""),
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": {"waiting": {"reason": reason, "message": message}},
+        }
+        for container in pod["spec"]["containers"]
+    ]
+    return {"phase": "Pending", "containerStatuses": containers}
 
 
 def _ended(pod: Object, exit_code: int) -> Object:

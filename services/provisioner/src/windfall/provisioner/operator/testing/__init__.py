@@ -1,1 +1,0 @@
-"""Doubles of what the operator works with."""

@@ -1,1 +1,0 @@
-"""Doubles of what stands around the provisioner."""
