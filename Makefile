@@ -1,6 +1,6 @@
 # The first two are all that a newcomer needs; both set up what they use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench proto dashboards lock clean
+.PHONY: help setup demo test check bench proto crds dashboards lock clean
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -34,6 +34,9 @@ proto: $(READY) ## generate the gRPC stubs anew
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=libs/contracts/src --pyi_out=libs/contracts/src \
 		--grpc_python_out=libs/contracts/src --mypy_grpc_out=quiet:libs/contracts/src \
 		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc proto/windfall/contracts/v1/*.proto
+
+crds: $(READY) ## write deploy/crds anew from windfall.contracts.resources
+	@$(BIN)/python -m windfall.provisioner.definitions deploy/crds
 
 dashboards: $(READY) ## write Grafana's dashboards anew
 	$(BIN)/python -m deploy.grafana.source

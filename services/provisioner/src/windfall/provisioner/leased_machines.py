@@ -295,7 +295,8 @@ class LeasedMachines:
         for held in list(self._held.values()):
             await self._settle(held)
         if self._held or self._machines.roster.entries:
-            await self._offer(self._machines.surplus)
+            staying = sum(not machine.leaving for machine in self._machines.all)
+            await self._offer(max(self._machines.surplus, staying - self._machines.roster.count))
             await self._machines.recount()
 
     async def _offer(self, count: int) -> None:

@@ -173,7 +173,8 @@ def parts(
 def machine_deployment(
     site: str, namespace: str, said: ClusterApiParameters, spoken: Contract, drain: timedelta
 ) -> Manifest:
-    """The MachineDeployment, without its count."""
+    """The MachineDeployment, without its count. Of machines that nobody has marked the newest goes first: what somebody
+    has added by hand, and not what trains."""
     name = str(said.machine_deployment)
     kind = spoken[MACHINE_DEPLOYMENT]
     marks = {CLUSTER_NAME: str(said.cluster), DEPLOYMENT_NAME: name}
@@ -192,10 +193,11 @@ def machine_deployment(
     if kind.version == V1BETA1:
         machine["nodeDrainTimeout"] = f"{seconds}s"
         machine["nodeVolumeDetachTimeout"] = f"{detach}s"
-        spec["strategy"] = {"type": "OnDelete"}
+        spec["strategy"] = {"type": "OnDelete", "rollingUpdate": {"deletePolicy": "Newest"}}
     else:
         machine["deletion"] = {"nodeDrainTimeoutSeconds": seconds, "nodeVolumeDetachTimeoutSeconds": detach}
         spec["rollout"] = {"strategy": {"type": "OnDelete"}}
+        spec["deletion"] = {"order": "Newest"}
     return _object(spoken, MACHINE_DEPLOYMENT, site, namespace, name, spec)
 
 

@@ -11,6 +11,7 @@ import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any, Final, Literal, cast
 
 from windfall.provisioner.machine import DELETE_FIRST, NO_DRAIN
@@ -140,8 +141,19 @@ class MachineControllers:
         missing = (0 if going else deployment["spec"].get("replicas", 1)) - len(staying)
         for _ in range(missing):
             await self._create(deployment, name, cluster)
-        for machine in sorted(staying, key=_first_to_go)[: max(0, -missing)]:
+        for machine in sorted(staying, key=partial(self._first_to_go, deployment))[: max(0, -missing)]:
             await self._cluster.delete(self.machines, machine["metadata"]["name"], self._namespace)
+
+    def _first_to_go(self, deployment: Object, machine: Object) -> tuple[bool, bool, int, str]:
+        name = machine["metadata"]["name"]
+        marked = DELETE_FIRST in (machine["metadata"].get("annotations") or {})
+        joined = bool((machine.get("status") or {}).get("nodeRef"))
+        spec = deployment["spec"]
+        old = ((spec.get("strategy") or {}).get("rollingUpdate") or {}).get("deletePolicy")
+        newest = "Newest" in (old, (spec.get("deletion") or {}).get("order"))
+        age = self.created.index(name) if newest and name in self.created else 0
+        # Without an order it is chance, of which the name is as good as any.
+        return not marked, joined, -age, name
 
     async def _create(self, deployment: Object, name: str, cluster: str) -> None:
         template = deployment["spec"]["template"]
@@ -163,7 +175,7 @@ class MachineControllers:
             "spec": template["spec"],
         }
         await self._cluster.create(self.machines, machine)
-        self.created.append(machine["metadata"]["name"])
+        self.created.append(str(machine["metadata"]["name"]))
 
     async def _advance(self, machine: Object) -> None:
         metadata = machine["metadata"]
@@ -293,9 +305,3 @@ def _said(playing: "asyncio.Task[None]") -> None:
 def _owner(found: Object) -> Object:
     metadata = found["metadata"]
     return {"apiVersion": found["apiVersion"], "kind": found["kind"], "name": metadata["name"], "uid": metadata["uid"]}
-
-
-def _first_to_go(machine: Object) -> tuple[bool, bool, str]:
-    marked = DELETE_FIRST in (machine["metadata"].get("annotations") or {})
-    joined = bool((machine.get("status") or {}).get("nodeRef"))
-    return not marked, joined, machine["metadata"]["name"]

@@ -1,0 +1,1 @@
+"""Doubles of what the operator works with."""
