@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from windfall.servicekit.errors import ExitCode, Mistake
-from windfall.servicekit.kube import Cluster, Connection
+from windfall.servicekit.kube import Cluster, Connection, Kind
 from windfall.servicekit.kube.kinds import CONFIG_MAP, NAMESPACE
 from windfall.servicekit.testing.kube_api import Identity, KubeApi
+from windfall.servicekit.testing.kube_api.store import Key
 
 MASTERS = ("system:masters",)
 
@@ -153,3 +154,39 @@ async def test_the_account_of_a_pod(kube_double: KubeApi, tmp_path: Path, monkey
     with pytest.raises(Mistake, match="the pod's service account"):
         async with Cluster.connect():
             pass
+
+
+async def test_who_follows_waits_for_its_role_and_its_kind(
+    kube_double: KubeApi, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("windfall.servicekit.kube.follow._LONGEST_PAUSE", timedelta(milliseconds=20))
+    heard = asyncio.Queue[str]()
+
+    async def follow(cluster: Cluster, kind: Kind) -> None:
+        async for change in cluster.follow(kind, "default"):
+            heard.put_nowait(change.verb)
+
+    known = kube_double.tokens.known
+    async with Cluster.connect(Connection(kubeconfig)) as cluster, asyncio.timeout(10):
+        with pytest.raises(Mistake, match="knows nothing of"):
+            await follow(cluster, Kind("none.such", "v1", "None", "nones"))
+        following = asyncio.create_task(follow(cluster, CONFIG_MAP))
+        assert await heard.get() == "synced"
+        known["admintoken"] = Identity("stranger")
+        kube_double.store.forget()
+        kube_double.faults.cut_watches()
+        while not caplog.messages:
+            kube_double.store.put(
+                Key("", "configmaps", "default", "c"),
+                {
+                    "kind": "ConfigMap",
+                    "apiVersion": "v1",
+                    "metadata": {"name": "c", "uid": "c", "namespace": "default"},
+                },
+            )
+            await asyncio.sleep(0.02)
+        assert "stranger" in caplog.messages[0] and not following.done()
+        known["admintoken"] = Identity("admin", MASTERS)
+        while await heard.get() != "present":
+            pass
+        following.cancel()

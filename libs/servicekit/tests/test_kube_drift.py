@@ -17,8 +17,7 @@ from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.kube import Cluster, Connection, Object
 from windfall.servicekit.kube.kinds import NAMESPACE
 from windfall.servicekit.testing.kube_api.field_sets import paths
-from windfall.servicekit.testing.kube_examples import WIDGET, WIDGET_SPEC, Space, defined, typed, until
-from windfall.servicekit.testing.kube_fixtures import ApiServer
+from windfall.servicekit.testing.kube_examples import WIDGET, WIDGET_SPEC, ApiServer, Space, defined, typed, until
 
 _STEPS: Final = 25
 _EMPTIED: Final = 'must be of type array: "null"', 'must be of type object: "null"'

@@ -226,7 +226,7 @@ class Cluster:
         """What is there and how it changes, for ever; see :mod:`~windfall.servicekit.kube.follow`.
 
         Raises:
-            Mistake: nothing of this kind is served, or not to us.
+            Mistake: nothing of this kind is served, or not to us, and never was.
         """
 
         async def listed() -> Listing:

@@ -8,6 +8,7 @@ that another one of the same name has taken the place of is said to be absent fi
 
 import asyncio
 import json
+import logging
 import random
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -15,10 +16,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Literal, Protocol
 
-from windfall.servicekit.errors import Transient
+from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.kube.kinds import Object
 from windfall.servicekit.kube.refusals import Expired, refusal
 from windfall.servicekit.kube.transport import Transport
+
+log = logging.getLogger(__name__)
 
 Verb = Literal["present", "absent", "synced"]
 
@@ -76,14 +79,17 @@ class Follower:
         self._known: _Known = {}
         self._at: str | None = None
         self._heard = False
+        self._synced = False
 
     async def changes(self) -> AsyncGenerator[Change, None]:
         """Never ends by itself.
 
         Raises:
-            Mistake: nothing of this kind is served, or not to us.
+            Mistake: nothing of this kind is served, or not to us. Once it was, that is waited for: a server that has
+                just started may not know its roles and definitions yet.
         """
         failures = 0
+        told_of = ""
         while True:
             began = asyncio.get_running_loop().time()
             self._heard = False
@@ -94,6 +100,7 @@ class Follower:
                     for change in relisted(self._known, listing.items):
                         yield change
                     self._at = listing.resource_version
+                    self._synced = True
                     yield Change("synced")
                 async with aclosing(self._watched()) as watched:
                     async for change in watched:
@@ -102,6 +109,12 @@ class Follower:
                 self._at = None
             except Transient as error:
                 wait = error.retry_after
+            except Mistake as mistake:
+                if not self._synced:
+                    raise
+                wait = _LONGEST_PAUSE
+                if told_of != (told_of := str(mistake)):
+                    log.warning("cannot follow %s for now: %s", self._path, mistake)
             lasted = asyncio.get_running_loop().time() - began > _LASTED
             failures = 0 if self._heard or (lasted and wait is None) else failures + 1
             if failures or wait:

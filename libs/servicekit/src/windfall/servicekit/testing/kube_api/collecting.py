@@ -11,9 +11,10 @@ from windfall.servicekit.kube import kinds
 from windfall.servicekit.kube.kinds import Object
 from windfall.servicekit.testing.kube_api.lifecycle import CRD_CLEANUP, FOREGROUND, ORPHAN
 from windfall.servicekit.testing.kube_api.refused import Refused
-from windfall.servicekit.testing.kube_api.registry import Registry, Target
+from windfall.servicekit.testing.kube_api.registry import Registry
 from windfall.servicekit.testing.kube_api.resources import Catalogue
 from windfall.servicekit.testing.kube_api.store import Changed, Key, Store
+from windfall.servicekit.testing.kube_api.targets import Target
 
 _BACKGROUND: Final[Object] = {"propagationPolicy": "Background"}
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 
 from windfall.servicekit.kube.kinds import Object
 from windfall.servicekit.testing.kube_api.refused import bad_request
-from windfall.servicekit.testing.kube_api.registry import Target
 from windfall.servicekit.testing.kube_api.resources import Resource
 from windfall.servicekit.testing.kube_api.selectors import Matches, by_fields, by_labels
 from windfall.servicekit.testing.kube_api.store import Store
+from windfall.servicekit.testing.kube_api.targets import Target
 
 
 def selection(target: Target, query: Mapping[str, str]) -> Matches:

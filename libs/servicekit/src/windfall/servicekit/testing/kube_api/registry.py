@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from windfall.servicekit.clock import Clock
 from windfall.servicekit.kube import kinds
 from windfall.servicekit.kube.kinds import Object
 from windfall.servicekit.testing.kube_api import built_in, lifecycle
-from windfall.servicekit.testing.kube_api.applying import Owners, Writer, applied, managed, updated
+from windfall.servicekit.testing.kube_api.applying import Owners, applied, managed, updated
+from windfall.servicekit.testing.kube_api.definitions import established
 from windfall.servicekit.testing.kube_api.lifecycle import CRD_CLEANUP, instant
 from windfall.servicekit.testing.kube_api.patching import json_patched, merge_patched, strategically_patched
 from windfall.servicekit.testing.kube_api.refused import (
@@ -26,35 +26,9 @@ from windfall.servicekit.testing.kube_api.resources import Catalogue, Resource
 from windfall.servicekit.testing.kube_api.scaling import scale_of, scaled
 from windfall.servicekit.testing.kube_api.store import Key, Store
 from windfall.servicekit.testing.kube_api.structural import definition_faults
+from windfall.servicekit.testing.kube_api.targets import Manner, Target
 
 _NAMESPACES: Final = ("default", "kube-system", "kube-public", "kube-node-lease")
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a request is about."""
-
-    resource: Resource
-    namespace: str = ""
-    name: str = ""
-    subresource: str = ""
-
-    @property
-    def key(self) -> Key:
-        kind = self.resource.kind
-        return Key(kind.group, kind.plural, self.namespace, self.name)
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How it is to be written."""
-
-    manager: str
-    dry_run: bool = False
-    force: bool = False
-
-    def writer(self, target: Target, operation: str = "Update") -> Writer:
-        return Writer(operation, self.manager, target.resource.kind.api_version, target.subresource)
 
 
 class Registry:
@@ -101,7 +75,7 @@ class Registry:
         if self._store.get(key) is not None:
             raise already_exists(kind, name)
         if kind == kinds.CRD:
-            obj = _established(obj, instant(self._clock.now()))
+            obj = established(obj, instant(self._clock.now()))
         obj = {**obj, "metadata": obj["metadata"] | {"managedFields": managed(owners)}}
         return obj if manner.dry_run else self._put(key, obj)
 
@@ -182,7 +156,7 @@ class Registry:
             owners = updated(live, new, resource.shape, manner.writer(target), now)
         new = lifecycle.counted(resource, live, new)
         if resource.kind == kinds.CRD and not target.subresource:
-            new = _established(new, now)
+            new = established(new, now)
         new = {**new, "metadata": new["metadata"] | {"managedFields": managed(owners)}}
         if new == live or manner.dry_run:
             return new
@@ -263,20 +237,3 @@ def _patches(resource: Resource) -> dict[str, Callable[[Object, Any], Object]]:
     if not resource.custom:
         known["strategic-merge-patch+json"] = lambda live, patch: strategically_patched(live, patch, resource.shape)
     return known
-
-
-def _established(crd: Object, now: str) -> Object:
-    """A definition that is served at once."""
-    spec = crd["spec"]
-    names = {"singular": spec["names"]["kind"].lower(), "listKind": f"{spec['names']['kind']}List"} | spec["names"]
-    spec = {"conversion": {"strategy": "None"}, **spec, "names": names}
-    before = crd.get("status") or {}
-    stored = next(version["name"] for version in spec["versions"] if version["storage"])
-    reasons = {"NamesAccepted": "NoConflicts", "Established": "InitialNamesAccepted"}
-    conditions = before.get("conditions") or [
-        {"type": name, "status": "True", "reason": reason, "message": "", "lastTransitionTime": now}
-        for name, reason in reasons.items()
-    ]
-    versions = list(dict.fromkeys([*before.get("storedVersions", ()), stored]))
-    status = {"conditions": conditions, "acceptedNames": names, "storedVersions": versions}
-    return {**crd, "spec": spec, "status": status}

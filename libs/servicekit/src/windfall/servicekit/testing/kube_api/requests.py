@@ -6,8 +6,8 @@ from http import HTTPStatus
 
 from windfall.servicekit.testing.kube_api.authorizing import Attempt
 from windfall.servicekit.testing.kube_api.refused import Refused, bad_request, not_found
-from windfall.servicekit.testing.kube_api.registry import Manner, Target
 from windfall.servicekit.testing.kube_api.resources import Catalogue
+from windfall.servicekit.testing.kube_api.targets import Manner, Target
 
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 

@@ -17,12 +17,13 @@ from windfall.servicekit.testing.kube_api.evicting import eviction_refused
 from windfall.servicekit.testing.kube_api.faults import Faults
 from windfall.servicekit.testing.kube_api.reading import listed, selection, shown
 from windfall.servicekit.testing.kube_api.refused import Refused, bad_request, conflict, forbidden, success
-from windfall.servicekit.testing.kube_api.registry import Registry, Target
+from windfall.servicekit.testing.kube_api.registry import Registry
 from windfall.servicekit.testing.kube_api.requests import Asked, asked, manner, unserved
 from windfall.servicekit.testing.kube_api.resources import Catalogue
 from windfall.servicekit.testing.kube_api.reviews import reviewed, token_requested
 from windfall.servicekit.testing.kube_api.scaling import scale_of
 from windfall.servicekit.testing.kube_api.store import Store
+from windfall.servicekit.testing.kube_api.targets import Target
 from windfall.servicekit.testing.kube_api.watching import Watch, events
 
 _REVIEWS: Final = ("tokenreviews", "subjectaccessreviews", "selfsubjectaccessreviews")
