@@ -186,7 +186,13 @@ def test_fo5_what_is_for_the_pod_alone_is_on_its_loopback(version: str) -> None:
 
 
 def test_fo6_nothing_is_given_to_a_shell_and_nothing_is_expanded_that_a_person_wrote() -> None:
-    config = {"name": "$(reboot) `reboot` ${X} {pool}", "say": 'a "b" \\c', "n": "{replicas}", "node": "{node}"}
+    config = {
+        "name": "$(reboot) `reboot` ${X} {pool}",
+        "say": 'a "b" \\c',
+        "path": "C:\\x",
+        "n": "{replicas}",
+        "node": "{node}",
+    }
     pool = {"name": "a", "replicas": 2, "nodeConfig": config, "extraArgs": ["--max-retries=3; reboot"]}
     objects = made(given_of(pool))
     for obj in objects:
@@ -196,7 +202,8 @@ def test_fo6_nothing_is_given_to_a_shell_and_nothing_is_expanded_that_a_person_w
     args = container(objects, "demo-supernode-a", "supernode")["args"]
     assert "--max-retries=3; reboot" in args
     assert args[-1] == (
-        '--node-config=n=2 name="$$(reboot) `reboot` $${X} a" node="$(WINDFALL_NODE_NAME)" say="a \\"b\\" \\\\c"'
+        '--node-config=n=2 name="$$(reboot) `reboot` $${X} a" node="$(WINDFALL_NODE_NAME)" path="C:\\\\x" '
+        "say='a \"b\" \\c'"
     )
 
 
@@ -206,6 +213,7 @@ def test_fo6_nothing_is_given_to_a_shell_and_nothing_is_expanded_that_a_person_w
         ({"a b": "1"}, "'a b' is no key"),
         ({"a": "{host}"}, "{host}; known are {index}"),
         ({"a": "x\ny"}, "control character"),
+        ({"a": 'it\'s "so"'}, "both kinds of quotes"),
     ],
 )
 def test_fo11_a_node_config_that_cannot_be_is_said_and_not_tried(config: dict[str, str], said: str) -> None:

@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -24,7 +23,7 @@ from windfall.provisioner.operator.releasing import release
 from windfall.provisioner.operator.settings import OperatorSettings
 from windfall.provisioner.operator.store import Owner
 from windfall.servicekit import metrics, telemetry
-from windfall.servicekit.clock import SystemClock
+from windfall.servicekit.clock import Clock, SystemClock
 from windfall.servicekit.errors import ExitCode, Mistake, Transient
 from windfall.servicekit.health import Health
 from windfall.servicekit.kube import Cluster
@@ -37,6 +36,7 @@ log = logging.getLogger("windfall.provisioner.operator")
 
 SERVICE: Final = "operator"
 _AGAIN: Final = timedelta(seconds=1)
+_BUS_AGAIN: Final = timedelta(seconds=5)
 _BROKEN_AGAIN: Final = timedelta(minutes=1)
 _DEADLINE: Final = timedelta(seconds=10)
 
@@ -83,14 +83,13 @@ async def _operate(settings: OperatorSettings, cluster: Cluster, health: Health)
                 cluster, settings.connection, settings.kube_namespace, facts, clock, settings.resync, guard
             )
             health.ready = partial(getattr, operating, "primed")
-            async with AsyncExitStack() as stack:
-                if settings.windows == "bus":
-                    bus = NatsBus(settings.nats_url, SERVICE, (), _fail, lambda: None)
-                    listen(bus, operating.hearsay, operating.queue.add)
-                    await bus.start()
-                    stack.push_async_callback(bus.stop)
+            hearing = asyncio.create_task(_hear(settings, operating, clock), name="bus")
+            try:
                 await operating.run()
                 return
+            finally:
+                hearing.cancel()
+                await asyncio.gather(hearing, return_exceptions=True)
         except Transient as error:
             log.warning("begins anew: %s", error)
         except Mistake:
@@ -101,8 +100,25 @@ async def _operate(settings: OperatorSettings, cluster: Cluster, health: Health)
         await clock.sleep(_AGAIN)
 
 
-def _fail(mistake: Mistake) -> None:
-    log.error("the bus: %s", mistake)
+async def _hear(settings: OperatorSettings, operating: Operating, clock: Clock) -> None:
+    """A bus that is away, or has no streams yet, keeps nobody from reconciling: what stands on the objects counts."""
+    while settings.windows == "bus":
+        lost = asyncio.Event()
+
+        def lose(mistake: Mistake, lost: asyncio.Event = lost) -> None:
+            log.error("hears nothing: %s", mistake)
+            lost.set()
+
+        bus = NatsBus(settings.nats_url, SERVICE, (), lose)
+        listen(bus, operating.hearsay, operating.queue.add)
+        try:
+            await bus.start()
+            await lost.wait()
+        except Mistake as mistake:
+            lose(mistake)
+        finally:
+            await bus.stop()
+        await clock.sleep(_BUS_AGAIN)
 
 
 async def _until_first(stopping: asyncio.Event, *work: Awaitable[None]) -> None:

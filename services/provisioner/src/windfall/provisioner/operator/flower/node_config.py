@@ -63,14 +63,23 @@ def _value(key: str, text: str, pool: Pool) -> str:
     bare = _BARE.match(_PLACE.sub(lambda place: "0" if place[1] in ("index", "replicas") else "x", text))
     if text.startswith('"') and text.endswith('"') and len(text) > 1:
         text, bare = text[1:-1], None
-    said = "".join(_piece(piece, index % 2 == 1, pool) for index, piece in enumerate(_PLACE.split(text)))
-    return said if bare else f'"{said}"'
+    # Flower's reader knows no escaped quote: a string with double ones is a literal one, between single ones.
+    literal = '"' in text
+    if literal and "'" in text:
+        raise ValueError(f"nodeConfig of pool {pool.name}: {key} has both kinds of quotes, which Flower cannot read")
+    pieces = enumerate(_PLACE.split(text))
+    said = "".join(_place(piece, pool) if index % 2 else _plain(piece, literal) for index, piece in pieces)
+    if bare:
+        return said
+    return f"'{said}'" if literal else f'"{said}"'
 
 
-def _piece(piece: str, is_place: bool, pool: Pool) -> str:
-    if not is_place:
-        # The kubelet takes $$ for a dollar sign that is meant.
-        return piece.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
+def _plain(piece: str, literal: bool) -> str:
+    # The kubelet takes $$ for a dollar sign that is meant.
+    return (piece if literal else piece.replace("\\", "\\\\")).replace("$", "$$")
+
+
+def _place(piece: str, pool: Pool) -> str:
     return {
         "index": f"$({INDEX})",
         "node": f"$({NODE})",
