@@ -1,0 +1,1 @@
+"""Doubles of what stands around the provisioner."""
