@@ -119,7 +119,7 @@ def backend(management: Path, workload: Workload) -> LeasedMachines:
 
     said = ClusterApiParameters.model_validate({"version": "v1.33.4+k0s.0", "trainer": "apply"})
     counted = MachineDeployments(SITE, NAMED, said, SystemClock().wall(NOON - NOON))
-    trainer = AppliedTrainer(NAMED, SITE, workload.make)
+    trainer = AppliedTrainer(SITE, NAMED, SITE, workload.make)
     return LeasedMachines(SITE, NAMED, Cluster.connect(Connection(management)), counted, owner, trainer)
 
 
@@ -249,6 +249,21 @@ async def test_the_leases_secret_is_its_own(ground: Ground) -> None:
     await ground.backend.kill(node)
     await ground.backend.wait(node)
     assert await secrets(ground) == []
+
+
+@pytest.mark.parametrize("adopted", [True, False], ids=["adopted", "killed"])
+async def test_what_a_start_that_was_cut_has_kept_goes(ground: Ground, adopted: bool) -> None:
+    held = await ground.backend.start(lease(1), {})
+    wanted = lease(2)
+    owner = await ground.cluster.apply(CONFIG_MAP, anchor(SITE, NAMED))
+    await AppliedTrainer(SITE, NAMED, SITE, ground.workload.make).keep(ground.cluster, owner, wanted, {})
+    assert secret_name(Node.of(wanted)) in await secrets(ground)
+    if adopted:
+        await ground.restart()
+        assert await ground.backend.adopt() == (held,)
+    else:
+        await ground.backend.kill(Node.of(wanted))
+    assert await secrets(ground) == [secret_name(held)]
 
 
 # --- the kubeconfig ---------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from windfall.provisioner.kubernetes import KubernetesBackend
 from windfall.provisioner.manifests.labels import LEASE
 from windfall.provisioner.memory import Life, MemoryBackend
 from windfall.provisioner.process import ProcessBackend
+from windfall.provisioner.testing.machine_ground import grounded
 from windfall.servicekit.clock import SystemClock
 from windfall.servicekit.kube import Cluster, Connection, Object
 from windfall.servicekit.kube.kinds import NAMESPACE
@@ -108,7 +109,16 @@ async def on(kubeconfig: Path) -> AsyncIterator[Callable[[], Backend]]:
         await cluster.delete(NAMESPACE, name)
 
 
-@pytest.fixture(params=["process", "memory", "kubernetes", "kubernetes-real"])
+@asynccontextmanager
+async def on_machines(folder: Path, platform: str) -> AsyncIterator[Callable[[], Backend]]:
+    """Machines that come and go, and in the cluster that they join a trainer that is a task of this loop."""
+    async with kube_api(folder) as (_, kubeconfig), grounded(kubeconfig, platform, "v1beta2") as ground:
+        await ground.give_kubeconfig()
+        ground.workload = MemoryBackend(stand_in)
+        yield ground.make
+
+
+@pytest.fixture(params=["process", "memory", "kubernetes", "kubernetes-real", "cluster-api", "k0rdent"])
 def made_of(request: pytest.FixtureRequest, tmp_path: Path) -> AbstractAsyncContextManager[Callable[[], Backend]]:
     """How a backend is made, in each of its lives, while the world around it stands."""
     match request.param:
@@ -119,6 +129,8 @@ def made_of(request: pytest.FixtureRequest, tmp_path: Path) -> AbstractAsyncCont
             return nullcontext(lambda: memory)
         case "kubernetes":
             return on_the_double(tmp_path)
+        case "cluster-api" | "k0rdent":
+            return on_machines(tmp_path, request.param)
         case _:
             return on(request.getfixturevalue("real_kubeconfig"))
 
@@ -197,7 +209,7 @@ async def test_the_next_life_adopts_what_runs(bench: Bench) -> None:
 
 
 async def test_a_node_knows_itself_and_its_line_describes_it(bench: Bench) -> None:
-    assert bench.backend.name in ("process", "memory", "kubernetes")
+    assert bench.backend.name in ("process", "memory", "kubernetes", "cluster-api", "k0rdent")
     assert "\n" not in bench.backend.describe()
     wanted = lease(token=4)
     node = await bench.backend.start(wanted, {})

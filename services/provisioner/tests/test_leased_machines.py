@@ -103,6 +103,7 @@ async def test_a_machine_that_fails_ends_its_lease_with_the_platforms_reason(gro
     assert "CreateError: the machine does not answer on port 22" in said
     assert said[-1] == "CreateError: the machine does not answer on port 22"
     assert not await ground.backend.ready(node)
+    assert await ground.backend.wait(node) == FAILED
     assert await ground.backend.wait(node) is None
     await nothing_left(ground)
 
@@ -132,7 +133,7 @@ async def test_a_machine_that_stalls_says_for_what_and_is_killed(bare: Ground) -
     async for trouble in bare.backend.troubles(node):
         if trouble == "InfrastructureReady False (PoolIsEmpty: free pooled machine not found)":
             await bare.backend.kill(node)
-    assert await bare.backend.wait(node) in (KILLED, None)
+    assert await bare.backend.wait(node) == KILLED
     await nothing_left(bare)
 
 

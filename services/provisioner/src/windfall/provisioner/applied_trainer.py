@@ -8,7 +8,7 @@ cluster still holds of an earlier lease can run nowhere.
 import json
 import logging
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,15 @@ from windfall.provisioner.holdings import Lease, Node
 from windfall.provisioner.kubeconfig import HeldKubeconfig, held
 from windfall.provisioner.machine import NODE_LABEL
 from windfall.provisioner.manifests.cluster_api import kubeconfig_secret
-from windfall.provisioner.manifests.labels import Manifest, lease_annotations, lease_labels
+from windfall.provisioner.manifests.labels import (
+    LEASE,
+    Manifest,
+    lease_annotations,
+    lease_labels,
+    node_of,
+    selector,
+    site_labels,
+)
 from windfall.provisioner.ownership import owned_by
 from windfall.servicekit.errors import ExitCode, Mistake, Transient
 from windfall.servicekit.kube import Cluster, Object
@@ -43,12 +51,14 @@ class AppliedTrainer:
     """See the module.
 
     Args:
+        site: whose leases these are.
         namespace: of the management cluster's objects.
         cluster_name: of the workload cluster, as Cluster API calls it.
         make: makes the backend of the workload cluster.
     """
 
-    def __init__(self, namespace: str, cluster_name: str, make: Make) -> None:
+    def __init__(self, site: str, namespace: str, cluster_name: str, make: Make) -> None:
+        self._site = site
         self._namespace = namespace
         self._cluster_name = cluster_name
         self._make = make
@@ -66,6 +76,13 @@ class AppliedTrainer:
                 log.warning("%s: what is left of it in %s can run nowhere: %s", node.name, self._cluster_name, error)
             await _closed(running)
         await cluster.delete(SECRET, secret_name(node), self._namespace)
+
+    async def forget_all_but(self, cluster: Cluster, leases: Collection[UUID]) -> None:
+        labels = f"{selector(site_labels(self._site))},{LEASE}"
+        for found in (await cluster.list(SECRET, self._namespace, labels=labels)).items:
+            node = node_of(found)
+            if node and node.lease_id not in leases and found["metadata"]["name"] == secret_name(node):
+                await cluster.delete(SECRET, secret_name(node), self._namespace, uid=found["metadata"]["uid"])
 
     async def run(self, cluster: Cluster, node: Node) -> None:
         secret = await cluster.get(SECRET, secret_name(node), self._namespace)

@@ -29,6 +29,20 @@ def _kubernetes(settings: "ProvisionerSettings") -> Backend:
     return KubernetesBackend(settings.site, trainers, settings.node_module, settings.grace, clock)
 
 
+def _cluster_api(settings: "ProvisionerSettings") -> Backend:
+    with _installed("cluster-api"):
+        from windfall.provisioner import machine_backends
+
+    return machine_backends.cluster_api(settings, os.environ)
+
+
+def _k0rdent(settings: "ProvisionerSettings") -> Backend:
+    with _installed("k0rdent"):
+        from windfall.provisioner import machine_backends
+
+    return machine_backends.k0rdent(settings, os.environ)
+
+
 @contextmanager
 def _installed(backend: str) -> Iterator[None]:
     """
@@ -48,6 +62,8 @@ def _installed(backend: str) -> Iterator[None]:
 BACKENDS: Final[dict[str, Callable[["ProvisionerSettings"], Backend]]] = {
     "process": _process,
     "kubernetes": _kubernetes,
+    "cluster-api": _cluster_api,
+    "k0rdent": _k0rdent,
 }
 """How each known backend is made from the settings of its site. One that needs more reads it from variables of its own,
 and imports what only it needs when it is made: a site of processes has no client of Kubernetes installed."""

@@ -119,6 +119,8 @@ class LeasedMachines:
         self._owner = owner
         self._trainer = trainer
         self._held: dict[UUID, _Held] = {}
+        self._over: dict[UUID, _Held] = {}
+        """Nodes that are gone, and for which nobody has waited yet."""
         self._wake = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         self._machines = Machines(site, namespace, cluster, counted, self._wake.set)
@@ -166,7 +168,7 @@ class LeasedMachines:
         return node
 
     async def ready(self, node: Node) -> bool:
-        held = self._held.get(node.lease_id)
+        held = self._held.get(node.lease_id) or self._over.get(node.lease_id)
         return False if held is None else await asyncio.shield(held.ready)
 
     async def troubles(self, node: Node) -> AsyncIterator[str]:
@@ -199,6 +201,9 @@ class LeasedMachines:
     async def kill(self, node: Node) -> None:
         held = await self._find(node)
         if held is None:
+            if self._trainer:
+                # Its start ended before it was on the roster.
+                await self._trainer.forget(self._machines.cluster, node)
             return
         held.leave(KILLED, kill=True)
         self._wake.set()
@@ -211,8 +216,13 @@ class LeasedMachines:
                 log.warning("%s: its trainer cannot be told and goes with the machine: %s", node.name, error)
 
     async def wait(self, node: Node) -> int | None:
-        held = self._held.get(node.lease_id)
-        return None if held is None else await asyncio.shield(held.gone)
+        held = self._held.get(node.lease_id) or self._over.get(node.lease_id)
+        if held is None:
+            return None
+        code = await asyncio.shield(held.gone)
+        if self._over.get(node.lease_id) is held:
+            del self._over[node.lease_id]
+        return code
 
     async def adopt(self) -> Sequence[Node]:
         await self._open()
@@ -223,6 +233,8 @@ class LeasedMachines:
         for machine in self._machines.all:
             if machine.node and machine.node.lease_id not in self._held:
                 self._hold(_Held(machine.node, 1, [machine.uid], leaving=True), adopted=True)
+        if self._trainer:
+            await self._trainer.forget_all_but(self._machines.cluster, self._held)
         return tuple(held.node for held in self._held.values())
 
     async def close(self) -> None:
@@ -237,6 +249,7 @@ class LeasedMachines:
             held.gone.cancel()
             held.ready.cancel()
         self._held.clear()
+        self._over.clear()
         if self._trainer:
             await self._trainer.close()
         await self._machines.close()
@@ -251,6 +264,7 @@ class LeasedMachines:
 
     def _hold(self, held: _Held, *, adopted: bool = False) -> None:
         held.adopted = adopted
+        self._over.pop(held.node.lease_id, None)
         self._held[held.node.lease_id] = held
         self._wake.set()
 
@@ -379,6 +393,7 @@ class LeasedMachines:
             await self._trainer.forget(cluster, held.node)
         if self._held.get(held.node.lease_id) is held:
             del self._held[held.node.lease_id]
+            self._over[held.node.lease_id] = held
         found = self._machines.object
         if found and not self._held and not self._machines.roster.entries:
             await self._counted.idle(cluster, found)

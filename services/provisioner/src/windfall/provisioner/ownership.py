@@ -1,9 +1,14 @@
 """Whose an object is."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from windfall.provisioner.manifests.labels import Manifest, site_labels
+from windfall.provisioner.manifests.labels import Manifest, anchor, site_labels
+from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.servicekit.kube import Cluster, Kind, Object
+from windfall.servicekit.kube.kinds import CONFIG_MAP
+
+SITE: Final = Kind("windfall.dev", "v1alpha1", "Site", "sites")
 
 
 def is_ours(found: Mapping[str, Any], site: str) -> bool:
@@ -23,3 +28,24 @@ def owned_by(manifest: Manifest, owner: Mapping[str, Any]) -> Manifest:
         "uid": metadata["uid"],
     }
     return {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [reference]}}
+
+
+async def site_owner(cluster: Cluster, site: str, namespace: str, named: str | None) -> Object:
+    """What owns the objects of a site: the ``Site`` of this name, else the site's anchor, which is made if it is not
+    there.
+
+    Raises:
+        Transient: the server cannot be asked now.
+        Mistake: there is no such ``Site``.
+    """
+    if named is not None:
+        found = await cluster.get(SITE, named, namespace)
+        if found is None:
+            raise Mistake(
+                f"there is no Site {named} in {namespace}",
+                "Create it, or unset WINDFALL_KUBE_OWNER",
+                ExitCode.RESOURCE,
+            )
+        return found
+    whole = anchor(site, namespace)
+    return await cluster.get(CONFIG_MAP, whole["metadata"]["name"], namespace) or await cluster.apply(CONFIG_MAP, whole)

@@ -1,7 +1,8 @@
 """The port to a lease's site-trainer inside the cluster that its machine joins."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
+from uuid import UUID
 
 from windfall.provisioner.holdings import Lease, Node
 from windfall.servicekit.kube import Cluster, Object
@@ -15,6 +16,9 @@ class Trainer(Protocol):
 
     async def forget(self, cluster: Cluster, node: Node) -> None:
         """The lease is over: nothing of it stays."""
+
+    async def forget_all_but(self, cluster: Cluster, leases: Collection[UUID]) -> None:
+        """No other lease of the site is held: what a life that ended too early has kept for one goes."""
 
     async def run(self, cluster: Cluster, node: Node) -> None:
         """Start it, once the machine has joined; when it runs already, nothing.

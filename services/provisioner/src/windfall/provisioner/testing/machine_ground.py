@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from windfall.provisioner.backend import Outage
+from windfall.provisioner.applied_trainer import AppliedTrainer
+from windfall.provisioner.backend import Backend, Outage
 from windfall.provisioner.cluster_api import MachineDeployments
 from windfall.provisioner.counted import Counted
 from windfall.provisioner.holdings import Lease, Node
 from windfall.provisioner.k0rdent import ClusterDeployments
 from windfall.provisioner.leased_machines import LeasedMachines
-from windfall.provisioner.manifests.cluster_api import ClusterApiParameters
+from windfall.provisioner.manifests.cluster_api import ClusterApiParameters, kubeconfig_secret
 from windfall.provisioner.manifests.contracts import (
     CLUSTER_API,
     CLUSTER_DEPLOYMENT,
@@ -34,7 +36,7 @@ from windfall.provisioner.manifests.labels import LEASE, TOKEN, anchor
 from windfall.provisioner.roster import Roster
 from windfall.provisioner.testing.machine_controllers import MachineControllers, machine_controllers
 from windfall.servicekit.kube import Cluster, Connection, Kind, Object
-from windfall.servicekit.kube.kinds import CONFIG_MAP, CRD, NAMESPACE
+from windfall.servicekit.kube.kinds import CONFIG_MAP, CRD, NAMESPACE, SECRET
 from windfall.servicekit.testing.kube_api import KubeApi
 
 NOON: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -136,6 +138,8 @@ class Ground:
     said: dict[str, Any] = field(default_factory=dict)
     api: KubeApi | None = None
     """The double, with its switches."""
+    workload: Backend | None = None
+    """Where trainers are applied; none where they are given."""
     backend: LeasedMachines = field(init=False)
 
     def __post_init__(self) -> None:
@@ -155,9 +159,17 @@ class Ground:
         async def owner(cluster: Cluster) -> Object:
             return await cluster.apply(CONFIG_MAP, anchor(SITE, self.namespace))
 
-        return LeasedMachines(
-            SITE, self.namespace, cluster or Cluster.connect(Connection(self.kubeconfig)), self.counted(), owner
-        )
+        trainer = None
+        if (workload := self.workload) is not None:
+            trainer = AppliedTrainer(SITE, self.namespace, SITE, lambda kubeconfig, selector: workload)
+        management = cluster or Cluster.connect(Connection(self.kubeconfig))
+        return LeasedMachines(SITE, self.namespace, management, self.counted(), owner, trainer)
+
+    async def give_kubeconfig(self) -> None:
+        """What the hosted control plane's controller writes once it is up."""
+        metadata = {"name": kubeconfig_secret(SITE), "namespace": self.namespace}
+        data = {"value": b64encode(self.kubeconfig.read_bytes()).decode()}
+        await self.cluster.create(SECRET, {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
 
     async def restart(self) -> None:
         await self.backend.close()
