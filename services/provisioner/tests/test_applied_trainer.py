@@ -4,7 +4,7 @@ import asyncio
 import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 import yaml
 
+from windfall.provisioner import machine_backends
 from windfall.provisioner.applied_trainer import AppliedTrainer, secret_name
 from windfall.provisioner.backend import Backend
 from windfall.provisioner.cluster_api import MachineDeployments
@@ -25,12 +26,16 @@ from windfall.provisioner.manifests.cluster_api import ClusterApiParameters
 from windfall.provisioner.manifests.contracts import CLUSTER_API, MACHINE
 from windfall.provisioner.manifests.labels import anchor
 from windfall.provisioner.memory import Life, MemoryBackend
+from windfall.provisioner.settings import ProvisionerSettings
 from windfall.provisioner.testing.machine_controllers import MachineControllers, machine_controllers
 from windfall.servicekit.clock import SystemClock
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.kube import Cluster, Connection, Object
-from windfall.servicekit.kube.kinds import CONFIG_MAP, CRD, NAMESPACE, SECRET
+from windfall.servicekit.kube.kinds import CONFIG_MAP, CRD, JOB, NAMESPACE, NODE, POD, SECRET
+from windfall.servicekit.settings import load
 from windfall.servicekit.testing.kube_api import kube_api
+from windfall.servicekit.testing.kube_played import Course, Kubelet, played
+from windfall.servicekit.testing.kube_played import node as machine_node
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SITE = "site-a"
@@ -264,6 +269,49 @@ async def test_what_a_start_that_was_cut_has_kept_goes(ground: Ground, adopted: 
     else:
         await ground.backend.kill(Node.of(wanted))
     assert await secrets(ground) == [secret_name(held)]
+
+
+async def test_the_kubernetes_backend_is_the_one_that_applies_it(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("management", "workload")]
+    for folder in folders:
+        folder.mkdir()
+    async with AsyncExitStack() as stack:
+        clusters = []
+        for folder in folders:
+            api, kubeconfig = await stack.enter_async_context(kube_api(folder))
+            cluster = await stack.enter_async_context(Cluster.connect(Connection(kubeconfig)))
+            await cluster.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMED}})
+            clusters.append((api, kubeconfig, cluster))
+        (_, management, cluster), (api, elsewhere, workload) = clusters
+        for resource in CLUSTER_API:
+            await cluster.create(CRD, open_definition(resource))
+        data = {"value": b64encode(api.kubeconfig().encode()).decode()}
+        metadata = {"name": f"{SITE}-kubeconfig", "namespace": NAMED}
+        await cluster.create(SECRET, {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+        await stack.enter_async_context(played(elsewhere, Kubelet(lambda pod: Course())))
+        await stack.enter_async_context(machine_controllers(cluster, NAMED, "v1beta2"))
+        environ = {
+            "WINDFALL_SITE": SITE,
+            "WINDFALL_STATE_DIR": str(tmp_path),
+            "WINDFALL_KUBECONFIG": str(management),
+            "WINDFALL_KUBE_NAMESPACE": NAMED,
+            "WINDFALL_KUBE_IMAGE": "trainer:1",
+            "WINDFALL_CLUSTER_API": '{"version": "v1.33.4+k0s.0", "trainer": "apply"}',
+        }
+        backend = machine_backends.cluster_api(load(ProvisionerSettings, environ), environ)
+        stack.push_async_callback(backend.close)
+        async with asyncio.timeout(SECONDS):
+            wanted = lease()
+            node = await backend.start(wanted, {"WINDFALL_FEDERATION": "demo"})
+            # Cluster API copies the label from the Machine to its Node.
+            await workload.create(NODE, machine_node("gpu-1", {NODE_LABEL: str(wanted.lease_id)}))
+            assert await backend.ready(node)
+            (pod,) = (await workload.list(POD, NAMED)).items
+            assert pod["spec"]["nodeSelector"] == {NODE_LABEL: str(wanted.lease_id)}
+            await backend.drain(node)
+            assert await backend.wait(node) == 0
+            assert not (await cluster.list(MACHINE.at("v1beta2"), NAMED)).items
+            assert not (await workload.list(JOB, NAMED)).items
 
 
 # --- the kubeconfig ---------------------------------------------------------------------------------------------------
