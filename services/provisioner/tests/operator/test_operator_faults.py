@@ -13,6 +13,7 @@ from windfall.provisioner.operator.facts import Facts
 from windfall.provisioner.operator.lease_register import LeaseRegister
 from windfall.provisioner.operator.marks import FEDERATION, SITE
 from windfall.provisioner.operator.operating import Operating
+from windfall.provisioner.operator.orders import Orders
 from windfall.provisioner.operator.testing.installed import install
 from windfall.servicekit.clock import SystemClock
 from windfall.servicekit.errors import Mistake
@@ -61,7 +62,13 @@ class Stand:
         async with Cluster.connect(self._connection, timedelta(seconds=5)) as cluster:
             facts = Facts.of(await cluster.version())
             self.operator = Operating(
-                cluster, self._connection, self._namespace, facts, SystemClock(), timedelta(seconds=30)
+                cluster,
+                self._connection,
+                self._namespace,
+                facts,
+                SystemClock(),
+                timedelta(seconds=30),
+                Orders().release,
             )
             await self.operator.run()
 

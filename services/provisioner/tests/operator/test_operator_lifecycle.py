@@ -10,10 +10,15 @@ from uuid import uuid4
 
 import pytest
 
-from windfall.contracts.events import WindowClosed, WindowOpened
+from windfall.contracts.commands import ReleaseNode
+from windfall.contracts.envelope import unseal
+from windfall.contracts.events import NodeReady, NodeReleased, WindowClosed, WindowOpened
+from windfall.contracts.subjects import ORDERS_STREAM, hub_streams
+from windfall.provisioner.operator.draining import Release
 from windfall.provisioner.operator.facts import Facts
 from windfall.provisioner.operator.marks import FEDERATION, SELECTOR, SITE
 from windfall.provisioner.operator.operating import Operating
+from windfall.provisioner.operator.orders import Orders
 from windfall.provisioner.operator.testing.played_cluster import played
 from windfall.servicekit.clock import SystemClock
 from windfall.servicekit.kube import Cluster, Connection, Kind, Object
@@ -29,6 +34,7 @@ from windfall.servicekit.kube.kinds import (
     STATEFUL_SET,
 )
 from windfall.servicekit.testing.kube_examples import ApiServer
+from windfall.servicekit.testing.memory_bus import MemoryBus, MemoryDomain
 
 CLOCK = SystemClock()
 
@@ -62,9 +68,13 @@ def windfall(name: str, namespace: str, **spec: Any) -> Object:
 
 
 @asynccontextmanager
-async def operating(cluster: Cluster, kubeconfig: Path, namespace: str) -> AsyncIterator[Operating]:
+async def operating(
+    cluster: Cluster, kubeconfig: Path, namespace: str, release: Release | None = None
+) -> AsyncIterator[Operating]:
     facts = Facts.of(await cluster.version())
-    made = Operating(cluster, Connection(kubeconfig), namespace, facts, CLOCK, timedelta(minutes=30))
+    made = Operating(
+        cluster, Connection(kubeconfig), namespace, facts, CLOCK, timedelta(minutes=30), release or Orders().release
+    )
     running = asyncio.create_task(made.run())
     try:
         yield made
@@ -290,6 +300,34 @@ async def test_deleting_a_site_drains_the_pools_that_stand_there(
         await until(lambda: _absent(cluster, SITE, "quebec", namespace))
         assert await _no_pods(cluster, namespace, "supernode")
         await until(lambda: _equals(replicas(cluster, "demo-supernode-q", namespace), 0))
+
+
+async def test_a_site_that_goes_asks_for_its_lease_back_and_waits_for_it(
+    cluster: Cluster, any_kubeconfig: Path, namespace: str
+) -> None:
+    domain, orders = MemoryDomain("hub"), Orders()
+    orders.bus = MemoryBus(domain, "operator", hub_streams(()), print)
+    ready: dict[str, Any] = {"lease_id": uuid4(), "lease_token": 3, "window_id": uuid4(), "node": "n"}
+    async with operating(cluster, any_kubeconfig, namespace, orders.release) as operator:
+        await orders.bus.start()
+        await cluster.create(SITE, site("quebec", namespace, backend={"grace": "PT60S"}))
+        word = NodeReady(id=uuid4(), at=datetime.now(UTC), site="quebec", backend="process", **ready)
+        operator.hearsay.capacity(word)
+        operator.queue.add((SITE, "quebec"))
+        await until(lambda: _is(condition(cluster, SITE, "quebec", namespace, "CapacityHeld"), status="True"))
+        await cluster.delete(SITE, "quebec", namespace)
+        await until(lambda: _asked(domain))
+        assert await cluster.get(SITE, "quebec", namespace) is not None
+        at = datetime.now(UTC)
+        operator.hearsay.capacity(NodeReleased(id=uuid4(), at=at, site="quebec", reason="drained", **ready))
+        operator.queue.add((SITE, "quebec"))
+        await until(lambda: _absent(cluster, SITE, "quebec", namespace))
+        assert [type(unseal(letter)) for letter in domain.letters(ORDERS_STREAM)] == [ReleaseNode]
+        await orders.bus.stop()
+
+
+async def _asked(domain: MemoryDomain) -> bool:
+    return bool(domain.letters(ORDERS_STREAM))
 
 
 async def test_a_mode_switch_leaves_no_stale_workload(cluster: Cluster, any_kubeconfig: Path, namespace: str) -> None:

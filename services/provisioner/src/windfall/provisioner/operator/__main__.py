@@ -19,6 +19,7 @@ from windfall.provisioner.operator.facts import Facts
 from windfall.provisioner.operator.hearing import listen
 from windfall.provisioner.operator.lease_register import LeaseRegister
 from windfall.provisioner.operator.operating import Operating
+from windfall.provisioner.operator.orders import Orders
 from windfall.provisioner.operator.releasing import release
 from windfall.provisioner.operator.settings import OperatorSettings
 from windfall.provisioner.operator.store import Owner
@@ -79,11 +80,19 @@ async def _operate(settings: OperatorSettings, cluster: Cluster, health: Health)
     while True:
         try:
             facts = Facts.of(await cluster.version())
+            orders = Orders()
             operating = Operating(
-                cluster, settings.connection, settings.kube_namespace, facts, clock, settings.resync, guard
+                cluster,
+                settings.connection,
+                settings.kube_namespace,
+                facts,
+                clock,
+                settings.resync,
+                orders.release,
+                guard,
             )
             health.ready = partial(getattr, operating, "primed")
-            hearing = asyncio.create_task(_hear(settings, operating, clock), name="bus")
+            hearing = asyncio.create_task(_hear(settings, operating, orders, clock), name="bus")
             try:
                 await operating.run()
                 return
@@ -100,7 +109,7 @@ async def _operate(settings: OperatorSettings, cluster: Cluster, health: Health)
         await clock.sleep(_AGAIN)
 
 
-async def _hear(settings: OperatorSettings, operating: Operating, clock: Clock) -> None:
+async def _hear(settings: OperatorSettings, operating: Operating, orders: Orders, clock: Clock) -> None:
     """A bus that is away, or has no streams yet, keeps nobody from reconciling: what stands on the objects counts."""
     while settings.windows == "bus":
         lost = asyncio.Event()
@@ -113,10 +122,12 @@ async def _hear(settings: OperatorSettings, operating: Operating, clock: Clock) 
         listen(bus, operating.hearsay, operating.queue.add)
         try:
             await bus.start()
+            orders.bus = bus
             await lost.wait()
         except Mistake as mistake:
             lose(mistake)
         finally:
+            orders.bus = None
             await bus.stop()
         await clock.sleep(_BUS_AGAIN)
 

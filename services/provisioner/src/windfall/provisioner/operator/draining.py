@@ -1,6 +1,6 @@
 """The end of an owner: what trains hands in first, within a grace; then Kubernetes collects the rest."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -15,13 +15,25 @@ from windfall.servicekit.kube.kinds import POD
 
 MARGIN: Final = timedelta(seconds=5)
 """A kubelet takes its time to say that a pod is gone."""
+Release = Callable[[Metadata, datetime], Awaitable[None]]
+"""Told the site and the instant.
+
+Raises:
+    Transient: the bus is away.
+"""
 _LOOK: Final = timedelta(seconds=1)
 _SITE_GRACE: Final = timedelta(minutes=10)
 
 
 class Draining:
-    def __init__(self, cluster: Cluster, store: Store, applying: Applying) -> None:
+    """
+    Args:
+        release: asks a site's provisioner to drain what it holds; asking twice is asking once.
+    """
+
+    def __init__(self, cluster: Cluster, store: Store, applying: Applying, release: Release) -> None:
         self._cluster = cluster
+        self._release = release
         self._store = store
         self._applying = applying
 
@@ -44,6 +56,8 @@ class Draining:
         deadline = instant(asked_at) + (_SITE_GRACE if grace is None else grace) + MARGIN
         capacity = site.status.capacity if site else None
         held = capacity is not None and capacity.state == "ready"
+        if held:
+            await self._release(metadata, now)
         left = held or await self._pods(metadata.namespace, f"{SITE_LABEL}={metadata.name}")
         return min(_LOOK, deadline - now) if left and now < deadline else None
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 import kopf
 
 from windfall.provisioner.operator.applying import KINDS
+from windfall.provisioner.operator.draining import Release
 from windfall.provisioner.operator.facts import Facts
 from windfall.provisioner.operator.hearsay import Hearsay
 from windfall.provisioner.operator.marks import FEDERATION, SELECTOR, SITE
@@ -30,6 +31,7 @@ class Operating:
 
     Args:
         resync: how often everything is looked at anew, whatever was seen.
+        release: asks a site's provisioner to drain what it holds.
         guard: put around each reconciling by the composition root.
     """
 
@@ -41,6 +43,7 @@ class Operating:
         facts: Facts,
         clock: Clock,
         resync: timedelta,
+        release: Release,
         guard: Guard = lambda work: work,
     ) -> None:
         self._cluster = cluster
@@ -56,7 +59,7 @@ class Operating:
         self.store = Store()
         self.hearsay = Hearsay()
         self.reconciler = Reconciler(
-            cluster, self.store, facts, clock, self.hearsay, lambda owner: self.queue.add(owner)
+            cluster, self.store, facts, clock, self.hearsay, lambda owner: self.queue.add(owner), release
         )
         self.queue = WorkQueue(guard(self.reconciler.reconcile), clock)
         self.primed = False

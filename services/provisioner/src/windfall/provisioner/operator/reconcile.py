@@ -16,7 +16,7 @@ from windfall.contracts.resources.fields import Metadata
 from windfall.contracts.resources.site import SiteStatus
 from windfall.provisioner.operator import coordinator, site_services, standing
 from windfall.provisioner.operator.applying import Applying, kind_of
-from windfall.provisioner.operator.draining import Draining
+from windfall.provisioner.operator.draining import Draining, Release
 from windfall.provisioner.operator.facts import Facts
 from windfall.provisioner.operator.flower import desired as flower
 from windfall.provisioner.operator.flower.pool import Run
@@ -58,6 +58,7 @@ class Reconciler:
         clock: Clock,
         hearsay: Hearsay,
         concerns: Callable[[Owner], None],
+        release: Release,
     ) -> None:
         self._cluster = cluster
         self._store = store
@@ -66,7 +67,7 @@ class Reconciler:
         self._hearsay = hearsay
         self._concerns = concerns
         self.applying = Applying(cluster, store)
-        self._draining = Draining(cluster, store, self.applying)
+        self._draining = Draining(cluster, store, self.applying, release)
         self._telling = Telling(cluster)
         self.statuses = 0
         """Written so far."""
