@@ -86,8 +86,7 @@ class Transport:
                     raise refusal(response.status, response.headers, text, f"{method} {path}")
                 yield response
             finally:
-                # What was not read to its end cannot be used for the next request.
-                response.close() if not response.content.at_eof() else response.release()
+                _let_go(response)
         except aiohttp.ClientConnectorCertificateError as error:
             raise Mistake(
                 f"the API server's certificate is not trusted: {error.certificate_error}",
@@ -122,6 +121,17 @@ class Transport:
             again = False
             response.release()
             await self._access.read_again(reads)
+
+
+def _let_go(response: aiohttp.ClientResponse) -> None:
+    """What was not read to its end cannot be used for the next request. Nobody waits for a farewell on such a link,
+    which a loop that ends would not hear any more."""
+    if response.content.at_eof():
+        response.release()
+        return
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
+    response.close()
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
