@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from windfall.provisioner.operator.marks import FEDERATION, FINALIZER, SELECTOR, SITE
-from windfall.servicekit.kube import Cluster, Object
+from windfall.provisioner.operator.testing.installed import install
+from windfall.servicekit.kube import Cluster, Connection, Object
 from windfall.servicekit.kube.kinds import CONFIG_MAP, LEASE, STATEFUL_SET
+from windfall.servicekit.natsserver import free_port
 
 LEASE_S = 2.0
 
@@ -161,6 +163,48 @@ async def test_released_before_the_operator_is_uninstalled_nothing_waits_for_it(
         for kind, name in ((SITE, "one"), (FEDERATION, "f")):
             await cluster.delete(kind, name, namespace)
             assert await cluster.get(kind, name, namespace) is None
+
+
+@pytest.mark.slow
+async def test_an_api_server_that_is_killed_and_comes_back_finds_the_operator_where_it_was(tmp_path: Path) -> None:
+    state, port = tmp_path / "api", free_port()
+    state.mkdir()
+    command = (sys.executable, "-m", "windfall.servicekit.testing.kube_api", "--port", str(port), "--state", str(state))
+    kubeconfig = state / "kubeconfig"
+
+    async def served() -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        await process.stdout.readline()
+        return process
+
+    api = await served()
+    try:
+        async with (
+            Cluster.connect(Connection(kubeconfig)) as cluster,
+            processes(1, kubeconfig, "default", tmp_path) as (operator,),
+        ):
+            await install(cluster)
+            for turn in range(3):
+                await cluster.create(SITE, site(f"s{turn}", "default"))
+                await until(lambda turn=turn: cluster.get(CONFIG_MAP, f"s{turn}-provisioner", "default"))
+                api.kill()
+                await api.wait()
+                api = await served()
+                # What happens now is seen by whoever lists anew.
+                await cluster.patch(SITE, f"s{turn}", "default", {"spec": {"suspend": True}})
+                await until(lambda turn=turn: _suspended(cluster, f"s{turn}"))
+            assert operator.running is not None
+            assert operator.running.returncode is None
+    finally:
+        api.kill()
+        await api.wait()
+
+
+async def _suspended(cluster: Cluster, name: str) -> bool:
+    found = await cluster.get(SITE, name, "default")
+    conditions = ((found or {}).get("status") or {}).get("conditions") or ()
+    return any((one["type"], one["reason"]) == ("WindowOpen", "Suspended") for one in conditions)
 
 
 async def _held(cluster: Cluster, namespace: str) -> bool:
