@@ -18,7 +18,7 @@ from windfall.servicekit.kube import Cluster, Connection, Object
 from windfall.servicekit.testing.kube_api import kube_api
 
 T = TypeVar("T")
-PLATFORMS = [("cluster-api", "v1beta2"), ("k0rdent", "v1beta2"), ("cluster-api", "v1beta1")]
+PLATFORMS = [("cluster-api", "v1beta2"), ("k0rdent", "v1beta2")]
 """The backend, and the contract that its server speaks."""
 
 
