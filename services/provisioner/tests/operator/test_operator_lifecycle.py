@@ -193,7 +193,7 @@ async def test_an_unchanged_object_is_never_changed(cluster: Cluster, any_kubeco
         await until(lambda: names(cluster, CONFIG_MAP, namespace))
         await _settled(operator)
         before = await versions(cluster, namespace)
-        statuses = operator.reconciler.statuses
+        statuses = operator.reconciler.record.statuses
         for _ in range(3):
             # Everything is asked for anew, whatever is known.
             for owner in ((SITE, "quebec"), (SITE, "texas"), (FEDERATION, "flower"), (FEDERATION, "own")):
@@ -201,7 +201,7 @@ async def test_an_unchanged_object_is_never_changed(cluster: Cluster, any_kubeco
                 operator.queue.add(owner)
             await _settled(operator)
         assert await versions(cluster, namespace) == before
-        assert operator.reconciler.statuses == statuses
+        assert operator.reconciler.record.statuses == statuses
         writes = operator.reconciler.applying.writes
         operator.queue.add((FEDERATION, "own"))
         await _settled(operator)

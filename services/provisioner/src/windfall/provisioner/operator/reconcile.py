@@ -5,10 +5,8 @@ Level-triggered: nothing here asks what has happened. It may be ended at any lin
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
-
-from pydantic import BaseModel
 
 from windfall.contracts.resources import Federation, Site
 from windfall.contracts.resources.federation import Endpoints, FederationStatus, PoolStatus
@@ -24,27 +22,24 @@ from windfall.provisioner.operator.flower.pool import name_of as pool_name
 from windfall.provisioner.operator.flower.superlink import name_of as superlink_name
 from windfall.provisioner.operator.hearsay import Hearsay
 from windfall.provisioner.operator.marks import (
-    BUS_WORD,
     COMPONENT,
     FEDERATION,
     FINALIZER,
-    OPERATOR,
     POOL_LABEL,
     SITE,
     owned,
 )
+from windfall.provisioner.operator.recording import Recording, dumped
 from windfall.provisioner.operator.selection import Choice, selected
 from windfall.provisioner.operator.standing import Finding, Workload
 from windfall.provisioner.operator.store import Owner, Store
-from windfall.provisioner.operator.telling import Telling
 from windfall.servicekit.clock import Clock
-from windfall.servicekit.kube import Absent, Cluster, Kind, Object
+from windfall.servicekit.kube import Absent, Cluster, Object
 from windfall.servicekit.kube.kinds import PERSISTENT_VOLUME_CLAIM
 
 log = logging.getLogger(__name__)
 
 _REFUSED_AGAIN: Final = timedelta(minutes=5)
-_BUS_FIELDS: Final = ("window", "capacity", "progress")
 
 
 class Reconciler:
@@ -63,14 +58,10 @@ class Reconciler:
         self._cluster = cluster
         self._store = store
         self._facts = facts
-        self._clock = clock
         self._hearsay = hearsay
-        self._concerns = concerns
         self.applying = Applying(cluster, store)
         self._draining = Draining(cluster, store, self.applying, release)
-        self._telling = Telling(cluster)
-        self.statuses = 0
-        """Written so far."""
+        self.record = Recording(cluster, store, clock, concerns)
 
     async def reconcile(self, owner: Owner) -> timedelta | None:
         """Gives when to look again, if time alone may change something.
@@ -95,28 +86,28 @@ class Reconciler:
         metadata = Metadata.model_validate(found["metadata"])
         if metadata.going:
             return await self._site_goes(owner, found, told.resource, metadata)
-        await self._hold(SITE, found)
+        await self.record.hold(SITE, found)
         site = told.resource
         faults = told.faults or (site_services.faults(site) if site else ())
         if site is None or faults:
-            await self._status_of_invalid(SITE, found, faults)
+            await self.record.status_of_invalid(SITE, found, faults)
             return None
         objects = site_services.desired(site)
         refused = await self.applying.apply(metadata, objects)
         await self.applying.prune(owner, metadata.uid, {(kind_of(obj), obj["metadata"]["name"]) for obj in objects}, ())
-        status = standing.site_status(site, self._now(), _applied(refused))
-        await self._status(SITE, found, status, site.status)
+        status = standing.site_status(site, self.record.now(), _applied(refused))
+        await self.record.status(SITE, found, status, site.status)
         return _REFUSED_AGAIN if refused else None
 
     async def _site_goes(self, owner: Owner, found: Object, site: Site | None, metadata: Metadata) -> timedelta | None:
         if FINALIZER not in metadata.finalizers:
             return None
-        again = await self._draining.site(metadata, site, self._now(), found["metadata"]["deletionTimestamp"])
+        again = await self._draining.site(metadata, site, self.record.now(), found["metadata"]["deletionTimestamp"])
         if again is None:
-            await self._let_go(SITE, found)
+            await self.record.let_go(SITE, found)
             return None
         if site is not None:
-            await self._status(SITE, found, standing.site_status(site, self._now()), site.status)
+            await self.record.status(SITE, found, standing.site_status(site, self.record.now()), site.status)
         return again
 
     async def _word_of_site(self, name: str) -> None:
@@ -126,12 +117,12 @@ class Reconciler:
         news: dict[str, Any] = {}
         window, capacity = self._hearsay.site(name, status)
         if window is not None and window != status.window:
-            news["window"] = _dumped(window)
+            news["window"] = dumped(window)
         if capacity is not None and capacity != status.capacity:
-            news["capacity"] = _dumped(capacity)
+            news["capacity"] = dumped(capacity)
         if news:
             kept = {key: found["status"][key] for key in ("window", "capacity") if key in (found.get("status") or {})}
-            await self._said(SITE, found, kept | news)
+            await self.record.said(SITE, found, kept | news)
 
     # --- a federation -------------------------------------------------------------------------------------------------
 
@@ -143,11 +134,11 @@ class Reconciler:
         metadata = Metadata.model_validate(found["metadata"])
         if metadata.going:
             return await self._federation_goes(owner, found, told.resource, metadata)
-        await self._hold(FEDERATION, found)
+        await self.record.hold(FEDERATION, found)
         federation = told.resource
         faults = list(told.faults) or (self._faults(federation) if federation else [])
         if federation is None or faults:
-            await self._status_of_invalid(FEDERATION, found, faults)
+            await self.record.status_of_invalid(FEDERATION, found, faults)
             return None
         choices = selected(federation.spec, self._store.valid_sites())
         objects, runs = self._desired(federation, choices, self._nodes_left(owner))
@@ -156,7 +147,9 @@ class Reconciler:
         wanted = {(kind_of(obj), obj["metadata"]["name"]) for obj in objects}
         await self.applying.prune(owner, metadata.uid, wanted, kept_pools)
         await self._adopt(owner, metadata, runs)
-        await self._status(FEDERATION, found, self._standing(federation, choices, runs, refused), federation.status)
+        await self.record.status(
+            FEDERATION, found, self._standing(federation, choices, runs, refused), federation.status
+        )
         return _REFUSED_AGAIN if refused else None
 
     def _faults(self, federation: Federation) -> list[str]:
@@ -181,10 +174,10 @@ class Reconciler:
             return None
         grace = federation.spec.drain_grace if federation else None
         again = await self._draining.federation(
-            owner, metadata, grace, self._now(), found["metadata"]["deletionTimestamp"]
+            owner, metadata, grace, self.record.now(), found["metadata"]["deletionTimestamp"]
         )
         if again is None:
-            await self._let_go(FEDERATION, found)
+            await self.record.let_go(FEDERATION, found)
             return None
         if federation is not None:
             findings = [
@@ -194,11 +187,11 @@ class Reconciler:
                 update={
                     "observed_generation": metadata.generation,
                     "conditions": standing.conditions(
-                        federation.status.conditions, findings, metadata.generation, self._now()
+                        federation.status.conditions, findings, metadata.generation, self.record.now()
                     ),
                 }
             )
-            await self._status(FEDERATION, found, status, federation.status)
+            await self.record.status(FEDERATION, found, status, federation.status)
         return again
 
     async def _word_of_federation(self, name: str) -> None:
@@ -206,7 +199,7 @@ class Reconciler:
         before = told.resource.status.progress if told.resource else None
         progress = self._hearsay.federation(name, before)
         if progress is not None and progress != before:
-            await self._said(FEDERATION, found, {"progress": _dumped(progress)})
+            await self.record.said(FEDERATION, found, {"progress": dumped(progress)})
 
     def _nodes_left(self, owner: Owner) -> int:
         return sum(
@@ -246,7 +239,7 @@ class Reconciler:
         if spec.coordinator is not None or any(run.pool.site for run in runs):
             findings.append(standing.sites_finding(choices))
         findings.append(standing.ready_finding(findings))
-        return standing.federation_status(federation, findings, choices, pools, endpoints, self._now())
+        return standing.federation_status(federation, findings, choices, pools, endpoints, self.record.now())
 
     def _pool(self, federation: Federation, run: Run, mode: Any) -> PoolStatus:
         workload = self._workload(mode, pool_name(federation, run.pool))
@@ -263,86 +256,6 @@ class Reconciler:
     def _workload(self, kind: str, name: str) -> Workload | None:
         return self._store.workload(kind, name)
 
-    # --- both ---------------------------------------------------------------------------------------------------------
-
-    async def _hold(self, kind: Kind, found: Object) -> None:
-        """From now on its deletion waits for us."""
-        finalizers = found["metadata"].get("finalizers") or []
-        if FINALIZER not in finalizers:
-            await self._finalizers(kind, found, [*finalizers, FINALIZER])
-
-    async def _let_go(self, kind: Kind, found: Object) -> None:
-        await self._finalizers(kind, found, [one for one in found["metadata"]["finalizers"] if one != FINALIZER])
-        log.info("%s %s is drained and may go", kind.kind, found["metadata"]["name"])
-
-    async def _finalizers(self, kind: Kind, found: Object, finalizers: list[str]) -> None:
-        metadata = found["metadata"]
-        merge = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
-        after = await self._cluster.patch(kind, metadata["name"], metadata["namespace"], merge)
-        # Of one that had no other finalizer, nothing is left to be seen.
-        if finalizers or "deletionTimestamp" not in after["metadata"]:
-            self._saw(kind, after)
-
-    async def _status_of_invalid(self, kind: Kind, found: Object, faults: Sequence[str]) -> None:
-        said = found.get("status") or {}
-        before = (SiteStatus if kind == SITE else FederationStatus).model_validate(
-            {"conditions": said.get("conditions", ())}
-        )
-        generation = found["metadata"].get("generation", 0)
-        status = before.model_copy(
-            update={
-                "observed_generation": generation,
-                "conditions": standing.conditions(before.conditions, standing.invalid(faults), generation, self._now()),
-            }
-        )
-        await self._status(kind, found, status, before)
-
-    async def _status(
-        self,
-        kind: Kind,
-        found: Object,
-        status: SiteStatus | FederationStatus,
-        before: SiteStatus | FederationStatus,
-    ) -> None:
-        """Write it if it says something else, and tell a person what has changed."""
-        wanted = {key: value for key, value in _dumped(status).items() if key not in _BUS_FIELDS}
-        there = {key: value for key, value in (found.get("status") or {}).items() if key not in _BUS_FIELDS}
-        if wanted == there:
-            return
-        await self._telling.tell(kind, found, before.conditions, status.conditions, self._now())
-        self.statuses += 1
-        metadata = found["metadata"]
-        obj = {
-            "apiVersion": kind.api_version,
-            "kind": kind.kind,
-            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
-            "status": wanted,
-        }
-        self._saw(kind, await self._cluster.apply_status(kind, obj, manager=OPERATOR, force=True))
-
-    async def _said(self, kind: Kind, found: Object, word: dict[str, Any]) -> None:
-        self.statuses += 1
-        metadata = found["metadata"]
-        obj = {
-            "apiVersion": kind.api_version,
-            "kind": kind.kind,
-            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
-            "status": word,
-        }
-        self._saw(kind, await self._cluster.apply_status(kind, obj, manager=BUS_WORD, force=True))
-
-    def _saw(self, kind: Kind, found: Object) -> None:
-        """What we have written concerns others as if it had been seen: the watch will have nothing new to say."""
-        for owner in self._store.seen(kind, found) - {(kind, found["metadata"]["name"])}:
-            self._concerns(owner)
-
-    def _now(self) -> datetime:
-        return self._clock.now().astimezone(UTC).replace(microsecond=0)
-
 
 def _applied(refused: Sequence[str]) -> Finding | None:
     return standing.no("Applied", "Refused", "; ".join(refused)) if refused else None
-
-
-def _dumped(part: BaseModel) -> dict[str, Any]:
-    return part.model_dump(mode="json", by_alias=True, exclude_none=True)
