@@ -55,7 +55,6 @@ class Reconciler:
         concerns: Callable[[Owner], None],
         release: Release,
     ) -> None:
-        self._cluster = cluster
         self._store = store
         self._facts = facts
         self._hearsay = hearsay
