@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from windfall.contracts.commands import AcquireNode, ReleaseNode
+from windfall.contracts.commands import AcquireNode, CordonSite, ReleaseNode, UncordonSite
 from windfall.contracts.envelope import seal, unseal
 from windfall.contracts.events import (
     NodeFailed,
@@ -28,7 +28,8 @@ from windfall.contracts.events import (
 from windfall.contracts.message import Message, derived_id
 from windfall.contracts.subjects import EVENTS_STREAM, site_streams
 from windfall.provisioner.app import Provisioner, attend
-from windfall.provisioner.holdings import LeaseState, Node
+from windfall.provisioner.backend import Outage
+from windfall.provisioner.holdings import Lease, LeaseState, Node
 from windfall.provisioner.memory import KILLED, Life, MemoryBackend
 from windfall.provisioner.settings import ProvisionerSettings
 from windfall.servicekit.clock import LoopClock
@@ -478,5 +479,158 @@ def test_a_day_of_crashes(tmp_path: Path, seed: int) -> None:
         assert len(readies) == len(set(readies))
         assert {lease.window_id for lease in last.holdings.leases} == set(ends)
         assert ends
+
+    told(story())
+
+
+class Ailing(MemoryBackend):
+    """Nodes as before, behind a server that is slow, away, or deaf to kills."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site.live)
+        self.away = False
+        self.hangs = False
+        self.deaf = False
+        self.kills = 0
+
+    async def start(self, lease: Lease, environment: Mapping[str, str]) -> Node:
+        if self.away:
+            raise Outage("nobody answers")
+        if self.hangs:
+            await CLOCK.sleep(timedelta(days=1))
+        return await super().start(lease, environment)
+
+    async def adopt(self) -> Sequence[Node]:
+        if self.away:
+            raise Outage("nobody answers", timedelta(seconds=5))
+        return await super().adopt()
+
+    async def drain(self, node: Node) -> None:
+        if self.hangs:
+            await CLOCK.sleep(timedelta(days=1))
+        await super().drain(node)
+
+    async def kill(self, node: Node) -> None:
+        self.kills += 1
+        if not self.deaf:
+            await super().kill(node)
+
+
+def ailing(folder: Path) -> tuple[Site, Ailing]:
+    site = Site(folder)
+    backend = Ailing(site)
+    site.backend = backend
+    return site, backend
+
+
+def test_a_start_that_hangs_is_given_up_and_the_lease_ends(tmp_path: Path) -> None:
+    async def story() -> None:
+        site, backend = ailing(tmp_path)
+        backend.hangs = True
+        async with site.provisioner() as provisioner:
+            site.opens()
+            await minutes(7)
+            (failed,) = site.said()
+            assert isinstance(failed, NodeFailed)
+            assert failed.reason == "no node came to be in time (attempt 3 of 3)"
+            assert not provisioner.holdings.live
+
+    told(story())
+
+
+def test_a_slow_call_for_one_lease_holds_up_no_other(tmp_path: Path) -> None:
+    async def story() -> None:
+        site, backend = ailing(tmp_path)
+        async with site.provisioner():
+            site.opens()
+            await minutes(1)
+            backend.hangs = True
+            site.closes()
+            await minutes(1)
+            backend.hangs = False
+            site.opens(SECOND)
+            await minutes(1)
+            assert site.words() == ["ready1@30", "ready2@150"], "the first one's drain is still on its way"
+            await minutes(12)
+        assert site.words()[2:] == ["released1:grace@660"]
+        for node in await site.nodes():
+            await site.backend.kill(node)
+
+    told(story())
+
+
+def test_an_outage_costs_no_attempts(tmp_path: Path) -> None:
+    async def story() -> None:
+        site, backend = ailing(tmp_path)
+        async with site.provisioner() as provisioner:
+            await minutes(1)
+            backend.away = True
+            site.opens()
+            await minutes(59)
+            assert provisioner.holdings.leases[0].why == "nobody answers"
+            backend.away = False
+            await minutes(6)
+            assert [node.token for node in await site.nodes()] == [1]
+            assert provisioner.holdings.leases[0].attempts == 1
+            site.closes()
+            await minutes(2)
+
+    told(story())
+
+
+def test_nobody_can_say_what_runs_and_graces_end_all_the_same(tmp_path: Path) -> None:
+    async def story() -> None:
+        site, backend = ailing(tmp_path)
+        async with site.provisioner():
+            site.opens()
+            await minutes(1)
+        backend.away = True
+        async with site.provisioner():
+            site.closes()
+            await minutes(15)
+            assert site.words() == ["ready1@30", "released1:grace@663"]
+            backend.away = False
+            await minutes(1)
+            assert not await site.nodes(), "what no lease holds is ended as soon as it can be"
+
+    told(story())
+
+
+def test_a_node_that_nobody_can_kill_is_given_back_and_killed_on(tmp_path: Path) -> None:
+    async def story() -> None:
+        site, backend = ailing(tmp_path)
+        site.manner = "stubborn"
+        backend.deaf = True
+        async with site.provisioner():
+            site.opens()
+            await minutes(1)
+            site.closes()
+            await minutes(11)
+            assert site.words() == ["ready1@30", f"released1:grace@{60 + GRACE.total_seconds() + 3:g}"]
+            assert len(await site.nodes()) == 1
+        backend.deaf = False
+        async with site.provisioner():
+            await minutes(1)
+            assert not await site.nodes()
+
+    told(story())
+
+
+def test_a_cordon_outlives_the_provisioner(tmp_path: Path) -> None:
+    async def story() -> None:
+        site = Site(tmp_path)
+        async with site.provisioner():
+            site.say(CordonSite(id=UUID(int=80), at=CLOCK.now(), site="site-a", reason="the cooling is repaired"))
+            await minutes(1)
+        async with site.provisioner() as provisioner:
+            site.opens()
+            await minutes(5)
+            assert not await site.nodes()
+            assert provisioner.holdings.cordon == "the cooling is repaired"
+            site.say(UncordonSite(id=UUID(int=81), at=CLOCK.now(), site="site-a"))
+            await minutes(1)
+            assert [node.token for node in await site.nodes()] == [1]
+            site.closes()
+            await minutes(2)
 
     told(story())

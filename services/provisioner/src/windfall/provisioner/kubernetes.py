@@ -130,10 +130,13 @@ class KubernetesBackend:
             held = self._held.get(lease.lease_id)
             if held and not self._over(held):
                 return node
-            await self._make_room(lease, node, mirror)
-            # The drain time is judged and the budget's version known once it is open.
             made = self._made(lease)
-            anchor = await self._claim_site(lease, made)
+            named = (node.name, manifests.anchor_name(self._site))
+            written, anchored = await asyncio.gather(
+                *(self._cluster.get(CONFIG_MAP, n, self._namespace) for n in named)
+            )
+            await self._make_room(lease, node, mirror, written)
+            anchor = await self._claim_site(lease, made, anchored)
             if (
                 await self._cluster.get(PERSISTENT_VOLUME_CLAIM, manifests.claim_name(self._site), self._namespace)
                 is None
@@ -152,12 +155,11 @@ class KubernetesBackend:
         self._held[lease.lease_id] = _Held(node, made.workers(lease))
         return node
 
-    async def _make_room(self, lease: Lease, node: Node, mirror: Mirror) -> None:
+    async def _make_room(self, lease: Lease, node: Node, mirror: Mirror, found: Object | None) -> None:
         """What an earlier attempt left has gone, and what this one has written already stays."""
         held = self._held.pop(lease.lease_id, None)
         if held and held.clearing:
             held.clearing.cancel()
-        found = await self._cluster.get(CONFIG_MAP, node.name, self._namespace)
         ours = found is not None and node_of(found) == node and not leaving(found)
         if ours and found and found["metadata"]["annotations"].get(ATTEMPT) == str(lease.attempts) and held is None:
             return
@@ -167,10 +169,9 @@ class KubernetesBackend:
             await mirror.changed(mirror.version)
         mirror.forget(lease.lease_id)
 
-    async def _claim_site(self, lease: Lease, made: Made) -> Object:
+    async def _claim_site(self, lease: Lease, made: Made, found: Object | None) -> Object:
         """The site's anchor, which knows this lease as the youngest."""
         anchor = manifests.site_anchor(lease, made)
-        found = await self._cluster.get(CONFIG_MAP, anchor["metadata"]["name"], self._namespace)
         if fenced(found, lease.token):
             assert found is not None
             name, theirs = anchor["metadata"]["name"], found["metadata"]["annotations"][TOKEN]

@@ -97,6 +97,10 @@ def state_claim(lease: Lease, made: Made) -> Manifest:
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
 
 
+def anchor_name(site: str) -> str:
+    return f"windfall-{site}"
+
+
 def claim_name(site: str) -> str:
     return f"windfall-{site}-state"
 
