@@ -328,6 +328,27 @@ def test_a_node_under_no_lease_is_killed(tmp_path: Path) -> None:
     told(story())
 
 
+def test_a_node_of_a_younger_journal_is_left_alone(tmp_path: Path) -> None:
+    async def story() -> None:
+        old, young = Site(tmp_path / "old"), Site(tmp_path / "young")
+        young.backend = old.backend
+        for site, windows in ((old, (FIRST,)), (young, (FIRST, SECOND))):
+            async with site.provisioner():
+                for window in windows:
+                    site.opens(window)
+                    await minutes(1)
+                    if window is not SECOND:
+                        site.closes(window)
+                        await minutes(2)
+        async with old.provisioner():
+            await minutes(1)
+            assert [node.token for node in await young.nodes()] == [2]
+        for node in await young.nodes():
+            await young.backend.kill(node)
+
+    told(story())
+
+
 def test_a_node_that_never_comes_up_fails_with_its_reason(tmp_path: Path) -> None:
     async def story() -> None:
         site = Site(tmp_path)

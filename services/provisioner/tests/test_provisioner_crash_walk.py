@@ -143,7 +143,9 @@ async def test_it_dies_at_every_edge_of_a_lease(nats_server: NatsServer, tmp_pat
         await ear.closes(window)
         await ear.until(NodeReleased, 1)
         assert provisioner.deaths == len(CHAIN)
-    assert [type(message) for message in ear.heard] == [NodeReady, NodeReleased]
+    ready, released = ear.heard
+    assert isinstance(ready, NodeReady)
+    assert isinstance(released, NodeReleased)
 
 
 async def test_it_dies_at_any_moment(nats_server: NatsServer, tmp_path: Path) -> None:

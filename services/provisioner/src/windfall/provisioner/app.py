@@ -313,6 +313,9 @@ class Provisioner:
             else:
                 self._learn(lease, life.absent)
         for node in running.values():
+            if 1 < self.holdings.next_token <= node.token:
+                log.error("%s is left alone: a provisioner with a younger journal has started it", node.name)
+                continue
             log.warning("%s runs under no lease: killed", node.name)
             self._stand.spawn(self._until_killed(node), f"end of {node.name}")
 
