@@ -15,9 +15,9 @@ CARRIED: Final = ("windfall.federation", "windfall.round", "windfall.site", "win
 PARTS: Final = {
     "join": "join",
     "pull": "pull",
-    "train": "train",
     "contribution": "upload",
     "check": "check",
+    "verify": "verify",
     "aggregate": "aggregate",
     "outer step": "outer-step",
     "commit": "commit",

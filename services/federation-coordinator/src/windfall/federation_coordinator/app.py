@@ -302,15 +302,17 @@ class Coordinator:
             "round",
             root=True,
             links=[one.trace for one in contributions],
-            attributes={"windfall.federation": self.state.name, "windfall.round": number},
+            carried={"windfall.federation": self.state.name, "windfall.round": number},
         ):
             around = outgoing_trace()
-            damaged = await self.offload(self.store.unmergeable, contributions)
+            with span("verify"):
+                damaged = await self.offload(self.store.unmergeable, contributions)
             if damaged:
                 self._commit(*left_out(self.state, damaged, self.stand.clock.now(), self.policy))
                 return
             reach("merge.begun")
-            digest = await self.offload(self.store.merge, number, contributions)
+            with span("aggregate", attributes={"windfall.contributions": len(contributions)}):
+                digest = await self.offload(self.store.merge, number, contributions)
             because = await self._worse(number + 1, digest)
             if because:
                 await self.offload(self.store.repeat, number)
@@ -329,7 +331,8 @@ class Coordinator:
                 state, decision = quality.discarded(self.state, digest, because, now, self.policy)
             else:
                 state, decision = rounds.merged(self.state, digest, down, now, self.policy)
-            self._commit(state, decision, kept=kept)
+            with span("commit"):
+                self._commit(state, decision, kept=kept)
             reach("merge.journaled")
         sites = ", ".join(one.site for one in contributions)
         log.info("round %d %s", number, f"discarded, {because}" if because else f"completed by {sites}")
@@ -341,7 +344,8 @@ class Coordinator:
         """Why the model that was just merged is not kept; empty when it is, or nobody looks."""
         if self._told.canary is None or self._evaluate is None:
             return ""
-        found = await self.offload(self._evaluate, number)
+        with span("evaluate"):
+            found = await self.offload(self._evaluate, number)
         if found is None:
             return ""
         because = quality.worsens(self.state, found.loss, self._told)

@@ -15,6 +15,7 @@ from windfall.lowcomm.layout import Layout
 from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.offload import Offload, finished
+from windfall.servicekit.telemetry import span
 
 T = TypeVar("T")
 
@@ -94,11 +95,12 @@ class Reception:
                     # A broken stream may look like one that has ended.
                     raise Transient(f"{incoming.received} of {manifest.total_bytes} bytes arrived")
                 final = self._store.contribution_path(key.round, key.site, key.attempt)
-                await self._finish(incoming.seal, manifest.sha256, final)
-                norm = await self._finish(self._store.look, key.round, key.site, key.attempt, manifest)
-                # The round may have been merged while the bytes came, and its base may be too old by now.
-                self._check(manifest)
-                self._standing.judge(manifest, norm)
+                with span("check", attributes={"windfall.bytes": manifest.total_bytes}):
+                    await self._finish(incoming.seal, manifest.sha256, final)
+                    norm = await self._finish(self._store.look, key.round, key.site, key.attempt, manifest)
+                    # The round may have been merged while the bytes came, and its base may be too old by now.
+                    self._check(manifest)
+                    self._standing.judge(manifest, norm)
             except Refusal as refusal:
                 incoming.discard()
                 if refusal.reason == "digest" and manifest.offset > 0:

@@ -36,6 +36,7 @@ from windfall.lowcomm.rule import Rule
 from windfall.lowcomm.staleness import MOST_ROUNDS_LATE
 from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.servicekit.telemetry import span
 
 _BLOCK: Final = 512 * 1024
 _CONTRIBUTION: Final = "contribution"
@@ -223,7 +224,9 @@ class ModelStore:
                 self._header,
                 round_number,
             )
-            digest = take_step(place, self.rule, self.fragments, ordered, messages)
+            # Merging and stepping go through the model together, piece by piece: one span.
+            with span("outer step"):
+                digest = take_step(place, self.rule, self.fragments, ordered, messages)
             reach("merge.stepped")
             if self._log is not None:
                 base = self.digest(round_number) or ""
