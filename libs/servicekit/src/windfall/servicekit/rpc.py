@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from opentelemetry.trace import Span, SpanKind
 from windfall.contracts.envelope import BAGGAGE, TRACEPARENT
 from windfall.servicekit import metrics
 from windfall.servicekit.errors import ExitCode, Mistake, Transient
-from windfall.servicekit.instruments import CALLS
+from windfall.servicekit.instruments import CALLS, CERTIFICATE
 from windfall.servicekit.rotation import RotatingChannel
 from windfall.servicekit.telemetry import Attribute, outgoing_trace, span
 
@@ -168,7 +168,17 @@ def _read(tls: Tls) -> tuple[bytes, bytes, bytes]:
             "Give PEM files: a certificate, its key without a password, and the authority that signed both ends",
             ExitCode.RESOURCE,
         ) from error
+    _watch(found[0])
     return found
+
+
+def _watch(certificate: bytes) -> None:
+    """Let a collector see when this certificate runs out."""
+    # Imported here: without TLS nobody needs it.
+    from cryptography import x509
+
+    ends_at = x509.load_pem_x509_certificate(certificate).not_valid_after_utc
+    metrics.observe(CERTIFICATE, lambda: [((ends_at - datetime.now(UTC)).total_seconds(), {})])
 
 
 def is_loopback(address: str) -> bool:

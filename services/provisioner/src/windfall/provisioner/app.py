@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -16,11 +17,13 @@ from windfall.provisioner import claims
 from windfall.provisioner import lease as life
 from windfall.provisioner.backend import Backend, Outage
 from windfall.provisioner.deadlines import next_deadline, tick
-from windfall.provisioner.holdings import USUAL, Decision, Drain, Holdings, Kill, Lease, Need, Node, Start
+from windfall.provisioner.holdings import USUAL, Decision, Drain, Holdings, Kill, Lease, LeaseState, Need, Node, Start
 from windfall.provisioner.settings import ProvisionerSettings
+from windfall.servicekit import metrics
 from windfall.servicekit.bus import back_off
 from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import Mistake, Transient
+from windfall.servicekit.instruments import LEASES, NODE_START
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import outgoing_trace, span
 
@@ -58,6 +61,12 @@ class Provisioner:
         self.site = settings.site
         self.backend = backend
         self.holdings = stand.journal.load(_HOLDINGS, Holdings) or Holdings(site=settings.site)
+        metrics.observe(LEASES, self._counted)
+
+    def _counted(self) -> Iterator[tuple[float, dict[str, str]]]:
+        states = Counter(lease.state for lease in self.holdings.live)
+        for state in LeaseState:
+            yield states[state], {"windfall.site": self.site, "windfall.lease.state": state.value}
 
     # --- hear ---------------------------------------------------------------------------------------------------------
 
@@ -279,6 +288,7 @@ class Provisioner:
             known = self.holdings.of_id(lease.lease_id)
             if known and not known.was_ready:
                 took = self._clock.wall(self._clock.now() - lease.requested_at)
+                metrics.record(NODE_START, took.total_seconds(), {"windfall.site": self.site})
                 log.info("%s is ready %.1f s after its lease was taken", node.name, took.total_seconds())
             self._learn(lease, life.ready, self.backend.name)
 
