@@ -11,6 +11,7 @@ code  meaning
 3     a port in use, a folder missing or not writable, a program not found
 4     a server that cannot be reached, refuses us, or is too old
 5     the disk is full
+6     a dry run found that something would change
 130   interrupted; nothing is left running
 ====  ==================================================================================
 
@@ -34,7 +35,7 @@ T = TypeVar("T")
 EPILOG = """\b
 Exit codes: 0 done; 1 failed; 2 wrong argument, setting or input; 3 port in use,
 folder or program missing; 4 server unreachable or too old; 5 disk full;
-130 interrupted, with nothing left running.
+6 a dry run found differences; 130 interrupted, with nothing left running.
 """
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -289,6 +290,42 @@ def explain(site: str, server: str, output: str) -> None:
 
     told = _wait(asked(server, site))
     print(in_json(told) if output == "json" else in_words(told))
+
+
+@windfall.group("fleet")
+def fleet_commands() -> None:
+    """A fleet of clusters as manifests, from one values file."""
+
+
+@fleet_commands.command("render")
+@click.option(
+    "-f", "--file", "values_file", required=True, type=click.Path(path_type=Path), help="The fleet's values file."
+)
+@click.option(
+    "-o", "--output", default="yaml", show_default=True, metavar="yaml|json|DIR", help="To print, or a folder to fill."
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Print what applying would change on a live API server, and write nothing."
+)
+@click.option("--kubeconfig", type=click.Path(path_type=Path), help="Of that server.  [default: as kubectl finds it]")
+@click.option("--context", metavar="NAME", help="Of the kubeconfig.  [default: its current one]")
+@click.option("--deploy", type=click.Path(path_type=Path), help="Folder of the charts.  [default: this checkout's]")
+def render_fleet(
+    values_file: Path, output: str, dry_run: bool, kubeconfig: Path | None, context: str | None, deploy: Path | None
+) -> None:
+    """Render a whole fleet: clusters, what they may be made of, and what runs on them.
+
+    \b
+    windfall fleet render -f fleet.yaml | kubectl apply --server-side --field-manager=windfall-fleet -f -
+
+    With --dry-run it ends with 0 when nothing would change and with 6 when something would.
+    """
+    from windfall.cli.gitops import render
+
+    if not dry_run:
+        render.show(values_file, output, deploy, print)
+    elif code := render.preview(values_file, output, deploy, kubeconfig, context, print):
+        raise click.exceptions.Exit(code)
 
 
 @windfall.group()

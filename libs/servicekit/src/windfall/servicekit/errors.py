@@ -34,6 +34,8 @@ class ExitCode(IntEnum):
     SERVER = 4
     """A server that cannot be reached, refuses us, or is too old."""
     DISK_FULL = 5
+    DIFFERENT = 6
+    """A dry run found that something would change."""
     INTERRUPTED = 130
 
 
