@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import helm_python
-import kubernetes_validate
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from kubernetes_validate.utils import ValidationError, validate
 
 from windfall.cli.gitops.charts import rendered, values_of
 from windfall.cli.gitops.documents import Object
@@ -85,11 +85,11 @@ def test_kubernetes_knows_every_field(version: str) -> None:
             continue
         if of_kubernetes(obj):
             try:
-                kubernetes_validate.validate(obj, version, strict=True)
-            except kubernetes_validate.ValidationError as error:
+                validate(obj, version, strict=True)
+            except ValidationError as error:
                 pytest.fail(f"{where} on {version}: {error}")
             checked += 1
-    assert checked > (40 if whole else 15)
+    assert checked >= (40 if whole else 15)
 
 
 def strict(schema: Any) -> Any:

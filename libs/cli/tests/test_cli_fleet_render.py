@@ -197,3 +197,14 @@ def test_output_is_yaml_or_json_or_files(tmp_path: Path) -> None:
     read = [yaml.safe_load(path.read_text()) for path in sorted(folder.glob("*.yaml")) if path != kept]
     assert in_order(read) == tuple(as_yaml) and kept.exists()
     assert write({}, tmp_path / "none") == ()
+
+
+def test_the_page_s_commands_are_the_command_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (DEPLOY.parent / "docs/gitops.md").read_text()
+    typed = re.findall(r"^windfall (fleet render -f deploy.*)$", page, re.MULTILINE)
+    assert len(typed) == 3
+    for line in typed:
+        told = line.replace("deploy/", f"{DEPLOY}/").split()
+        assert CliRunner().invoke(windfall, told, catch_exceptions=False).exit_code == 0
+    assert len(list((tmp_path / "manifests").glob("*.yaml"))) == len(fleet(STUDY)[1])

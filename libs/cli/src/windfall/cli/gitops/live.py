@@ -1,6 +1,7 @@
 """What applying a fleet would change on a live API server: server-side apply as a dry run, so that nothing is written
 and the server's own defaults and refusals are seen."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from windfall.servicekit.kube import Absent, Cluster, Conflict, Connection, Kind
 MANAGER: Final = "windfall-fleet"
 """Owns the fields that are applied; ``kubectl apply --server-side --field-manager=windfall-fleet`` goes on with it."""
 
+_AT_ONCE: Final = 8
 _K0RDENT: Final = "k0rdent.mirantis.com"
 KINDS: Final = {
     kind.kind: kind
@@ -37,13 +39,19 @@ async def changes(objects: Sequence[Object], fleet: str, kubeconfig: Path | None
     """
     try:
         async with Cluster.connect(Connection(kubeconfig=kubeconfig, context=context)) as cluster:
-            found = [await _tried(cluster, obj) for obj in objects]
+            turns = asyncio.Semaphore(_AT_ONCE)
+            found = await asyncio.gather(*(_tried(cluster, obj, turns) for obj in objects))
             return found + await _surplus(cluster, objects, fleet)
     except Transient as error:
         raise Mistake(f"the API server does not answer ({error})", "Try again when it does", ExitCode.SERVER) from error
 
 
-async def _tried(cluster: Cluster, obj: Object) -> Change:
+async def _tried(cluster: Cluster, obj: Object, turns: asyncio.Semaphore) -> Change:
+    async with turns:
+        return await _change(cluster, obj)
+
+
+async def _change(cluster: Cluster, obj: Object) -> Change:
     kind, metadata = KINDS[obj["kind"]], obj["metadata"]
     name, namespace = metadata["name"], metadata.get("namespace")
     try:

@@ -1,6 +1,7 @@
 """The command's body: values in, manifests or a diff out."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def preview(
         OK when nothing would change, DIFFERENT when something would.
     """
     name, objects = fleet(values_file, deploy)
+    sys.stderr.write(f"asking the API server about {len(objects)} objects\n")
     found = asyncio.run(changes(objects, name, kubeconfig, context))
     say(difference.in_json(found) if output == "json" else difference.in_words(found))
     return ExitCode.DIFFERENT if difference.different(found) else ExitCode.OK
