@@ -133,9 +133,9 @@ async def test_the_command_ends_with_a_code_of_its_own(kubeconfig: Path) -> None
     typed = ["fleet", "render", "-f", str(STUDY), "--dry-run", "--kubeconfig", str(kubeconfig)]
     ended = await asyncio.to_thread(CliRunner().invoke, windfall, typed)
     assert ended.exit_code == ExitCode.DIFFERENT
-    assert ended.output.rstrip().endswith("refused. Nothing was written.")
+    assert ended.stdout.rstrip().endswith("refused. Nothing was written.")
     as_json = await asyncio.to_thread(CliRunner().invoke, windfall, [*typed, "-o", "json"])
-    assert len(json.loads(as_json.output)) == len(fleet(STUDY)[1]) and as_json.exit_code == ExitCode.DIFFERENT
+    assert len(json.loads(as_json.stdout)) == len(fleet(STUDY)[1]) and as_json.exit_code == ExitCode.DIFFERENT
 
 
 def test_a_server_that_is_away_is_told_in_one_line(tmp_path: Path) -> None:

@@ -105,6 +105,8 @@ def test_a_quantity_that_cannot_be_read_promises_nothing() -> None:
         ("AMD_Instinct_MI250X_/_MI250", "mi250x"),
         ("74a1", "mi300x"),
         ("0x740f", "mi210"),
+        ("h100-sxm5-80gb", "h100"),
+        ("Arcturus GL-XL [AMD Instinct MI100]", "mi100"),
         ("", ""),
     ],
 )
@@ -131,9 +133,9 @@ def test_a_node_may_hold_both_vendors_and_slices() -> None:
 def test_what_an_operator_says_wins() -> None:
     labels = {
         "nvidia.com/gpu.product": "Tesla-T4",
-        "windfall.dev/gpu-model": "l4",
-        "windfall.dev/interconnect": "nvlink",
+        "windfall.dev/gpu.model": "l4",
+        "windfall.dev/gpu.interconnect": "nvlink",
     }
     (found,) = gpus_of(labels, {"nvidia.com/gpu": "1"})
     assert (found.model, found.interconnect) == ("l4", "nvlink")
-    assert found.selector == (("windfall.dev/gpu-model", "l4"),)
+    assert found.selector == (("windfall.dev/gpu.model", "l4"),)

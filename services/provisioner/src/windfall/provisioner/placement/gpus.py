@@ -1,7 +1,8 @@
 """What a GPU is called, whoever names it: one canonical model for the many product names of labels and drivers.
 
 Labels are those of NVIDIA's GPU feature discovery (``nvidia.com/gpu.product``, ``.memory`` in MiB) and AMD's node
-labeller (``amd.com/gpu.product-name``, ``.device-id``, ``.vram``), and our own ``windfall.dev/gpu-model`` above both.
+labeller (``amd.com/gpu.product-name``, ``.device-id``, ``.vram``), and above both the
+profiler's own, ``windfall.dev/gpu.model``, ``.memory-gib`` and ``.interconnect``.
 """
 
 import re
@@ -15,9 +16,10 @@ from kubernetes.utils.quantity import parse_quantity
 Vendor = Literal["nvidia", "amd"]
 Interconnect = Literal["pcie", "nvlink", "xgmi"]
 
-MODEL_LABEL: Final = "windfall.dev/gpu-model"
-"""What an operator says wins over what was discovered."""
-INTERCONNECT_LABEL: Final = "windfall.dev/interconnect"
+MODEL_LABEL: Final = "windfall.dev/gpu.model"
+"""What the profiler or an operator says wins over the vendors' labels."""
+INTERCONNECT_LABEL: Final = "windfall.dev/gpu.interconnect"
+MEMORY_LABEL: Final = "windfall.dev/gpu.memory-gib"
 RESOURCES: Final[Mapping[Vendor, str]] = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu"}
 
 _PRODUCT_LABELS: Final[Mapping[Vendor, tuple[str, ...]]] = {
@@ -47,7 +49,7 @@ _DEVICES: Final = {
 """PCI device ids of AMD's accelerators."""
 _NOISE: Final = re.compile(
     r"^(nvidia|amd|ati|tesla|geforce|instinct|radeon|quadro|graphics|gpu|corporation|inc"
-    r"|pcie?|sxm\d*|oam|nvl\d*|hbm\d*e?|gddr\d+|\d+gi?b|shared|replica)$"
+    r"|generation|ac|vf|pcie?|sxm\d*|oam|nvl\d*|hbm\d*e?|gddr\d+|\d+gi?b|shared|replica)$"
 )
 """Words of a product name that say who made it, how it is mounted, or how much memory it has."""
 _SXM: Final = re.compile(r"(^|[-_\s])sxm\d*([-_\s]|$)", re.IGNORECASE)
@@ -80,9 +82,8 @@ def canonical_model(product: str) -> str:
     if known := _DEVICES.get(whole.removeprefix("0x")):
         return known
     words = [word for word in re.split(r"[^a-z0-9.]+", whole) if word and not _NOISE.match(word)]
-    # AMD's boards carry two names where two products share a device.
-    if len(words) > 1 and all(re.match(r"mi\d", word) for word in words):
-        words = words[:1]
+    # AMD's boards carry names of chips, and two of models where two share a device: the first accelerator is it.
+    words = [word for word in words if re.match(r"mi\d+[ax]?$", word)][:1] or words
     return "-".join(words) + (f"{marker}{profile.removesuffix('-shared')}" if profile else "")
 
 
@@ -113,6 +114,8 @@ def _whole(vendor: Vendor, resource: str, labels: Mapping[str, str]) -> Gpu:
 
 
 def _memory(vendor: Vendor, labels: Mapping[str, str]) -> int:
+    if labels.get(MEMORY_LABEL, "").isdecimal():
+        return int(labels[MEMORY_LABEL]) * 2**30
     text = next((labels[label] for label in _MEMORY_LABELS[vendor] if labels.get(label)), "")
     if not text:
         return 0
