@@ -39,11 +39,21 @@ async def changes(objects: Sequence[Object], fleet: str, kubeconfig: Path | None
     """
     try:
         async with Cluster.connect(Connection(kubeconfig=kubeconfig, context=context)) as cluster:
-            turns = asyncio.Semaphore(_AT_ONCE)
-            found = await asyncio.gather(*(_tried(cluster, obj, turns) for obj in objects))
-            return found + await _surplus(cluster, objects, fleet)
+            return await _all_tried(cluster, objects) + await _surplus(cluster, objects, fleet)
     except Transient as error:
         raise Mistake(f"the API server does not answer ({error})", "Try again when it does", ExitCode.SERVER) from error
+
+
+async def _all_tried(cluster: Cluster, objects: Sequence[Object]) -> list[Change]:
+    turns = asyncio.Semaphore(_AT_ONCE)
+    tasks = [asyncio.create_task(_tried(cluster, obj, turns)) for obj in objects]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        # After the first failure nobody asks on, with a connection that is to be closed.
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _tried(cluster: Cluster, obj: Object, turns: asyncio.Semaphore) -> Change:
