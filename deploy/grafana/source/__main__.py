@@ -6,9 +6,16 @@ from typing import Final
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from deploy.grafana.source import bus, energy, fleet, rounds, run
+from deploy.grafana.source import bus, energy, fleet, hardware, rounds, run
 
-BOARDS: Final = {"bus": bus.made, "energy": energy.made, "fleet": fleet.made, "rounds": rounds.made, "run": run.made}
+BOARDS: Final = {
+    "bus": bus.made,
+    "energy": energy.made,
+    "fleet": fleet.made,
+    "hardware": hardware.made,
+    "rounds": rounds.made,
+    "run": run.made,
+}
 FOLDER: Final = Path(__file__).parents[1] / "dashboards"
 
 

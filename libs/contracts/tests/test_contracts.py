@@ -87,6 +87,7 @@ from windfall.contracts.hardware import (
     System,
 )
 from windfall.contracts.leaving import FACTS
+from windfall.contracts.measures import Interval
 from windfall.contracts.message import Message, Name, derived_id, instant
 from windfall.contracts.subjects import (
     COMMANDS_STREAM,
@@ -189,6 +190,19 @@ SAID = (
             matmul_gflops=61.25,
             memory_bandwidth_gb_per_s=11.5,
             step_s_by_micro_batch={1: 0.0125, 8: 0.05},
+            task="gpt-neox",
+            device="cuda",
+            matmul_gflops_by_dtype={"bf16": 701_000.0},
+            matmul_gflops_by_device={1: 52_000.0},
+            host_to_device_gb_per_s=54.5,
+            device_to_host_gb_per_s=53.0,
+            all_reduce_gb_per_s=371.0,
+            all_reduce_ranks=8,
+            power_idle_w=560.0,
+            power_train_w=5200.5,
+            joules_per_sample=0.75,
+            intervals={"step_s_by_micro_batch.8": Interval(low=0.0495, high=0.0525, runs=40)},
+            benchmark="torch_bench 1a2b3c of gpt-neox, torch 2.13.0",
             link_rtt_ms=0.4,
             link_up_mb_per_s=900.0,
             link_down_mb_per_s=None,

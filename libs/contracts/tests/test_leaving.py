@@ -32,6 +32,7 @@ from windfall.contracts.hardware import (
     System,
 )
 from windfall.contracts.leaving import ANSWERS, ENVELOPE, FACTS, LEAF, METADATA, ORDERS, PARTS, REQUESTS, Cargo, Leaves
+from windfall.contracts.measures import Interval
 from windfall.contracts.message import LONGEST_SENTENCE, sentence
 from windfall.contracts.profile import Identity, Local
 from windfall.contracts.subjects import HUB_SERVICES, SITE_SERVICES
@@ -47,6 +48,7 @@ SERVED_BY_SITES = ("Capacity",)
 """To others: its replies leave. Whatever else there is, sites call, and their requests leave."""
 OF_A_PROFILE: tuple[type[BaseModel], ...] = (
     MeasuredPart,
+    Interval,
     RecommendationPart,
     Hardware,
     Accelerator,

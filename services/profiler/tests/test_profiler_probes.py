@@ -9,10 +9,10 @@ from typing import get_args
 import pytest
 
 from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_server
-from windfall.profiler.bench import TorchBench
 from windfall.profiler.cpu import Cpu
 from windfall.profiler.fixed import FixedProbe
 from windfall.profiler.link import CoordinatorLink
+from windfall.profiler.measurement.bench import TorchBench
 from windfall.profiler.probe import KNOWN, ComputeProbe, HostProbe
 from windfall.profiler.profile import COMPUTE_PARTS, LINK_PARTS, Host, Reading
 from windfall.profiler.settings import ProfilerSettings

@@ -277,6 +277,7 @@ def _profiling(plan: Plan) -> dict[str, str]:
     # What is measured competes with what trains, on a laptop: short benchmarks, and little over the link.
     return {
         "COORDINATOR": plan.coordinator,
+        "BENCH": "training",
         "BENCH_BUDGET": _iso(timedelta(seconds=0.5)),
         "LINK_BYTES": str(1024 * 1024),
         "TARGET_ROUND": _iso(plan.wish.pace.round_length),

@@ -10,7 +10,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from windfall.contracts.hardware import Hardware
+from windfall.contracts.hardware import Hardware, Token
+from windfall.contracts.measures import Dtype, Interval
 from windfall.contracts.message import Digest, Instant, Message, Name, Sentence
 
 Count = Field(ge=0)
@@ -249,7 +250,32 @@ class Measured(BaseModel):
     matmul_gflops: float | None = Field(default=None, ge=0)
     memory_bandwidth_gb_per_s: float | None = Field(default=None, ge=0)
     step_s_by_micro_batch: dict[int, float] = Field(default_factory=dict)
-    """Seconds of one training step of the reference model, by samples in the step."""
+    """Seconds of one training step of ``task``, by samples in the step."""
+    task: Token | None = None
+    """None where the step is the benchmark's own reference model's."""
+    device: Literal["cpu", "cuda"] | None = None
+    """What the benchmark ran on: the processor, or the first accelerator (``cuda`` is torch's name for AMD's, too)."""
+    matmul_gflops_by_dtype: dict[Dtype, float] = Field(default_factory=dict)
+    """10⁹ operations a second; integer ones for ``int8``."""
+    matmul_gflops_by_device: dict[int, float] = Field(default_factory=dict)
+    """In fp32, of each further accelerator, by torch's number."""
+    host_to_device_gb_per_s: float | None = Field(default=None, ge=0)
+    """From pinned memory; GB is 10⁹ bytes. None without an accelerator."""
+    device_to_host_gb_per_s: float | None = Field(default=None, ge=0)
+    all_reduce_gb_per_s: float | None = Field(default=None, ge=0)
+    """Bus bandwidth, 2(n - 1)/n of the bytes of one rank over the time, as nccl-tests has it."""
+    all_reduce_ranks: int | None = Field(default=None, ge=2)
+    """n: one process per accelerator, or two on the processor."""
+    power_idle_w: float | None = Field(default=None, ge=0)
+    """Before the benchmark, of all devices whose counters could be read; nothing else of the node is in it."""
+    power_train_w: float | None = Field(default=None, ge=0)
+    """While it trained at the fastest micro-batch."""
+    joules_per_sample: float | None = Field(default=None, ge=0)
+    """Energy of those counters over the samples trained meanwhile."""
+    intervals: dict[str, Interval] = Field(default_factory=dict)
+    """Part → where its value lies with 95 % confidence; an entry of a mapping is ``step_s_by_micro_batch.8``."""
+    benchmark: Sentence = ""
+    """Version of the benchmark and of the runtime that it measured with."""
     link_rtt_ms: float | None = Field(default=None, ge=0)
     link_up_mb_per_s: float | None = Field(default=None, ge=0)
     link_down_mb_per_s: float | None = Field(default=None, ge=0)

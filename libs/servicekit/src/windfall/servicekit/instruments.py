@@ -202,6 +202,22 @@ LINK_BANDWIDTH = _gauge(
     "windfall.link.bandwidth", "By/s", "Goodput between the site and the coordinator.", _SITE, "windfall.direction"
 )
 
+# OpenTelemetry's own, development status; what it declares as up-down counters are gauges here, since they are read.
+_GPU: Final = (_SITE, "hw.id")
+_HW: Final = (_SITE, "hw.id", "hw.type")
+HW_GPU_UTILIZATION = _gauge("hw.gpu.utilization", "1", "Share of time in which the GPU computed.", *_GPU)
+HW_GPU_MEMORY_USAGE = _gauge("hw.gpu.memory.usage", "By", "The GPU's memory that is taken.", *_GPU)
+HW_GPU_MEMORY_LIMIT = _gauge("hw.gpu.memory.limit", "By", "The GPU's memory.", *_GPU)
+HW_GPU_MEMORY_UTILIZATION = _gauge("hw.gpu.memory.utilization", "1", "Share of the GPU's memory that is taken.", *_GPU)
+HW_GPU_IO = _counter(
+    "hw.gpu.io", "By", "Bytes that the GPU sent and received over PCIe.", *_GPU, "network.io.direction"
+)
+HW_POWER = _gauge("hw.power", "W", "What the device draws now.", *_HW)
+HW_ENERGY = _counter("hw.energy", "J", "What the device has drawn.", *_HW)
+HW_TEMPERATURE = _gauge("hw.temperature", "Cel", "How hot the device is.", *_HW)
+HW_ERRORS = _counter("hw.errors", "{error}", "Errors that the device counted, by what they are.", *_HW, "error.type")
+HW_STATUS = _gauge("hw.status", "1", "1 for the state that the device is in, 0 for others.", *_HW, "hw.state")
+
 # --- the bus, the disk and the keys -----------------------------------------------------------------------------------
 
 SAID = _counter("windfall.events", "{event}", "Sentences that were decided and journaled, by topic.", "windfall.topic")

@@ -8,6 +8,7 @@ from functools import partial
 from windfall.contracts.subjects import site_streams
 from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_server
 from windfall.profiler import app
+from windfall.profiler.hw.telemetry import counters, watch
 from windfall.profiler.probe import KNOWN
 from windfall.profiler.profile import Goals
 from windfall.profiler.publication.files import to_files
@@ -25,6 +26,8 @@ async def attend(settings: ProfilerSettings, stand: Stand) -> AsyncIterator[None
     log.info("answers link probes on port %d", server.port)
     publish = to_files(settings.state_dir, settings.features_dir)
     app.attend(stand, KNOWN[settings.probe](settings), Goals(settings.target_round), publish)
+    if settings.probe == "node":
+        watch(settings.site, counters(settings.gpu_exporter))
     try:
         yield
     finally:

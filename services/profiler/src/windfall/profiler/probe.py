@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from windfall.profiler.bench import TorchBench
 from windfall.profiler.cpu import Cpu
 from windfall.profiler.discovery.hardware import Discovered, of_node
 from windfall.profiler.fixed import FixedProbe
 from windfall.profiler.link import CoordinatorLink
+from windfall.profiler.measurement.bench import LOADING, TorchBench, Workload
+from windfall.profiler.measurement.full import FullBench
+from windfall.profiler.measurement.power import PowerMeter
 from windfall.profiler.profile import Compute, Host, Link
 from windfall.profiler.settings import ProfilerSettings
 
@@ -56,12 +58,23 @@ class Probes:
     link: LinkProbe
 
 
+def bench(settings: ProfilerSettings) -> ComputeProbe:
+    """The compute benchmark that the settings ask for."""
+    budget, full = settings.bench_budget, settings.bench == "full"
+    workload = None
+    if settings.bench_task is not None:
+        workload = Workload(settings.bench_task, settings.bench_task_settings, settings.bench_data_dir)
+    torch = TorchBench(budget, full=full, workload=workload)
+    # A sum over all devices is short beside all else, and has torch to load again.
+    return FullBench(torch, PowerMeter(LOADING + 2 * budget), budget / 5, LOADING) if full else torch
+
+
 def node(settings: ProfilerSettings) -> Probes:
     """The node that this process runs on."""
     return Probes(
         hardware=of_node(settings.state_dir, settings.discovery_timeout),
         host=Cpu(),
-        compute=TorchBench(settings.bench_budget),
+        compute=bench(settings),
         link=CoordinatorLink(settings.coordinator, settings.link_bytes),
     )
 

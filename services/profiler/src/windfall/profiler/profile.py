@@ -8,14 +8,32 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from windfall.contracts.events import Measured, NodeProfiled, NodeReady, Recommendation
-from windfall.contracts.hardware import Hardware, steady
+from windfall.contracts.hardware import Hardware, Token, steady
+from windfall.contracts.measures import Dtype, Interval
 from windfall.contracts.message import derived_id
 
 COMPUTE_PARTS = ("matmul_gflops", "memory_bandwidth_gb_per_s", "step_s_by_micro_batch")
+MORE_COMPUTE_PARTS = (
+    "task",
+    "device",
+    "matmul_gflops_by_dtype",
+    "matmul_gflops_by_device",
+    "host_to_device_gb_per_s",
+    "device_to_host_gb_per_s",
+    "all_reduce_gb_per_s",
+    "all_reduce_ranks",
+    "power_idle_w",
+    "power_train_w",
+    "joules_per_sample",
+    "intervals",
+    "benchmark",
+)
+"""What not every machine has, and not every benchmark measures: missing is what a reason is given for."""
 LINK_PARTS = ("link_rtt_ms", "link_up_mb_per_s", "link_down_mb_per_s")
 
 NEAR_BEST = 0.95
@@ -44,12 +62,36 @@ class Host(Reading):
     """Operating system and machine, like ``Linux x86_64``."""
 
 
+class Trained(BaseModel):
+    """A stretch of nothing but training, on the machine's monotonic clock."""
+
+    model_config = ConfigDict(frozen=True)
+
+    begin_s: float
+    end_s: float
+    samples: int = Field(ge=1)
+
+
 class Compute(Reading):
-    """What the node's processor can do."""
+    """What the node's processors can do; fields mean what they mean in :class:`Measured`."""
 
     matmul_gflops: float | None = Field(default=None, ge=0)
     memory_bandwidth_gb_per_s: float | None = Field(default=None, ge=0)
     step_s_by_micro_batch: dict[int, float] = Field(default_factory=dict)
+    task: Token | None = None
+    device: Literal["cpu", "cuda"] | None = None
+    matmul_gflops_by_dtype: dict[Dtype, float] = Field(default_factory=dict)
+    matmul_gflops_by_device: dict[int, float] = Field(default_factory=dict)
+    host_to_device_gb_per_s: float | None = Field(default=None, ge=0)
+    device_to_host_gb_per_s: float | None = Field(default=None, ge=0)
+    all_reduce_gb_per_s: float | None = Field(default=None, ge=0)
+    all_reduce_ranks: int | None = Field(default=None, ge=2)
+    power_idle_w: float | None = Field(default=None, ge=0)
+    power_train_w: float | None = Field(default=None, ge=0)
+    joules_per_sample: float | None = Field(default=None, ge=0)
+    intervals: dict[str, Interval] = Field(default_factory=dict)
+    benchmark: str = ""
+    trained: Trained | None = None
 
     @property
     def complete(self) -> bool:
@@ -110,10 +152,9 @@ def reusable(kept: Benchmarked | None, now: str) -> Compute | None:
 
 def merge(earlier: Compute, later: Compute) -> Compute:
     """Both readings in one; where both speak, the later is right."""
-    steps = earlier.step_s_by_micro_batch | later.step_s_by_micro_batch
-    told = later.model_dump(exclude_unset=True, exclude_none=True)
-    told |= {"step_s_by_micro_batch": steps, "missing": earlier.missing | later.missing}
-    return earlier.model_copy(update=told)
+    told = {name: getattr(later, name) for name in later.model_fields_set}
+    both = {name: getattr(earlier, name) | new for name, new in told.items() if isinstance(new, dict)}
+    return earlier.model_copy(update={name: new for name, new in told.items() if new is not None} | both)
 
 
 def summarise(mark: str, host: Host, compute: Compute, link: Link) -> Measured:
@@ -123,9 +164,7 @@ def summarise(mark: str, host: Host, compute: Compute, link: Link) -> Measured:
         cpu_model=host.cpu_model,
         cpu_cores=host.cpu_cores,
         memory_bytes=host.memory_bytes,
-        matmul_gflops=compute.matmul_gflops,
-        memory_bandwidth_gb_per_s=compute.memory_bandwidth_gb_per_s,
-        step_s_by_micro_batch=compute.step_s_by_micro_batch,
+        **{part: getattr(compute, part) for part in (*COMPUTE_PARTS, *MORE_COMPUTE_PARTS)},
         link_rtt_ms=link.link_rtt_ms,
         link_up_mb_per_s=link.link_up_mb_per_s,
         link_down_mb_per_s=link.link_down_mb_per_s,

@@ -11,6 +11,7 @@ from windfall.servicekit.settings import SiteSettings
 
 Target = Annotated[str, StringConstraints(pattern=r"^\S+:\d{1,5}$")]
 """``host:port``."""
+Url = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
 
 
 class ProfilerSettings(SiteSettings):
@@ -20,8 +21,16 @@ class ProfilerSettings(SiteSettings):
     """``host:port`` of the federation-coordinator; without one the link is not measured."""
     probe: Literal["node", "fixed"] = "node"
     """What is measured: the node that this process runs on, or constants (a rehearsal)."""
-    bench_budget: timedelta = Field(default=timedelta(seconds=5), gt=timedelta(0), le=timedelta(minutes=10))
+    bench: Literal["full", "training"] = "full"
+    """What the benchmark measures: all that the node's devices can do, or what a recommendation needs."""
+    bench_budget: timedelta = Field(default=timedelta(seconds=20), gt=timedelta(0), le=timedelta(minutes=10))
     """Wall time that the compute benchmark may measure for, loading of torch not counted."""
+    bench_task: str | None = None
+    """Name of the federation's task in ``windfall.tasks``, whose step is measured; none measures a reference model."""
+    bench_task_settings: str = "{}"
+    """JSON object, as the coordinator has it."""
+    bench_data_dir: Path = Path()
+    """The site's data that the task is measured on."""
     link_bytes: int = Field(default=4 * 1024 * 1024, ge=1, le=PROBE_CAP_BYTES)
     """Bytes that each direction of a link measurement may move."""
     target_round: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))
@@ -31,5 +40,8 @@ class ProfilerSettings(SiteSettings):
     nothing keeps it loaded."""
     features_dir: Path | None = None
     """Folder of Node Feature Discovery's local source (``features.d``); with it, the node's labels are kept there."""
+    gpu_exporter: Url | None = None
+    """Where NVIDIA's dcgm-exporter shows its metrics. With it, telemetry takes the GPUs' counters from there and leaves
+    their driver alone."""
     listen: Target = "127.0.0.1:0"
     """``host:port`` where this end of the link answers probes; port 0 takes a free one."""

@@ -8,6 +8,7 @@ call returned. A recording without it is a machine on which the package is not i
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 _MACHINE: Any = json.loads(Path(os.environ["WINDFALL_RECORDED_AMDSMI"]).read_text()).get("amdsmi")
@@ -26,6 +27,10 @@ def _answer(handle: dict[str, Any], name: str) -> Any:
     if name not in handle:
         raise AmdSmiException("AMDSMI_STATUS_NOT_SUPPORTED - Feature not supported")
     return handle[name]
+
+
+AmdSmiTemperatureType = SimpleNamespace(HOTSPOT=1)
+AmdSmiTemperatureMetric = SimpleNamespace(CURRENT=0)
 
 
 def amdsmi_init() -> None:
@@ -75,3 +80,23 @@ def amdsmi_get_gpu_total_ecc_count(handle: dict[str, Any]) -> Any:
 
 def amdsmi_get_gpu_ras_block_features_enabled(handle: dict[str, Any]) -> Any:
     return _answer(handle, "ras_blocks")
+
+
+def amdsmi_get_gpu_activity(handle: dict[str, Any]) -> Any:
+    return _answer(handle, "activity")
+
+
+def amdsmi_get_gpu_vram_usage(handle: dict[str, Any]) -> Any:
+    return _answer(handle, "vram_usage")
+
+
+def amdsmi_get_power_info(handle: dict[str, Any]) -> Any:
+    return _answer(handle, "power_info")
+
+
+def amdsmi_get_energy_count(handle: dict[str, Any]) -> Any:
+    return _answer(handle, "energy_count")
+
+
+def amdsmi_get_temp_metric(handle: dict[str, Any], sensor_type: object, metric: object) -> Any:
+    return _answer(handle, "hotspot_c")

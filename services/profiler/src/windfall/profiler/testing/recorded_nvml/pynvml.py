@@ -10,6 +10,7 @@ also hold what goes wrong: ``"init": code``; ``{"error": code}`` in place of a v
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,8 @@ NVML_FI_DEV_NVLINK_SPEED_MBPS_COMMON = 90
 
 _MACHINE: dict[str, Any] = json.loads(Path(os.environ["WINDFALL_RECORDED_NVML"]).read_text())["nvml"]
 _DEVICES: list[dict[str, Any]] = _MACHINE.get("devices", [])
+_FIELDS = {90: "nvlink_mb_per_s", 197: "pcie_tx_bytes", 198: "pcie_rx_bytes"}
+_BEGUN = time.monotonic()
 _WORDS = {
     2: "Invalid Argument",
     3: "Not Supported",
@@ -86,7 +89,7 @@ def nvmlDeviceGetPciInfo(handle: dict[str, Any]) -> SimpleNamespace:
 
 
 def nvmlDeviceGetMemoryInfo(handle: dict[str, Any], version: object = None) -> SimpleNamespace:
-    return SimpleNamespace(total=_answer(handle, "memory_bytes"))
+    return SimpleNamespace(total=_answer(handle, "memory_bytes"), used=handle.get("memory_used_bytes", 0))
 
 
 def nvmlDeviceGetCudaComputeCapability(handle: dict[str, Any]) -> tuple[int, int]:
@@ -156,11 +159,37 @@ def nvmlDeviceGetNvLinkRemoteDeviceType(handle: dict[str, Any], link: int) -> in
 
 
 def nvmlDeviceGetFieldValues(handle: dict[str, Any], fieldIds: list[int]) -> list[SimpleNamespace]:
+    return [_field(handle, _FIELDS[one]) for one in fieldIds]
+
+
+def _field(handle: dict[str, Any], name: str) -> SimpleNamespace:
     try:
-        speed, code = _answer(handle, "nvlink_mb_per_s"), 0
+        value, code = _answer(handle, name), 0
     except NVMLError as error:
-        speed, code = 0, error.value
-    return [SimpleNamespace(nvmlReturn=code, value=SimpleNamespace(uiVal=speed)) for _ in fieldIds]
+        value, code = 0, error.value
+    return SimpleNamespace(nvmlReturn=code, value=SimpleNamespace(uiVal=value, ullVal=value))
+
+
+def nvmlDeviceGetPowerUsage(handle: dict[str, Any]) -> int:
+    return int(_answer(handle, "power_mw"))
+
+
+def nvmlDeviceGetTotalEnergyConsumption(handle: dict[str, Any]) -> int:
+    """What is recorded is where the counter began; it grows by the recorded power."""
+    begun, power_mw = _answer(handle, "energy_mj"), _answer(handle, "power_mw")
+    return int(begun + power_mw * (time.monotonic() - _BEGUN))
+
+
+def nvmlDeviceGetUtilizationRates(handle: dict[str, Any]) -> SimpleNamespace:
+    return SimpleNamespace(gpu=_answer(handle, "utilization"))
+
+
+def nvmlDeviceGetTemperature(handle: dict[str, Any], sensor: int) -> int:
+    return int(_answer(handle, "temperature_c"))
+
+
+def nvmlDeviceGetPcieReplayCounter(handle: dict[str, Any]) -> int:
+    return int(_answer(handle, "pcie_replays"))
 
 
 def nvmlDeviceGetTopologyCommonAncestor(device1: dict[str, Any], device2: dict[str, Any]) -> int:

@@ -1,8 +1,8 @@
 """Runs the compute benchmark in a child process that cannot outlive its limits.
 
 torch never enters this process: the child is a program run by path (``child/torch_bench.py``, which says more), and
-every line that it prints is a :class:`~windfall.profiler.profile.Compute` with one part. A driver that hangs, memory
-that runs out or a torch that crashes costs the parts that were not yet said, and nothing else.
+every line that it prints is a part of a :class:`~windfall.profiler.profile.Compute`, or runs of one. A driver that
+hangs, memory that runs out or a torch that crashes costs the parts that were not yet said, and nothing else.
 """
 
 import asyncio
@@ -12,11 +12,15 @@ import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from windfall.profiler.child_process import CHILDREN, died, ended
+from windfall.profiler.measurement.estimates import Timed, estimated
 from windfall.profiler.profile import COMPUTE_PARTS, Compute, Host, absent, merge
 
 TORCH_BENCH = CHILDREN / "torch_bench.py"
@@ -32,6 +36,23 @@ AIM = 0.6
 _ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
+class Line(BaseModel):
+    """The runs that one line of the child tells of; the rest of it is a :class:`Compute`."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    timed: dict[str, Timed] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A federation's task as a site trains it: what ``windfall.tasks`` is asked for."""
+
+    task: str
+    settings: str = "{}"
+    data_dir: Path = Path()
+
+
 class TorchBench:
     """Measures with torch.
 
@@ -40,6 +61,8 @@ class TorchBench:
         loading: wall time to load torch in.
         python: the interpreter's command line.
         program: the benchmark.
+        full: whether to measure more than a recommendation needs.
+        workload: whose training step is measured; none measures the benchmark's own reference model.
     """
 
     def __init__(
@@ -48,23 +71,29 @@ class TorchBench:
         loading: timedelta = LOADING,
         python: Sequence[str] = (sys.executable,),
         program: Path = TORCH_BENCH,
+        full: bool = False,
+        workload: Workload | None = None,
     ) -> None:
         self._budget = budget
         self._loading = loading
         self._python = python
         self._program = program
+        self._full = full
+        self._workload = workload
 
     @property
     def version(self) -> str:
-        benchmark = hashlib.sha256(self._program.read_bytes()).hexdigest()[:12]
+        asked = repr((self._full, self._workload)).encode()
+        benchmark = hashlib.sha256(self._program.read_bytes() + asked).hexdigest()[:12]
+        of = f" of {self._workload.task}" if self._workload else ""
         try:
-            return f"{self._program.stem} {benchmark}, torch {metadata.version('torch')}"
+            return f"{self._program.stem} {benchmark}{of}, torch {metadata.version('torch')}"
         except metadata.PackageNotFoundError:
-            return f"{self._program.stem} {benchmark}, no torch"
+            return f"{self._program.stem} {benchmark}{of}, no torch"
 
     async def compute(self, host: Host) -> Compute:
         try:
-            child = await self._started(host.cpu_cores)
+            child = await self._started(host)
         except OSError as error:
             return Compute(missing=absent(COMPUTE_PARTS, f"the benchmark cannot be started ({error.strerror})"))
         try:
@@ -72,14 +101,22 @@ class TorchBench:
         finally:
             await ended(child)
 
-    async def _started(self, threads: int) -> Process:
+    async def _started(self, host: Host) -> Process:
         lifetime = self._loading + self._budget
+        task = self._workload
         return await asyncio.create_subprocess_exec(
             *self._python,
             str(self._program),
             f"--budget-s={AIM * self._budget.total_seconds()}",
-            f"--threads={threads}",
+            f"--threads={host.cpu_cores}",
+            f"--memory-bytes={host.memory_bytes}",
             f"--lifetime-s={math.ceil(lifetime.total_seconds()) + 1}",
+            *(["--full"] if self._full else ()),
+            *(
+                [f"--task={task.task}", f"--task-settings={task.settings}", f"--data-dir={task.data_dir}"]
+                if task
+                else ()
+            ),
             env=_ENVIRONMENT | os.environ,
             stdin=DEVNULL,
             stdout=PIPE,
@@ -89,12 +126,19 @@ class TorchBench:
     async def _heard(self, child: Process) -> Compute:
         """What the child says until it ends or its time is over."""
         assert child.stdout is not None
-        found = Compute()
+        found = Compute(benchmark=self.version)
+        timed: dict[str, Timed] = {}
         loaded = False
+
+        def heard() -> Compute:
+            return merge(found, Compute.model_validate(estimated(timed)))
+
         try:
             async with asyncio.timeout(self._loading.total_seconds()) as limit:
                 async for line in child.stdout:
                     found = merge(found, Compute.model_validate_json(line))
+                    for part, runs in Line.model_validate_json(line).timed.items():
+                        timed[part] = timed.get(part, Timed()).and_(runs)
                     if not loaded:
                         limit.reschedule(asyncio.get_running_loop().time() + self._budget.total_seconds())
                     loaded = True
@@ -102,10 +146,12 @@ class TorchBench:
         except TimeoutError:
             told = "measured" if loaded else "loaded torch"
             within = self._budget if loaded else self._loading
-            return _unfinished(found, f"the benchmark had not {told} within {within.total_seconds():g} s")
+            return _unfinished(heard(), f"the benchmark had not {told} within {within.total_seconds():g} s")
         except ValueError:
-            return _unfinished(found, "the benchmark said something that cannot be read")
-        return found if code == 0 else _unfinished(found, f"the benchmark {died(code)}; its own words are in the log")
+            return _unfinished(heard(), "the benchmark said something that cannot be read")
+        return (
+            heard() if code == 0 else _unfinished(heard(), f"the benchmark {died(code)}; its own words are in the log")
+        )
 
 
 def _unfinished(found: Compute, why: str) -> Compute:

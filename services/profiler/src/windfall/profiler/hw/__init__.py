@@ -1,0 +1,1 @@
+"""What the node's devices count, under OpenTelemetry's names (``hw.*``)."""
