@@ -11,7 +11,7 @@ code  meaning
 3     a port in use, a folder missing or not writable, a program not found
 4     a server that cannot be reached, refuses us, or is too old
 5     the disk is full
-6     a dry run found that something would change
+6     a dry run found that something would change; ``profile diff``, that something has
 130   interrupted; nothing is left running
 ====  ==================================================================================
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 EPILOG = """\b
 Exit codes: 0 done; 1 failed; 2 wrong argument, setting or input; 3 port in use,
 folder or program missing; 4 server unreachable or too old; 5 disk full;
-6 a dry run found differences; 130 interrupted, with nothing left running.
+6 a dry run or a diff found differences; 130 interrupted, with nothing left running.
 """
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -326,6 +326,74 @@ def render_fleet(
         render.show(values_file, output, deploy, print)
     elif code := render.preview(values_file, output, deploy, kubeconfig, context, print):
         raise click.exceptions.Exit(code)
+
+
+@windfall.group()
+def profile() -> None:
+    """Show what nodes are made of and can do, and what became of it."""
+
+
+_form = click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
+
+
+@profile.command("get")
+@click.argument("site", required=False)
+@_server
+@_form
+def profile_get(site: str | None, server: str, output: str) -> None:
+    """Print the newest profile of SITE, or of every site.
+
+    SITE may also be a file, or a folder of files, that `export` or a profiler wrote.
+    """
+    from windfall.cli import profile as profiles
+
+    found = _wait(profiles.of(site, server) if site else profiles.profiles(server))
+    if output == "table":
+        profiles.printed(profiles.table(found))
+    else:
+        print(profiles.shown(found, output, alone=site is not None and len(found) == 1))
+
+
+@profile.command("diff")
+@click.argument("before")
+@click.argument("after", required=False)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 100),
+    default=20.0,
+    show_default=True,
+    metavar="%",
+    help="By how much what is measured may be worse.",
+)
+@_server
+@_form
+def profile_diff(before: str, after: str | None, tolerance: float, server: str, output: str) -> None:
+    """Say what is not as it was; ends with 6 when something is not.
+
+    BEFORE and AFTER are sites, files or folders of files; without AFTER it is what the server knows now.
+    """
+    from windfall.cli import profile as profiles
+
+    found = _wait(profiles.compared(server, before, after, tolerance / 100))
+    if output != "table":
+        print(profiles.shown_drift(found, output))
+    elif found:
+        profiles.printed(profiles.drift_table(found))
+    profiles.raise_for(found)
+
+
+@profile.command("export")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
+@_server
+def profile_export(folder: Path, server: str) -> None:
+    """Write the newest profile of every site as DIR/SITE.json, for Git.
+
+    Which devices they are (UUID, address) stays at the site and is not in it.
+    """
+    from windfall.cli import profile as profiles
+
+    for path, new in profiles.export(_wait(profiles.profiles(server)), folder):
+        print(f"{path} {'written' if new else 'is as it was'}")
 
 
 @windfall.group()

@@ -6,12 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-import nats.errors
-import nats.js.errors
-from nats.aio.client import Client
-
+from windfall.cli.last_words import last_words
 from windfall.cli.server import connection, known_sites
-from windfall.contracts.envelope import Letter, Unreadable, unseal
 from windfall.contracts.events import (
     PlanMade,
     SignalStale,
@@ -24,8 +20,8 @@ from windfall.contracts.events import (
     WindowWithdrawn,
 )
 from windfall.contracts.message import Message
-from windfall.contracts.subjects import EVENTS_STREAM, subject_for
-from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.contracts.subjects import subject_for
+from windfall.servicekit.errors import Mistake
 
 _MOVES: Final[dict[type[Message], str]] = {
     WindowOpened: "on",
@@ -94,7 +90,7 @@ async def explain(url: str, site: str) -> Explanation:
             raise Mistake(f"unknown site {site!r}", f"This server knows: {', '.join(known) or 'none'}")
         kinds: list[type[Message]] = [WindowJudged, SiteWithheld, SiteRefused, *_MOVES]
         subjects = [subject_for(kind, site) for kind in kinds]
-        found = explained(site, await _last(client, [*subjects, subject_for(PlanMade, "*")]))
+        found = explained(site, await last_words(client, [*subjects, subject_for(PlanMade, "*")]))
     if found is None:
         raise Mistake(
             f"nothing was said yet about the windows of {site!r}",
@@ -117,22 +113,6 @@ def in_words(told: Explanation) -> str:
 def in_json(told: Explanation) -> str:
     """One object."""
     return json.dumps(asdict(told), default=lambda at: at.isoformat(), ensure_ascii=False)
-
-
-async def _last(client: Client, subjects: Sequence[str]) -> list[Message]:
-    """The newest sentence on each subject; what is no sentence is passed over."""
-    found: list[Message] = []
-    for subject in subjects:
-        try:
-            raw = await client.jetstream().get_last_msg(EVENTS_STREAM, subject)
-            found.append(unseal(Letter(raw.subject or "", dict(raw.headers or {}), raw.data or b"")))
-        except (nats.js.errors.NotFoundError, Unreadable):
-            continue
-        except (TimeoutError, nats.errors.Error) as error:
-            raise Mistake(
-                f"the server did not give its last {subject} ({type(error).__name__})", "Try again", ExitCode.SERVER
-            ) from error
-    return found
 
 
 def _planned(site: str, plan: PlanMade | None) -> str:

@@ -35,7 +35,7 @@ class ExitCode(IntEnum):
     """A server that cannot be reached, refuses us, or is too old."""
     DISK_FULL = 5
     DIFFERENT = 6
-    """A dry run found that something would change."""
+    """A dry run found that something would change; or what was compared is not as it was."""
     INTERRUPTED = 130
 
 
