@@ -8,10 +8,13 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from tests.bench import profiler_discovery
+from tests.bench import profiler_barrier, profiler_discovery
 from tests.bench.figures import Figure, report
 
-FIGURES: Final[dict[str, Callable[[], Awaitable[list[Figure]]]]] = {"discovery s": profiler_discovery.figures}
+FIGURES: Final[dict[str, Callable[[], Awaitable[list[Figure]]]]] = {
+    "discovery s": profiler_discovery.figures,
+    "barrier wait %": profiler_barrier.figures,
+}
 
 
 async def measured(wanted: Sequence[str]) -> list[Figure]:

@@ -58,3 +58,23 @@ def test_ends(tmp_path: Path) -> None:
 def test_refused_in_one_line(settings: dict[str, str], because: str) -> None:
     with pytest.raises(Mistake, match=because):
         told(**settings)
+
+
+def test_steps_that_follow_speeds_may_be_told_on_average_and_for_single_sites() -> None:
+    settings = told(sites="a,b", average_steps="40", site_steps='{"a": 7}')
+    assert settings.follows_links
+    assert (settings.policy.average_steps, settings.policy.site_steps) == (40, {"a": 7})
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"average_steps": "40", "round_steps": "30"}, "WINDFALL_AVERAGE_STEPS go without"),
+        ({"sites": "b", "site_steps": '{"a": 7}'}, "names a, which WINDFALL_SITES does not"),
+        ({"sites": "a", "site_steps": '{"a": 0}'}, "WINDFALL_SITE_STEPS"),
+        ({"sites": "a", "site_steps": "seven"}, "not JSON"),
+    ],
+)
+def test_steps_that_cannot_be_heeded_are_refused(settings: dict[str, str], why: str) -> None:
+    with pytest.raises(Mistake, match=why):
+        told(**settings)

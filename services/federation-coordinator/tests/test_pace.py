@@ -1,8 +1,11 @@
 """How many steps a round has when nobody said: one row per situation."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from windfall.contracts.events import Measured
+from windfall.federation_coordinator.deliveries import Deliveries
 from windfall.federation_coordinator.pace import UNMEASURED, Seen, paced, seen
 
 FAST = Seen(rtt_ms=1, up_mb_per_s=100, down_mb_per_s=100, step_s=0.1)
@@ -71,3 +74,46 @@ def test_a_profile_that_no_link_and_no_node_can_have_counts_as_none() -> None:
         profile = seen(measured, 8)
         assert (profile.up_mb_per_s, profile.down_mb_per_s, profile.step_s) == (None, None, None)
         assert paced("topk-ef", 800, {"a": profile, "b": FAST}, {}).steps
+
+
+def test_an_operator_has_the_last_word_on_single_sites() -> None:
+    pace = paced("topk-ef", 1_000_000, {"slow": FAST, "fast": TWICE}, {}, 30, {"slow": 7, "away": 3})
+    assert pace.steps == {"slow": 7, "fast": 40}
+    assert pace.because == "30 steps as told; 7 of slow as told"
+
+
+def test_a_site_is_as_fast_as_it_delivers_its_first_round_apart() -> None:
+    seen_so_far = Deliveries()
+    seen_so_far.opened("a", 1, 0, 0.0)
+    seen_so_far.delivered("a", 1, 0, 10, 100.0)
+    assert not seen_so_far.speeds
+    seen_so_far.opened("a", 1, 1, 100.0)
+    seen_so_far.opened("a", 1, 1, 104.0)  # its stream was cut
+    seen_so_far.delivered("a", 1, 1, 10, 105.0)
+    assert seen_so_far.speeds == {"a": 2.0}
+    seen_so_far.opened("a", 1, 2, 105.0)
+    seen_so_far.delivered("a", 1, 1, 10, 106.0)  # late, of a round before
+    seen_so_far.delivered("a", 1, 2, 4, 109.0)
+    assert seen_so_far.speeds == {"a": 1.5}
+    seen_so_far.opened("a", 2, 3, 110.0)
+    assert not seen_so_far.speeds
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=2, max_size=6), st.floats(0, 3), st.integers(20, 200))
+def test_rounds_correct_each_other_until_all_arrive_together(step_s: list[float], overhead: float, mean: int) -> None:
+    """Whatever slows a site down: its steps, or what comes before and after them."""
+    found, now, steps = Deliveries(), 0.0, dict.fromkeys(map(str, range(len(step_s))), mean)
+    arrivals: dict[str, float] = {}
+    for number in range(30):
+        for site in steps:
+            found.opened(site, 1, number, now)
+        arrivals = {site: steps[site] * step_s[int(site)] + overhead * (int(site) == 0) for site in steps}
+        for site, taken_s in arrivals.items():
+            found.delivered(site, 1, number, steps[site], now + taken_s)
+        now += max(arrivals.values())
+        if number:
+            pace = paced("topk-ef", 1000, dict.fromkeys(steps), found.speeds, told=mean)
+            steps = dict(pace.steps)
+    assert sum(steps.values()) == mean * len(steps)
+    slack = max(step_s)
+    assert all(max(arrivals.values()) - arrivals[site] <= 1.5 * slack + 0.15 * max(arrivals.values()) for site in steps)

@@ -429,6 +429,9 @@ class RoundCompleted(FederationEvent):
     """Token-weighted mean training loss of the contributions."""
     bytes_up: int = Count
     bytes_down: int = Count
+    duration_s: float | None = Field(default=None, ge=0)
+    """From its opening, the last one where it was opened again, to its commit; none from a speaker of before it was
+    told."""
 
 
 class EpochCompleted(FederationEvent):

@@ -123,6 +123,8 @@ def _(event: events.ContributionRefused) -> Iterator[Measurement]:
 @measurements.register
 def _(event: events.RoundCompleted) -> Iterator[Measurement]:
     yield Measurement(m.ROUNDS, 1, _of(event, outcome="completed"))
+    if event.duration_s is not None:
+        yield Measurement(m.ROUND_DURATION, event.duration_s, _of(event))
     yield Measurement(m.ROUND, event.round, _of(event))
     yield Measurement(m.MEMBERS, len(event.contributors), _of(event))
     yield Measurement(m.TOKENS, event.tokens, _of(event))

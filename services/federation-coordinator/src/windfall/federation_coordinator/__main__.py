@@ -87,6 +87,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         planning,
         settings.limits,
         leases,
+        settings.overlap,
     )
     coordinator.attend()
     try:

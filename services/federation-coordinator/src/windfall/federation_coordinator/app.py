@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
@@ -17,6 +17,7 @@ from windfall.federation_coordinator import ending, membership, quality, rounds
 from windfall.federation_coordinator.checkpoints import KEY as CHECKPOINTS
 from windfall.federation_coordinator.checkpoints import Checkpoint, Kept, led_to, left_out, stayed, stepped
 from windfall.federation_coordinator.checks import Refusal
+from windfall.federation_coordinator.deliveries import Deliveries
 from windfall.federation_coordinator.federation import Best, Contribution, Decision, Federation, Phase, Policy, Word
 from windfall.federation_coordinator.firewall import Limits
 from windfall.federation_coordinator.guard import Guard
@@ -56,6 +57,8 @@ class Coordinator:
 
     Args:
         evaluate: the model from which a round starts, on held-out data; none when there is no such model any more.
+        overlaps: sites train on while they synchronise: they wait at no barrier, and how fast they get to one is not
+            how fast they are.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Coordinator:
         planning: Planning | None = None,
         limits: Limits | None = None,
         leases: RowLeases | None = None,
+        overlaps: bool = False,
     ) -> None:
         self.stand = stand
         self.model = model
@@ -84,6 +88,7 @@ class Coordinator:
         self.leases = leases or RowLeases()
         self._evaluate = evaluate
         self._presence = Presence(stand.clock, silence, self._drop)
+        self._deliveries = None if overlaps else Deliveries()
         self._reception = Reception(self, store, model.layout, offload, self._presence.moves)
         self._rearm = asyncio.Event()
         self._fresh_model = asyncio.Event()
@@ -194,7 +199,13 @@ class Coordinator:
             return self._told
         members = {site: self.state.profiles.get(site) for site in (*self.state.members, *joining)}
         codec, parameters = self.store.rule.settings[0], self.store.fragments.most_elements
-        return replace(self._told, pace=paced(codec, parameters, members, self._presence.speeds))
+        told, fixed = self._told.average_steps, self._told.site_steps
+        return replace(self._told, pace=paced(codec, parameters, members, self._speeds, told, fixed))
+
+    @property
+    def _speeds(self) -> Mapping[str, float]:
+        """Steps per second, by what sites delivered, or else by what they say on the way."""
+        return {**self._presence.speeds, **(self._deliveries.speeds if self._deliveries is not None else {})}
 
     def pulled(self, nbytes: int) -> None:
         """So many bytes of a base went down."""
@@ -249,6 +260,8 @@ class Coordinator:
         reach("accept.checked")
         self._commit(state, decision)
         reach("accept.journaled")
+        if self._deliveries is not None and not contribution.partial:
+            self._deliveries.delivered(*contribution.key, contribution.steps, _now_s())
         return False
 
     def _refused(self, manifest: pb.Manifest, refusal: Refusal) -> None:
@@ -418,6 +431,8 @@ class Coordinator:
     def _directive(self, word: Word) -> pb.Directive:
         state = self.state
         if word.kind == "opened":
+            if self._deliveries is not None:
+                self._deliveries.opened(word.site, state.members[word.site].attempt, state.round, _now_s())
             return pb.Directive(
                 round_opened=pb.RoundOpened(
                     round=state.round,
@@ -449,3 +464,7 @@ class Coordinator:
     def rest(self) -> None:
         """Forget the timers of open memberships, and set no more: whoever comes next judges who is silent."""
         self._presence.rest()
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

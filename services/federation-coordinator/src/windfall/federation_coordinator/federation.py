@@ -74,6 +74,10 @@ class Policy:
     rounds_late: int = staleness.MOST_ROUNDS_LATE
     """Rounds after its own in which a contribution still counts, for less and less: those of its own fragment."""
     ends: Ends = Ends()
+    average_steps: int | None = None
+    """Local steps that sites take on average, each by its speed; none follows the links."""
+    site_steps: Mapping[str, int] = field(default_factory=dict)
+    """Local steps of single sites, as they are told, where steps follow speeds."""
     canary: float | None = None
     """A merged model whose held-out loss is worse by more than this share of the last one's is discarded; none does not
     look."""
@@ -155,6 +159,8 @@ class Federation(Frozen):
     """Into which the model is cut for good: round r synchronises fragment r mod this."""
     round: int = 0
     phase: Phase = Phase.DARK
+    opened_at: Instant | None = None
+    """When the round was opened, the last time where that was done again; none while there is none."""
     ends_at: Instant | None = None
     ended_at: Instant | None = None
     """When the round was over: from then on its last contributions are waited for."""

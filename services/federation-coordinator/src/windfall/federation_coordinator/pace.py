@@ -60,6 +60,7 @@ def paced(
     members: Mapping[str, Seen | None],
     speeds: Mapping[str, float],
     told: int | None = None,
+    fixed: Mapping[str, int] | None = None,
 ) -> Pace:
     """The fewest steps for which no site's synchronisation costs more than its share of the site's training, on
     average over the sites; each takes more or fewer in proportion to its speed, so that nobody waits at the end.
@@ -68,8 +69,9 @@ def paced(
         codec: the setting in which contributions travel.
         parameters: elements that travel.
         members: who trains, with what their profiles say.
-        speeds: steps per second as the sites themselves reported them in earlier rounds; better than a profile.
+        speeds: steps per second as earlier rounds had them; better than a profile.
         told: steps that the operator wants on average, instead of those.
+        fixed: steps that the operator wants of single sites, whatever follows for the others.
     """
     if not members:
         return Pace()
@@ -83,9 +85,10 @@ def paced(
             advice = advise(parameters, 1 / known[site], link, len(members), codec=codec)
             if advice.steps > steps or because.endswith("measured"):
                 steps, because = advice.steps, f"{site}: {advice.line}"
-    if len(known) < len(members):
-        return Pace(dict.fromkeys(members, steps), steps, because)
-    return Pace(steps_by_speed(known, steps), steps, because)
+    each = steps_by_speed(known, steps) if len(known) == len(members) else dict.fromkeys(members, steps)
+    if own := {site: count for site, count in (fixed or {}).items() if site in members}:
+        because += f"; {', '.join(f'{own[site]} of {site}' for site in sorted(own))} as told"
+    return Pace(each | own, steps, because)
 
 
 def _speeds(members: Mapping[str, Seen | None], reported: Mapping[str, float]) -> dict[str, float]:

@@ -160,6 +160,7 @@ def merged(
         loss_nats=round(sum(one.loss_nats * one.tokens for one in contributions) / tokens, 4),
         bytes_up=sum(one.bytes_up for one in contributions),
         bytes_down=state.bytes_down + bytes_down,
+        duration_s=_lasted_s(state, now),
     )
     state = begin(state, model_digest, tokens)
     if not state.stopping and (because := reached(state, policy.ends, now)):
@@ -177,6 +178,7 @@ def begin(state: Federation, base_digest: str, tokens: int = 0) -> Federation:
             "past": (*state.past, state.base_digest)[-MOST_ROUNDS_LATE * state.fragments :],
             "phase": Phase.DARK,
             "contributions": (),
+            "opened_at": None,
             "ends_at": None,
             "ended_at": None,
             "lone": False,
@@ -227,6 +229,7 @@ def open_round(state: Federation, now: datetime, policy: Policy) -> tuple[Federa
     state = state.model_copy(
         update={
             "phase": Phase.RUNNING,
+            "opened_at": now,
             "ends_at": _ends_at(now, policy, lone),
             "ended_at": None,
             "lone": lone,
@@ -348,6 +351,11 @@ def _chosen(state: Federation, ready: Iterable[Member], most: int | None) -> tup
         last = {site: receipt.round for site, receipt in state.receipts.items()}
         sites = sorted(sorted(sites, key=lambda site: (last.get(site, -1), site))[:most])
     return tuple(sites)
+
+
+def _lasted_s(state: Federation, now: datetime) -> float | None:
+    """Seconds since the round was opened; 0 when the clock was set back meanwhile."""
+    return None if state.opened_at is None else round(max(0.0, (now - state.opened_at).total_seconds()), 3)
 
 
 def _ends_at(now: datetime, policy: Policy, lone: bool) -> datetime | None:

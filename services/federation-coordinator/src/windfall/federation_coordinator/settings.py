@@ -81,6 +81,13 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     minutes at most."""
     round_steps: int | None = Field(default=None, ge=1)
     """Local steps after which a site finishes its round."""
+    average_steps: int | None = Field(default=None, ge=1)
+    """Local steps of a round on average over its sites; each takes more or fewer, by its speed. Instead of those that
+    follow from the links."""
+    site_steps: Annotated[dict[Name, Annotated[int, Field(ge=1)]], BeforeValidator(_object)] = Field(
+        default_factory=dict
+    )
+    """JSON: ``{"site-a": 20}``: local steps of single sites, whatever their speed."""
     round_tokens: int | None = Field(default=None, ge=1)
     """A round ends when its sites have trained so many tokens together."""
     overlap: bool = False
@@ -154,6 +161,16 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     def _ruled(self) -> Self:
         # Unknown names and values are said now.
         _ = self.rule
+        return self
+
+    @model_validator(mode="after")
+    def _stepped(self) -> Self:
+        told = {"WINDFALL_AVERAGE_STEPS": self.average_steps, "WINDFALL_SITE_STEPS": self.site_steps}
+        if not self.follows_links and (vain := [name for name, value in told.items() if value]):
+            boxes = "WINDFALL_ROUND_LENGTH, WINDFALL_ROUND_STEPS and WINDFALL_ROUND_TOKENS"
+            raise ValueError(f"{' and '.join(vain)} go without {boxes}")
+        if strange := sorted(set(self.site_steps) - set(self.sites)):
+            raise ValueError(f"WINDFALL_SITE_STEPS names {', '.join(strange)}, which WINDFALL_SITES does not")
         return self
 
     @model_validator(mode="after")
@@ -248,6 +265,8 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
             rounds_late=self.rounds_late,
             ends=Ends(self.stop_tokens, self.stop_loss, self.stop_at, self.stop_kg),
             canary=self.canary,
+            average_steps=self.average_steps,
+            site_steps=self.site_steps,
         )
 
     @property

@@ -38,12 +38,15 @@ from windfall.contracts.v1 import training_pb2 as pb
 from windfall.servicekit.bus import back_off
 from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import ExitCode, Mistake, Transient
+from windfall.servicekit.instruments import BARRIER_WAIT
+from windfall.servicekit.metrics import record
 from windfall.servicekit.offload import Offload
 from windfall.servicekit.rpc import Refused
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import span
 from windfall.site_trainer import overlapping
 from windfall.site_trainer import session as sessions
+from windfall.site_trainer.barrier import Barrier
 from windfall.site_trainer.bases import Bases
 from windfall.site_trainer.beside import Beside
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership, unknown
@@ -135,6 +138,7 @@ class Trainer:
         self._unsent: Unsent = {}
         self._changed = asyncio.Event()
         self._beside = Beside(self._changed.set)
+        self._barrier = Barrier()
         self._saving = Saving(terms.checkpoint, terms.checkpoint_every, offload, stand.spawn)
         self._drain_time = terms.drain_time
         self._speed = 1 / stand.clock.wall(timedelta(seconds=1)).total_seconds()
@@ -651,6 +655,9 @@ class Trainer:
 
     def _become(self, session: Session) -> None:
         if session != self.session:
+            waited_s = self._barrier.passed(self.session, session, _now())
+            if waited_s is not None:
+                record(BARRIER_WAIT, waited_s, {"windfall.site": self._terms.site})
             self.session = session
             self._changed.set()
             if overlapping.beside(session) is not None and not self._beside.busy:
