@@ -118,13 +118,32 @@ def made() -> dashboard.Dashboard:
         .with_panel(
             rows(
                 "Links",
-                "Goodput between site and coordinator.",
-                query(f"max by (windfall_site, windfall_direction) ({m.LINK_BANDWIDTH.prometheus}{SITES})"),
+                "Goodput to the hub and to other sites.",
+                query(
+                    "max by (windfall_site, windfall_target, windfall_direction) "
+                    f"({m.LINK_BANDWIDTH.prometheus}{SITES})"
+                ),
             )
         )
         .with_panel(
             rows(
-                "Round trips", "Site to coordinator.", query(f"max by (windfall_site) ({m.LINK_RTT.prometheus}{SITES})")
+                "Round trips",
+                "To the hub and to other sites.",
+                query(f"max by (windfall_site, windfall_target) ({m.LINK_RTT.prometheus}{SITES})"),
+            )
+        )
+        .with_panel(
+            rows(
+                "Jitter",
+                "Mean difference between a round trip and the next.",
+                query(f"max by (windfall_site, windfall_target) ({m.LINK_JITTER.prometheus}{SITES})"),
+            )
+        )
+        .with_panel(
+            rows(
+                "Links out of their band",
+                "1 while one is longer or narrower than it usually is.",
+                query(f"max by (windfall_site, windfall_target, windfall_part) ({m.LINK_DEGRADED.prometheus}{SITES})"),
             )
         )
     )

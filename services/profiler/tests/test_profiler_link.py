@@ -12,7 +12,7 @@ import pytest
 
 from windfall.contracts.v1.link_probe_pb2 import EchoMessage, ProbeChunk, SourceRequest
 from windfall.contracts.v1.link_probe_pb2_grpc import LinkProbeStub, add_LinkProbeServicer_to_server
-from windfall.profiler.link import CoordinatorLink
+from windfall.profiler.link import GrpcLink
 from windfall.profiler.profile import LINK_PARTS
 from windfall.servicekit import rpc
 from windfall.servicekit.link_probe import PROBE_CHUNK_BYTES, LinkProbeServicer
@@ -38,14 +38,14 @@ async def calling(servicer: LinkProbeServicer) -> AsyncIterator[Any]:
 
 async def test_a_link_is_measured_in_all_its_parts() -> None:
     async with served(LinkProbeServicer()) as target:
-        link = await CoordinatorLink(target, max_bytes=MIB + 1).link()
+        link = await GrpcLink(target, max_bytes=MIB + 1).link()
     assert not link.missing
     assert all(getattr(link, part) > 0 for part in LINK_PARTS)
 
 
 async def test_a_cap_at_the_other_end_costs_only_what_it_caps() -> None:
     async with served(LinkProbeServicer(cap_bytes=1000)) as target:
-        link = await CoordinatorLink(target, max_bytes=1001).link()
+        link = await GrpcLink(target, max_bytes=1001).link()
     assert link.link_rtt_ms is not None
     assert link.missing == dict.fromkeys(
         ("link_up_mb_per_s", "link_down_mb_per_s"),
@@ -55,7 +55,7 @@ async def test_a_cap_at_the_other_end_costs_only_what_it_caps() -> None:
 
 async def test_a_coordinator_that_answers_no_probes() -> None:
     async with served() as target:
-        link = await CoordinatorLink(target, max_bytes=MIB).link()
+        link = await GrpcLink(target, max_bytes=MIB).link()
     assert set(link.missing) == set(LINK_PARTS)
     assert all("Method not found" in why for why in link.missing.values())
 
@@ -63,13 +63,13 @@ async def test_a_coordinator_that_answers_no_probes() -> None:
 async def test_a_coordinator_that_is_away() -> None:
     async with served() as target:
         pass
-    link = await CoordinatorLink(target, max_bytes=MIB).link()
+    link = await GrpcLink(target, max_bytes=MIB).link()
     assert set(link.missing) == set(LINK_PARTS)
     assert all(why.startswith(f"coordinator at {target}: ") for why in link.missing.values())
 
 
 async def test_a_coordinator_that_nobody_named() -> None:
-    link = await CoordinatorLink(None, max_bytes=MIB).link()
+    link = await GrpcLink(None, max_bytes=MIB).link()
     assert link.missing == dict.fromkeys(LINK_PARTS, "no coordinator is named (WINDFALL_COORDINATOR)")
 
 
@@ -83,7 +83,7 @@ class FallsSilent(LinkProbeServicer):
 
 async def test_a_coordinator_that_falls_silent_is_given_up() -> None:
     async with served(FallsSilent()) as target:
-        link = await CoordinatorLink(target, max_bytes=1000, limit=timedelta(milliseconds=500)).link()
+        link = await GrpcLink(target, max_bytes=1000, limit=timedelta(milliseconds=500)).link()
     assert link.link_up_mb_per_s is not None
     assert set(link.missing) == {"link_down_mb_per_s"}
     assert "Deadline Exceeded" in link.missing["link_down_mb_per_s"]

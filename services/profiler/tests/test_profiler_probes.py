@@ -11,7 +11,7 @@ import pytest
 from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_server
 from windfall.profiler.cpu import Cpu
 from windfall.profiler.fixed import FixedProbe
-from windfall.profiler.link import CoordinatorLink
+from windfall.profiler.link import GrpcLink
 from windfall.profiler.measurement.bench import TorchBench
 from windfall.profiler.probe import KNOWN, ComputeProbe, HostProbe
 from windfall.profiler.profile import COMPUTE_PARTS, LINK_PARTS, Host, Reading
@@ -52,7 +52,7 @@ async def test_a_compute_probe_accounts_for_every_part(probe: ComputeProbe) -> N
 async def test_a_link_probe_accounts_for_every_part() -> None:
     server = await rpc.serve("127.0.0.1:0", [partial(add_LinkProbeServicer_to_server, LinkProbeServicer())])
     target = f"127.0.0.1:{server.port}"
-    for probe in (CoordinatorLink(target, 1000), CoordinatorLink(None, 1000), FixedProbe()):
+    for probe in (GrpcLink(target, 1000), GrpcLink(None, 1000), FixedProbe()):
         assert accounted_for(await probe.link(), LINK_PARTS)
     await server.stop(timedelta(0))
 

@@ -90,6 +90,14 @@ class UncordonSite(SiteCommand):
     reason: str = "asked"
 
 
+class ProbeLink(SiteCommand):
+    """profiler: measure the way to the hub, or to another site; where that is, the asked site's owner has said."""
+
+    topic: ClassVar[str] = "profiler.probe"
+    target: Name = "hub"
+    """The hub, or a site."""
+
+
 class FinishRound(SiteCommand):
     """site-trainer: the round is over; finish the step and push. The same word is pushed on the open gRPC stream."""
 
@@ -136,6 +144,7 @@ COMMANDS: tuple[type[SiteCommand] | type[FederationCommand], ...] = (
     ReleaseNode,
     CordonSite,
     UncordonSite,
+    ProbeLink,
     FinishRound,
     StopTraining,
     StopFederation,

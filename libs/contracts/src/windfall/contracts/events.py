@@ -306,6 +306,57 @@ class NodeProfiled(SiteEvent):
     """None from a speaker of before it was told."""
 
 
+LinkPart = Literal["rtt_ms", "up_mb_per_s", "down_mb_per_s"]
+"""What of a link has a band: how long it is, and how wide each way. MB is 10⁶ bytes."""
+
+
+class LinkMeasured(SiteEvent):
+    """profiler: the way from its site to the hub, or to another site, was measured.
+
+    A part that could not be measured is none and named in ``missing``.
+    """
+
+    topic: ClassVar[str] = "link.measured"
+    target: Name
+    """The hub, or a site."""
+    rtt_ms: float | None = Field(default=None, ge=0)
+    """Median of a few echoes."""
+    jitter_ms: float | None = Field(default=None, ge=0)
+    """Mean difference between one echo and the next."""
+    up_mb_per_s: float | None = Field(default=None, ge=0)
+    """Goodput towards the target."""
+    down_mb_per_s: float | None = Field(default=None, ge=0)
+    moved_bytes: int = Count
+    """What the measurement itself cost, both ways together."""
+    missing: dict[str, Sentence] = Field(default_factory=dict)
+    """Part that is missing → why."""
+
+
+class LinkDegraded(SiteEvent):
+    """profiler: a link has left its band, for the worse, and more than once in a row."""
+
+    topic: ClassVar[str] = "link.degraded"
+    target: Name
+    part: LinkPart
+    value: float = Field(ge=0)
+    low: float = Field(ge=0)
+    high: float = Field(ge=0)
+    """The band: where nearly all of the recent measurements lie."""
+    because: Sentence
+
+
+class LinkRecovered(SiteEvent):
+    """profiler: a link is within its band again, or has been different for so long that its band is another one."""
+
+    topic: ClassVar[str] = "link.recovered"
+    target: Name
+    part: LinkPart
+    value: float = Field(ge=0)
+    low: float = Field(ge=0)
+    high: float = Field(ge=0)
+    because: Sentence
+
+
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
@@ -587,6 +638,9 @@ EVENTS: tuple[type[SiteEvent] | type[FederationEvent], ...] = (
     NodeReady,
     NodeFailed,
     NodeProfiled,
+    LinkMeasured,
+    LinkDegraded,
+    LinkRecovered,
     SiteRefused,
     SiteJoined,
     RoundStarted,

@@ -59,6 +59,14 @@ _WINDOW = _all(Cargo.IDENTIFIER, window_id="which window it belongs to")
 _FACT = _all(Cargo.IDENTIFIER, id="tells a repeated sentence from a new one") | _all(Cargo.TIME, at="when") | _SITE
 _BECAUSE = _all(Cargo.SENTENCE, because="why, for a person")
 
+_OF_A_BAND = {
+    **_FACT,
+    **_BECAUSE,
+    **_all(Cargo.IDENTIFIER, target="the hub, or a site: its name and not its address"),
+    **_all(Cargo.STATE, part="what of the link is meant"),
+    **_all(Cargo.PROFILE, value="as measured", low="what is usual", high="what is usual"),
+}
+
 REQUESTS: Final[dict[str, dict[str, Leaves]]] = {
     "JoinRequest": {
         **_SITE,
@@ -281,6 +289,21 @@ FACTS: Final[dict[str, dict[str, Leaves]]] = {
         **_all(Cargo.PROFILE, measured="what paces rounds, see Measured", recommendation="see Recommendation"),
         **_all(Cargo.PROFILE, hardware="what the node is made of, see Hardware; not which one it is"),
     },
+    "link.measured": {
+        **_FACT,
+        **_all(Cargo.IDENTIFIER, target="the hub, or a site: its name and not its address"),
+        **_all(
+            Cargo.PROFILE,
+            rtt_ms="how far it is away",
+            jitter_ms="how steady that is",
+            up_mb_per_s="how wide the link is",
+            down_mb_per_s="how wide the link is",
+            missing="what could not be measured, and why, in a sentence",
+        ),
+        **_all(Cargo.COUNT, moved_bytes="what the measurement cost"),
+    },
+    "link.degraded": _OF_A_BAND,
+    "link.recovered": _OF_A_BAND,
     "training.started": {
         **_FACT,
         **_WINDOW,
@@ -445,6 +468,7 @@ ORDERS: Final = frozenset(
         "provisioner.release",
         "provisioner.cordon",
         "provisioner.uncordon",
+        "profiler.probe",
         "site-trainer.finish",
         "site-trainer.stop",
     }

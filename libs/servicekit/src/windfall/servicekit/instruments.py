@@ -197,9 +197,20 @@ BARRIER_WAIT = _histogram("windfall.barrier.wait", "What a site that has deliver
 
 # --- hardware and links -----------------------------------------------------------------------------------------------
 
-LINK_RTT = _gauge("windfall.link.rtt", "s", "Round-trip time from the site to the coordinator.", _SITE)
+_TARGET: Final = "windfall.target"
+
+LINK_RTT = _gauge("windfall.link.rtt", "s", "Round-trip time from the site to the hub or another site.", _SITE, _TARGET)
+LINK_JITTER = _gauge("windfall.link.jitter", "s", "Mean difference between a round trip and the next.", _SITE, _TARGET)
 LINK_BANDWIDTH = _gauge(
-    "windfall.link.bandwidth", "By/s", "Goodput between the site and the coordinator.", _SITE, "windfall.direction"
+    "windfall.link.bandwidth",
+    "By/s",
+    "Goodput between the site and the hub or another site.",
+    _SITE,
+    _TARGET,
+    "windfall.direction",
+)
+LINK_DEGRADED = _gauge(
+    "windfall.link.degraded", "{link}", "1 while a link is out of its band.", _SITE, _TARGET, "windfall.part"
 )
 
 # OpenTelemetry's own, development status; what it declares as up-down counters are gauges here, since they are read.

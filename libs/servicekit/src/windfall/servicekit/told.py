@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from windfall.contracts import events
 from windfall.contracts.message import Message
+from windfall.contracts.subjects import HUB
 from windfall.servicekit import instruments as m
 from windfall.servicekit.instruments import Instrument
 from windfall.servicekit.metrics import record
@@ -96,11 +97,34 @@ def _(event: events.NodeReleased) -> Iterator[Measurement]:
 @measurements.register
 def _(event: events.NodeProfiled) -> Iterator[Measurement]:
     found = event.measured
-    if found.link_rtt_ms is not None:
-        yield Measurement(m.LINK_RTT, found.link_rtt_ms / 1000, _of_site(event))
-    for direction, mb_per_s in (("up", found.link_up_mb_per_s), ("down", found.link_down_mb_per_s)):
+    yield from _of_link(event, HUB, found.link_rtt_ms, found.link_up_mb_per_s, found.link_down_mb_per_s)
+
+
+@measurements.register
+def _(event: events.LinkMeasured) -> Iterator[Measurement]:
+    yield from _of_link(event, event.target, event.rtt_ms, event.up_mb_per_s, event.down_mb_per_s)
+    if event.jitter_ms is not None:
+        yield Measurement(m.LINK_JITTER, event.jitter_ms / 1000, _of_site(event, target=event.target))
+
+
+@measurements.register
+def _(event: events.LinkDegraded) -> Iterator[Measurement]:
+    yield Measurement(m.LINK_DEGRADED, 1, _of_site(event, target=event.target, part=event.part))
+
+
+@measurements.register
+def _(event: events.LinkRecovered) -> Iterator[Measurement]:
+    yield Measurement(m.LINK_DEGRADED, 0, _of_site(event, target=event.target, part=event.part))
+
+
+def _of_link(
+    event: events.SiteEvent, target: str, rtt_ms: float | None, up_mb_per_s: float | None, down_mb_per_s: float | None
+) -> Iterator[Measurement]:
+    if rtt_ms is not None:
+        yield Measurement(m.LINK_RTT, rtt_ms / 1000, _of_site(event, target=target))
+    for direction, mb_per_s in (("up", up_mb_per_s), ("down", down_mb_per_s)):
         if mb_per_s is not None:
-            yield Measurement(m.LINK_BANDWIDTH, mb_per_s * 1e6, _of_site(event, direction=direction))
+            yield Measurement(m.LINK_BANDWIDTH, mb_per_s * 1e6, _of_site(event, target=target, direction=direction))
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

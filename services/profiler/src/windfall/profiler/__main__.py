@@ -9,6 +9,7 @@ from windfall.contracts.subjects import site_streams
 from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_server
 from windfall.profiler import app
 from windfall.profiler.hw.telemetry import counters, watch
+from windfall.profiler.links import Cadence
 from windfall.profiler.probe import KNOWN
 from windfall.profiler.profile import Goals
 from windfall.profiler.publication.files import to_files
@@ -22,10 +23,14 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def attend(settings: ProfilerSettings, stand: Stand) -> AsyncIterator[None]:
-    server = await rpc.serve(settings.listen, [partial(add_LinkProbeServicer_to_server, LinkProbeServicer())])
+    servicers = [partial(add_LinkProbeServicer_to_server, LinkProbeServicer())]
+    server = await rpc.serve(settings.listen, servicers, settings.tls, insecure=settings.insecure)
     log.info("answers link probes on port %d", server.port)
     publish = to_files(settings.state_dir, settings.features_dir)
-    app.attend(stand, KNOWN[settings.probe](settings), Goals(settings.target_round), publish)
+    cadence = Cadence(
+        settings.link_every, settings.bandwidth_every, settings.link_hourly_bytes, 2 * settings.link_bytes
+    )
+    app.attend(stand, KNOWN[settings.probe](settings), Goals(settings.target_round), publish, cadence)
     if settings.probe == "node":
         watch(settings.site, counters(settings.gpu_exporter))
     try:

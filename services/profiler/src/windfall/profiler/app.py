@@ -7,8 +7,10 @@ from typing import Any, Final, TypeVar
 from windfall.contracts.events import NodeReady, WindowClosed, WindowExpected, WindowOpened, WindowWithdrawn
 from windfall.contracts.message import Message
 from windfall.contracts.profile import told
+from windfall.contracts.subjects import HUB
 from windfall.profiler import ahead as waits
 from windfall.profiler.ahead import Ahead
+from windfall.profiler.links import Cadence, Links
 from windfall.profiler.probe import Probes
 from windfall.profiler.profile import Benchmarked, Goals, fingerprint, profiled, reusable, summarise
 from windfall.profiler.publication.files import Publish, nowhere
@@ -24,14 +26,27 @@ AHEAD: Final = "ahead"
 T = TypeVar("T")
 
 
-def attend(stand: Stand, probes: Probes, goals: Goals, publish: Publish = nowhere) -> None:
-    """Register the handlers on the stand."""
+def attend(
+    stand: Stand, probes: Probes, goals: Goals, publish: Publish = nowhere, cadence: Cadence = Cadence()
+) -> None:
+    """Register the handlers on the stand, and look at the site's links from now on."""
     profiler = Profiler(stand, probes, goals, publish)
+    links = Links(stand, {HUB: probes.link, **probes.peers}, cadence)
+
+    async def opened(event: WindowOpened) -> None:
+        links.opened(event)
+        await profiler.catch_up(event)
+
+    async def closed(event: WindowClosed) -> None:
+        links.closed(event)
+        await profiler.forget(event)
+
     stand.bus.hears(WindowExpected, stand.whom, profiler.expect)
-    stand.bus.hears(WindowOpened, stand.whom, profiler.catch_up)
+    stand.bus.hears(WindowOpened, stand.whom, opened)
     stand.bus.hears(WindowWithdrawn, stand.whom, profiler.forget)
-    stand.bus.hears(WindowClosed, stand.whom, profiler.forget)
+    stand.bus.hears(WindowClosed, stand.whom, closed)
     stand.bus.hears(NodeReady, stand.whom, profiler.profile)
+    links.attend()
 
 
 class Profiler:

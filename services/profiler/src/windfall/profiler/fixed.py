@@ -14,7 +14,7 @@ _COMPUTE = Compute(
     memory_bandwidth_gb_per_s=10.0,
     step_s_by_micro_batch={1: 0.010, 2: 0.012, 4: 0.016, 8: 0.024, 16: 0.046, 32: 0.090},
 )
-_LINK = Link(link_rtt_ms=20.0, link_up_mb_per_s=12.5, link_down_mb_per_s=50.0)
+_LINK = Link(link_rtt_ms=20.0, link_jitter_ms=1.0, link_up_mb_per_s=12.5, link_down_mb_per_s=50.0)
 
 
 @dataclass
@@ -40,3 +40,7 @@ class FixedProbe:
 
     async def link(self) -> Link:
         return self.link_reading
+
+    async def echo(self) -> Link:
+        reading = self.link_reading
+        return Link(link_rtt_ms=reading.link_rtt_ms, link_jitter_ms=reading.link_jitter_ms, missing=reading.missing)

@@ -4,19 +4,23 @@ A probe answers within its own limits and does not raise: what it could not find
 the reason. Each is one file; a new vendor is one more.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
+
+import grpc.aio
 
 from windfall.profiler.cpu import Cpu
 from windfall.profiler.discovery.hardware import Discovered, of_node
 from windfall.profiler.fixed import FixedProbe
-from windfall.profiler.link import CoordinatorLink
+from windfall.profiler.link import GrpcLink
 from windfall.profiler.measurement.bench import LOADING, TorchBench, Workload
 from windfall.profiler.measurement.full import FullBench
 from windfall.profiler.measurement.power import PowerMeter
 from windfall.profiler.profile import Compute, Host, Link
 from windfall.profiler.settings import ProfilerSettings
+from windfall.servicekit import rpc
 
 
 class HardwareProbe(Protocol):
@@ -43,9 +47,13 @@ class ComputeProbe(Protocol):
 
 
 class LinkProbe(Protocol):
-    """The way to the coordinator. Moves a bounded number of bytes."""
+    """The way to the coordinator or another site. Moves a bounded number of bytes."""
 
-    async def link(self) -> Link: ...
+    async def link(self) -> Link:
+        """Measure every part of it. Takes seconds."""
+
+    async def echo(self) -> Link:
+        """Measure how long it is, and nothing else: it moves next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,8 @@ class Probes:
     host: HostProbe
     compute: ComputeProbe
     link: LinkProbe
+    peers: Mapping[str, LinkProbe] = field(default_factory=dict)
+    """The ways to other sites, as far as the owner of this one has said where they are."""
 
 
 def bench(settings: ProfilerSettings) -> ComputeProbe:
@@ -75,8 +85,16 @@ def node(settings: ProfilerSettings) -> Probes:
         hardware=of_node(settings.state_dir, settings.discovery_timeout),
         host=Cpu(),
         compute=bench(settings),
-        link=CoordinatorLink(settings.coordinator, settings.link_bytes),
+        link=GrpcLink(settings.coordinator, settings.link_bytes, connect=_connect(settings)),
+        peers={
+            site: GrpcLink(target, settings.link_bytes, connect=_connect(settings), what=site)
+            for site, target in settings.peers.items()
+        },
     )
+
+
+def _connect(settings: ProfilerSettings) -> Callable[[str], grpc.aio.Channel]:
+    return partial(rpc.connect, tls=settings.tls)
 
 
 def fixed(settings: ProfilerSettings) -> Probes:

@@ -100,11 +100,15 @@ class Compute(Reading):
 
 
 class Link(Reading):
-    """How far away the coordinator is, and how wide the way is. MB is 10⁶ bytes."""
+    """How far away the other end is, and how wide the way is. MB is 10⁶ bytes."""
 
     link_rtt_ms: float | None = Field(default=None, ge=0)
+    link_jitter_ms: float | None = Field(default=None, ge=0)
+    """Mean difference between one echo and the next; it goes with the round-trip time."""
     link_up_mb_per_s: float | None = Field(default=None, ge=0)
     link_down_mb_per_s: float | None = Field(default=None, ge=0)
+    moved_bytes: int = Field(default=0, ge=0)
+    """What finding out cost, both ways together; what frames add to it does not count."""
 
 
 class Benchmarked(BaseModel):

@@ -1,20 +1,31 @@
 """What the profiler is told."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
+from windfall.contracts.message import Name
 from windfall.servicekit.link_probe import PROBE_CAP_BYTES
-from windfall.servicekit.settings import SiteSettings
+from windfall.servicekit.settings import SiteSettings, TlsSettings
 
 Target = Annotated[str, StringConstraints(pattern=r"^\S+:\d{1,5}$")]
 """``host:port``."""
 Url = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
 
 
-class ProfilerSettings(SiteSettings):
+def _object(given: object) -> object:
+    if not isinstance(given, str):
+        return given
+    try:
+        return json.loads(given)
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from error
+
+
+class ProfilerSettings(SiteSettings, TlsSettings):
     """The profiler of one site."""
 
     coordinator: Target | None = None
@@ -43,5 +54,17 @@ class ProfilerSettings(SiteSettings):
     gpu_exporter: Url | None = None
     """Where NVIDIA's dcgm-exporter shows its metrics. With it, telemetry takes the GPUs' counters from there and leaves
     their driver alone."""
+    link_every: timedelta = Field(default=timedelta(seconds=20), ge=timedelta(seconds=1))
+    """Wall time between two looks at how long the link is, while a window is open: a few echoes each."""
+    bandwidth_every: timedelta = Field(default=timedelta(minutes=15), ge=timedelta(minutes=1))
+    """Wall time between two looks at how wide it is, while a window is open."""
+    link_hourly_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    """What measurements of links may move in an hour of wall time, asked for or not; that of a node that has come up
+    moves what it must. 0 leaves echoes out, too."""
+    peers: Annotated[dict[Name, Target], BeforeValidator(_object)] = Field(default_factory=dict)
+    """JSON: ``{"site-b": "host:port"}``: where the profilers of other sites answer probes. Whoever asks to have the way
+    to one measured says its name alone."""
+    insecure: bool = False
+    """Answer probes beyond loopback without TLS. Say so only on a network that you own."""
     listen: Target = "127.0.0.1:0"
     """``host:port`` where this end of the link answers probes; port 0 takes a free one."""
