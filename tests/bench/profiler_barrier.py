@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from tests.bench.coordinator_failures import told
 from tests.bench.figures import Figure
 from tests.bench.hub import Hub
-from tests.bench.throttle import throttled
+from tests.bench.throttle import throttled, used_s
 from tests.bench.trainers import Trainer, listening
 from windfall.contracts.events import ContributionAccepted, RoundStarted
 
@@ -59,8 +59,8 @@ async def figures() -> list[Figure]:
     }
     conditions = (
         f"{ROUNDS} rounds of {mean(paced.rounds_s):.0f} s after {BEFORE}, with equal steps of "
-        f"{mean(equal.rounds_s):.0f} s; 2 sites, one stopped three quarters of the time; {os.cpu_count()} cores, load "
-        f"{os.getloadavg()[0]:.1f}"
+        f"{mean(equal.rounds_s):.0f} s; 2 sites, one with a quarter of its processor time; "
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     )
     return [Figure("barrier wait %", paced.percent, "%", f"under {GOAL:g}", beside, conditions)]
 
@@ -84,16 +84,20 @@ async def waits(folder: Path, **settings: str) -> Waits:
         before = await _next(started, 0)
         for number in range(1, BEFORE + ROUNDS + 1):
             after = await _next(started, number)
+            lasted_s = (after.at - before.at).total_seconds()
+            assert slow.process is not None
             if number == 1:
-                assert slow.process is not None
-                await stack.enter_async_context(throttled(slow.process.pid, SHARE))
+                used = used_s(slow.process.pid)
+            if number == 2:
+                # Of what it had just now, with whatever else this machine does.
+                per_s = SHARE * (used_s(slow.process.pid) - used) / lasted_s
+                await stack.enter_async_context(throttled(slow.process.pid, per_s))
             words = [await _soon(accepted) for _ in SITES]
             if number > BEFORE:
-                lasted_s = (after.at - before.at).total_seconds()
                 found.rounds_s.append(lasted_s)
                 found.shares += [(after.at - word.at).total_seconds() / lasted_s for word in words]
                 found.steps = {word.site: word.steps for word in words}
-            print(f"  round {before.round}: {(after.at - before.at).total_seconds():.1f} s", flush=True)
+            print(f"  round {before.round}: {lasted_s:.1f} s", flush=True)
             before = after
     return found
 

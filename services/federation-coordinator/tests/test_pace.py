@@ -93,9 +93,12 @@ def test_a_site_is_as_fast_as_it_delivers_its_first_round_apart() -> None:
     assert seen_so_far.speeds == {"a": 2.0}
     seen_so_far.opened("a", 1, 2, 105.0)
     seen_so_far.delivered("a", 1, 1, 10, 106.0)  # late, of a round before
-    seen_so_far.delivered("a", 1, 2, 4, 109.0)
-    assert seen_so_far.speeds == {"a": 1.5}
-    seen_so_far.opened("a", 2, 3, 110.0)
+    seen_so_far.delivered("a", 1, 2, 8, 109.5)  # a little slower: the mean of both
+    assert seen_so_far.speeds == {"a": pytest.approx((2 + 8 / 4.5) / 2)}
+    seen_so_far.opened("a", 1, 3, 110.0)
+    seen_so_far.delivered("a", 1, 3, 4, 118.0)  # another speed
+    assert seen_so_far.speeds == {"a": 0.5}
+    seen_so_far.opened("a", 2, 4, 120.0)
     assert not seen_so_far.speeds
 
 

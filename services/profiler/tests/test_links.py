@@ -217,7 +217,8 @@ def test_room_is_what_the_last_hour_has_left(spent: list[tuple[int, int]], budge
 @given(st.lists(st.floats(0.1, 1000), max_size=50))
 def test_the_same_measurements_say_the_same(values: list[float]) -> None:
     def run() -> list[Message]:
-        watch, said = Watch(), []
+        said: list[Message] = []
+        watch = Watch()
         for number, value in enumerate(values):
             at = NOON + timedelta(seconds=number)
             link = Link(link_rtt_ms=value, link_up_mb_per_s=value)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 NEWEST: Final = 0.5
-"""Weight of the newest round: a site that is slowed to a quarter is known as such after three."""
+"""Weight of the newest round: chance evens out."""
+CHANGED: Final = 1.3
+"""So many times faster or slower than before is another speed, and no chance: it counts at once."""
 
 
 @dataclass(frozen=True)
@@ -52,4 +54,6 @@ class Deliveries:
             return
         if steps > 0 and now_s > told.at_s:
             speed = steps / (now_s - told.at_s)
-            self._speeds[site] = NEWEST * speed + (1 - NEWEST) * self._speeds.get(site, speed)
+            before = self._speeds.get(site, speed)
+            changed = not before / CHANGED <= speed <= before * CHANGED
+            self._speeds[site] = speed if changed else NEWEST * speed + (1 - NEWEST) * before
