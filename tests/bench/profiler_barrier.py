@@ -23,10 +23,10 @@ T = TypeVar("T")
 
 SITES: Final = ("full-speed", "throttled")
 SHARE: Final = 0.25
-STEPS: Final = 100
+STEPS: Final = 300
 """On average."""
-ROUNDS: Final = 6
-BEFORE: Final = 5
+ROUNDS: Final = 5
+BEFORE: Final = 4
 """Rounds that are not counted: sites load, then are throttled, then their speeds are learnt."""
 GOAL: Final = 5.0
 _LIMIT_S: Final = 240.0
