@@ -60,20 +60,20 @@ HEARD_BY: Mapping[type[Message], tuple[str, ...]] = {
     WindowExpected: ("energy-watcher", "provisioner", "profiler", "federation-coordinator"),
     WindowWithdrawn: ("energy-watcher", "provisioner", "profiler", "site-trainer"),
     WindowOpened: ("energy-watcher", "provisioner", "profiler", "site-trainer", "federation-coordinator"),
-    NodeReady: ("energy-watcher", "profiler", "federation-coordinator"),
+    NodeReady: ("energy-watcher", "provisioner", "profiler", "federation-coordinator"),
     NodeProfiled: ("federation-coordinator",),
     TrainingStarted: (
         "energy-watcher",
         "federation-coordinator",
     ),
-    WindowClosing: ("site-trainer",),
+    WindowClosing: ("provisioner", "site-trainer"),
     WindowClosed: ("energy-watcher", "provisioner", "profiler", "site-trainer", "federation-coordinator"),
     SiteDrained: (
         "energy-watcher",
         "provisioner",
     ),
-    NodeReleased: ("energy-watcher",),
-    NodeFailed: ("energy-watcher",),
+    NodeReleased: ("energy-watcher", "provisioner"),
+    NodeFailed: ("energy-watcher", "provisioner"),
     EnergyRecorded: ("federation-coordinator",),
 }
 """Which services act on an event. Every other event is a fact for dashboards and people."""
