@@ -8,11 +8,20 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from tests.bench import profiler_barrier, profiler_discovery
+from tests.bench import (
+    profiler_barrier,
+    profiler_discovery,
+    profiler_full,
+    profiler_overhead,
+    profiler_recommended,
+)
 from tests.bench.figures import Figure, report
 
 FIGURES: Final[dict[str, Callable[[], Awaitable[list[Figure]]]]] = {
     "discovery s": profiler_discovery.figures,
+    "full profile s": profiler_full.figures,
+    "overhead while training %": profiler_overhead.figures,
+    "recommended throughput % of best": profiler_recommended.figures,
     "barrier wait %": profiler_barrier.figures,
 }
 
