@@ -38,7 +38,7 @@ from windfall.lowcomm.rule import Rule
 from windfall.profiler import app as profiler
 from windfall.profiler.fixed import FixedProbe
 from windfall.profiler.probe import Probes
-from windfall.profiler.profile import Goals
+from windfall.profiler.recommendation import Goals
 from windfall.provisioner import app as provisioner
 from windfall.provisioner.memory import Life, MemoryBackend
 from windfall.provisioner.settings import ProvisionerSettings

@@ -212,7 +212,13 @@ SAID = (
             link_down_mb_per_s=None,
             missing={"link_down_mb_per_s": "the deadline has passed"},
         ),
-        recommendation=Recommendation(micro_batch=8, local_steps=40, because="8 samples take 0.05 s"),
+        recommendation=Recommendation(
+            micro_batch=8,
+            local_steps=40,
+            gradient_accumulation=4,
+            precision="bf16",
+            because="8 samples take 0.05 s",
+        ),
         hardware=Hardware(
             accelerators=(
                 Accelerator(

@@ -23,7 +23,8 @@ from windfall.profiler.fixed import FixedProbe
 from windfall.profiler.link import GrpcLink
 from windfall.profiler.links import Cadence
 from windfall.profiler.probe import LinkProbe, Probes
-from windfall.profiler.profile import Goals, Link
+from windfall.profiler.profile import Link
+from windfall.profiler.recommendation import Goals
 from windfall.profiler.watching import Watch
 from windfall.servicekit import rpc
 from windfall.servicekit.clock import LoopClock

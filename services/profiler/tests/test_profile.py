@@ -11,16 +11,15 @@ from windfall.profiler.profile import (
     LINK_PARTS,
     Benchmarked,
     Compute,
-    Goals,
     Host,
     Link,
     absent,
     fingerprint,
     merge,
-    recommend,
     reusable,
     summarise,
 )
+from windfall.profiler.recommendation import Goals, recommend
 
 HOST = Host(cpu_model="EPYC", cpu_cores=2, memory_bytes=2**33, platform="Linux x86_64")
 COMPUTE = Compute(matmul_gflops=100.0, memory_bandwidth_gb_per_s=20.0, step_s_by_micro_batch={1: 0.01})
@@ -88,40 +87,39 @@ def test_parts_are_called_what_the_contract_calls_them() -> None:
             {1: 0.010, 2: 0.012, 4: 0.016, 8: 0.040},
             4,
             1875,
-            "Micro-batch 4 gives 250 reference samples/s (the best measured), "
-            "and 1875 steps of 16 ms fill a round of 30 s.",
+            "Micro-batch 4 gives 250 reference samples/s (the best measured); "
+            "1875 steps of 16 ms fill a round of 30 s.",
             id="knee",
         ),
         pytest.param(
             {8: 0.0825, 16: 0.160},
             8,
             363,
-            "Micro-batch 8 gives 97 reference samples/s (within 5 % of the best, 100 at 16), "
-            "and 363 steps of 82.5 ms fill a round of 30 s.",
+            "Micro-batch 8 gives 97 reference samples/s (within 5 % of the best, 100 at 16); "
+            "363 steps of 82.5 ms fill a round of 30 s.",
             id="smallest-near-the-best",
         ),
         pytest.param(
             {8: 0.085, 16: 0.160},
             16,
             187,
-            "Micro-batch 16 gives 100 reference samples/s (the best measured), "
-            "and 187 steps of 160 ms fill a round of 30 s.",
+            "Micro-batch 16 gives 100 reference samples/s (the best measured); "
+            "187 steps of 160 ms fill a round of 30 s.",
             id="not-near-enough",
         ),
         pytest.param(
             {1: 75.0},
             1,
             1,
-            "Micro-batch 1 gives 0.0133 reference samples/s (the best measured), "
-            "and one step of 75 s is longer than a round of 30 s.",
+            "Micro-batch 1 gives 0.0133 reference samples/s (the best measured); "
+            "one step of 75 s is longer than a round of 30 s.",
             id="step-longer-than-round",
         ),
         pytest.param(
             {1: 0.0, 2: 0.1},
             2,
             300,
-            "Micro-batch 2 gives 20 reference samples/s (the best measured), "
-            "and 300 steps of 100 ms fill a round of 30 s.",
+            "Micro-batch 2 gives 20 reference samples/s (the best measured); 300 steps of 100 ms fill a round of 30 s.",
             id="a-step-that-took-no-time-is-no-step",
         ),
         pytest.param(

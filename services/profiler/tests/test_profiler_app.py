@@ -19,8 +19,9 @@ from windfall.profiler import app
 from windfall.profiler.discovery.hardware import Discovered
 from windfall.profiler.fixed import FixedProbe
 from windfall.profiler.probe import Probes
-from windfall.profiler.profile import COMPUTE_PARTS, LINK_PARTS, Compute, Goals, Host, Link, absent
+from windfall.profiler.profile import COMPUTE_PARTS, LINK_PARTS, Compute, Host, Link, absent
 from windfall.profiler.publication.files import Publish, nowhere
+from windfall.profiler.recommendation import Goals
 from windfall.servicekit.clock import LoopClock
 from windfall.servicekit.journal import Journal
 from windfall.servicekit.outbox import Outbox

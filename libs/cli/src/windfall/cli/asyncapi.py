@@ -29,10 +29,12 @@ from windfall.contracts.envelope import CONTENT_TYPE, JSON, MESSAGE_ID, TRACEPAR
 from windfall.contracts.events import (
     EVENTS,
     EnergyRecorded,
+    FederationFinished,
     NodeFailed,
     NodeProfiled,
     NodeReady,
     NodeReleased,
+    RoundCompleted,
     SignalForecast,
     SignalObserved,
     SignalRecovered,
@@ -75,6 +77,8 @@ HEARD_BY: Mapping[type[Message], tuple[str, ...]] = {
     NodeReleased: ("energy-watcher", "provisioner"),
     NodeFailed: ("energy-watcher", "provisioner"),
     EnergyRecorded: ("federation-coordinator",),
+    RoundCompleted: ("provisioner",),
+    FederationFinished: ("provisioner",),
 }
 """Which services act on an event. Every other event is a fact for dashboards and people."""
 

@@ -283,6 +283,10 @@ class Measured(BaseModel):
     """Part that is missing → why."""
 
 
+Precision = Literal["fp32", "bf16"]
+"""What a trainer multiplies in."""
+
+
 class Recommendation(BaseModel):
     """Training settings that follow from a measurement, with the sentence that explains them."""
 
@@ -291,6 +295,10 @@ class Recommendation(BaseModel):
     micro_batch: int = Field(ge=1)
     local_steps: int = Field(ge=1)
     because: Sentence
+    gradient_accumulation: int = Field(default=1, ge=1, le=4096)
+    """Micro-batches in a step."""
+    precision: Precision | None = None
+    """None where it was not measured which is faster."""
 
 
 class NodeProfiled(SiteEvent):

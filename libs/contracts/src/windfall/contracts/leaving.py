@@ -456,6 +456,7 @@ PARTS: Final[dict[str, dict[str, Leaves]]] = {
     ),
     "Recommendation": {
         **_all(Cargo.PROFILE, micro_batch="what suits the node", local_steps="what suits the node"),
+        **_all(Cargo.PROFILE, gradient_accumulation="what suits the node", precision="what suits the node"),
         **_BECAUSE,
     },
 }

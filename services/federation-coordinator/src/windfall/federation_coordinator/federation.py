@@ -183,7 +183,7 @@ class Federation(Frozen):
     openings: int = 0
     """Rounds opened, those included that were opened again: no two openings are one sentence."""
     micro_batches: dict[str, int] = Field(default_factory=dict)
-    """Recommended by each site's profile."""
+    """Samples in a step, by each site's profile; it makes as many passes of them as memory asks for."""
     profiles: dict[str, Seen] = Field(default_factory=dict)
     """What each site's profile says about its way here."""
     local_steps: dict[str, int] = Field(default_factory=dict)

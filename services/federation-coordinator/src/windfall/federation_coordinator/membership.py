@@ -109,11 +109,15 @@ def ruled(state: Federation, rule: str, now: datetime, policy: Policy) -> tuple[
 
 def profiled(state: Federation, event: NodeProfiled) -> Federation:
     """Remember what the profiler recommends for a site."""
-    micro_batch = event.recommendation.micro_batch
+    advice = event.recommendation
+    passes = advice.gradient_accumulation
     return state.model_copy(
         update={
-            "micro_batches": {**state.micro_batches, event.site: micro_batch},
-            "profiles": {**state.profiles, event.site: seen(event.measured, micro_batch)},
+            "micro_batches": {**state.micro_batches, event.site: advice.micro_batch * passes},
+            "profiles": {
+                **state.profiles,
+                event.site: seen(event.measured, advice.micro_batch, passes),
+            },
         }
     )
 

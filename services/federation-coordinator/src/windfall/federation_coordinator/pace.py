@@ -39,14 +39,19 @@ class Pace:
     because: str = ""
 
 
-def seen(measured: Measured, micro_batch: int) -> Seen:
+def seen(measured: Measured, micro_batch: int, passes: int = 1) -> Seen:
     """What of a profile decides the pace. A site may claim anything: what no link and no node can do counts as not
-    measured."""
+    measured.
+
+    Args:
+        passes: micro-batches in a step.
+    """
+    pass_s = measured.step_s_by_micro_batch.get(micro_batch)
     return Seen(
         rtt_ms=_within(measured.link_rtt_ms, 0, 1e5),
         up_mb_per_s=_within(measured.link_up_mb_per_s, 1e-6, 1e6),
         down_mb_per_s=_within(measured.link_down_mb_per_s, 1e-6, 1e6),
-        step_s=_within(measured.step_s_by_micro_batch.get(micro_batch), 1e-7, 1e5),
+        step_s=_within(None if pass_s is None else passes * pass_s, 1e-7, 1e5),
     )
 
 

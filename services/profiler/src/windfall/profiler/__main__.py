@@ -11,8 +11,8 @@ from windfall.profiler import app
 from windfall.profiler.hw.telemetry import counters, watch
 from windfall.profiler.links import Cadence
 from windfall.profiler.probe import KNOWN
-from windfall.profiler.profile import Goals
 from windfall.profiler.publication.files import to_files
+from windfall.profiler.recommendation import Goals
 from windfall.profiler.settings import ProfilerSettings
 from windfall.servicekit import rpc
 from windfall.servicekit.link_probe import LinkProbeServicer
@@ -30,7 +30,8 @@ async def attend(settings: ProfilerSettings, stand: Stand) -> AsyncIterator[None
     cadence = Cadence(
         settings.link_every, settings.bandwidth_every, settings.link_hourly_bytes, 2 * settings.link_bytes
     )
-    app.attend(stand, KNOWN[settings.probe](settings), Goals(settings.target_round), publish, cadence)
+    goals = Goals(settings.target_round, step_samples=settings.step_samples, wishes=settings.recommend)
+    app.attend(stand, KNOWN[settings.probe](settings), goals, publish, cadence)
     if settings.probe == "node":
         watch(settings.site, counters(settings.gpu_exporter))
     try:

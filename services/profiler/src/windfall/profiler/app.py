@@ -12,8 +12,9 @@ from windfall.profiler import ahead as waits
 from windfall.profiler.ahead import Ahead
 from windfall.profiler.links import Cadence, Links
 from windfall.profiler.probe import Probes
-from windfall.profiler.profile import Benchmarked, Goals, fingerprint, profiled, reusable, summarise
+from windfall.profiler.profile import Benchmarked, fingerprint, profiled, reusable, summarise
 from windfall.profiler.publication.files import Publish, nowhere
+from windfall.profiler.recommendation import Goals
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import span

@@ -5,17 +5,16 @@ with the reason; a part is called what :class:`~windfall.contracts.events.Measur
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from windfall.contracts.events import Measured, NodeProfiled, NodeReady, Recommendation
+from windfall.contracts.events import Measured, NodeProfiled, NodeReady
 from windfall.contracts.hardware import Hardware, Token, steady
 from windfall.contracts.measures import Dtype, Interval
 from windfall.contracts.message import derived_id
+from windfall.profiler.recommendation import Goals, recommend
 
 COMPUTE_PARTS = ("matmul_gflops", "memory_bandwidth_gb_per_s", "step_s_by_micro_batch")
 MORE_COMPUTE_PARTS = (
@@ -35,10 +34,6 @@ MORE_COMPUTE_PARTS = (
 )
 """What not every machine has, and not every benchmark measures: missing is what a reason is given for."""
 LINK_PARTS = ("link_rtt_ms", "link_up_mb_per_s", "link_down_mb_per_s")
-
-NEAR_BEST = 0.95
-"""A smaller micro-batch with this share of the best throughput is preferred: it costs less memory, and a site that is
-told to stop finishes its step sooner."""
 
 
 class Reading(BaseModel):
@@ -120,18 +115,6 @@ class Benchmarked(BaseModel):
     compute: Compute
 
 
-@dataclass(frozen=True)
-class Goals:
-    """What training settings should reach."""
-
-    target_round: timedelta
-    """Wall time of one round's local steps."""
-    fallback_micro_batch: int = 8
-    """Recommended when no step could be measured."""
-    fallback_local_steps: int = 50
-    """Recommended when no step could be measured."""
-
-
 def absent(parts: tuple[str, ...], why: str) -> dict[str, str]:
     """The same reason for every part."""
     return dict.fromkeys(parts, why)
@@ -181,34 +164,6 @@ def summarise(mark: str, host: Host, compute: Compute, link: Link) -> Measured:
     return measured.model_copy(update={"missing": missing})
 
 
-def recommend(measured: Measured, goals: Goals) -> Recommendation:
-    """Settings for this node: the smallest micro-batch near the best throughput, and steps to fill the target round."""
-    rates = _samples_per_s(measured.step_s_by_micro_batch)
-    round_s = goals.target_round.total_seconds()
-    if not rates:
-        why = measured.missing.get("step_s_by_micro_batch", "nothing was measured")
-        return Recommendation(
-            micro_batch=goals.fallback_micro_batch,
-            local_steps=goals.fallback_local_steps,
-            because=f"No training step could be measured ({why}), so the defaults stand.",
-        )
-    fastest = max(rates, key=lambda batch: rates[batch])
-    chosen = min(batch for batch, rate in rates.items() if rate >= NEAR_BEST * rates[fastest])
-    step_s = measured.step_s_by_micro_batch[chosen]
-    steps = max(1, int(round_s / step_s))
-    best = "the best measured" if chosen == fastest else f"within 5 % of the best, {rates[fastest]:.3g} at {fastest}"
-    filled = (
-        f"{steps} steps of {step_s * 1000:.3g} ms fill a round of {round_s:g} s"
-        if step_s <= round_s
-        else f"one step of {step_s:.3g} s is longer than a round of {round_s:g} s"
-    )
-    return Recommendation(
-        micro_batch=chosen,
-        local_steps=steps,
-        because=f"Micro-batch {chosen} gives {rates[chosen]:.3g} reference samples/s ({best}), and {filled}.",
-    )
-
-
 def profiled(ready: NodeReady, measured: Measured, hardware: Hardware, goals: Goals, at: datetime) -> NodeProfiled:
     """What to say of the node that came up."""
     return NodeProfiled(
@@ -222,7 +177,3 @@ def profiled(ready: NodeReady, measured: Measured, hardware: Hardware, goals: Go
         recommendation=recommend(measured, goals),
         hardware=hardware,
     )
-
-
-def _samples_per_s(step_s_by_micro_batch: Mapping[int, float]) -> dict[int, float]:
-    return {batch: batch / step_s for batch, step_s in step_s_by_micro_batch.items() if batch > 0 and step_s > 0}

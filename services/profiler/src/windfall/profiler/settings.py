@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from windfall.contracts.message import Name
+from windfall.profiler.recommendation import Wishes
 from windfall.servicekit.link_probe import PROBE_CAP_BYTES
 from windfall.servicekit.settings import SiteSettings, TlsSettings
 
@@ -46,6 +47,11 @@ class ProfilerSettings(SiteSettings, TlsSettings):
     """Bytes that each direction of a link measurement may move."""
     target_round: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))
     """Wall time that the recommended local steps should fill."""
+    step_samples: int | None = Field(default=None, ge=1)
+    """Samples that a recommended step should see, in as many micro-batches as that takes; unset is one."""
+    recommend: Annotated[Wishes, BeforeValidator(_object)] = Wishes()
+    """JSON: what to recommend whatever was measured: ``micro_batch``, ``gradient_accumulation``, ``local_steps``,
+    ``precision`` (``fp32``, ``bf16``)."""
     discovery_timeout: timedelta = Field(default=timedelta(seconds=20), gt=timedelta(0), le=timedelta(minutes=5))
     """Wall time for each source that says what the node is made of. NVIDIA's driver takes seconds for every GPU when
     nothing keeps it loaded."""
