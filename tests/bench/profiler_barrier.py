@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 SITES: Final = ("full-speed", "throttled")
 SHARE: Final = 0.25
-STEPS: Final = 300
+STEPS: Final = 150
 """On average."""
-ROUNDS: Final = 5
+ROUNDS: Final = 4
 BEFORE: Final = 4
 """Rounds that are not counted: sites load, then are throttled, then their speeds are learnt."""
 GOAL: Final = 5.0

@@ -396,6 +396,22 @@ def profile_export(folder: Path, server: str) -> None:
         print(f"{path} {'written' if new else 'is as it was'}")
 
 
+@windfall.command()
+@_server
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def links(server: str, output: str) -> None:
+    """Show every link of the fleet as it was measured last: from whom, to whom, how far and how wide."""
+    from rich.console import Console
+
+    from windfall.cli.links import in_json, read, show
+
+    matrix = _wait(read(server))
+    if output == "json":
+        print(in_json(matrix))
+    else:
+        show(matrix, Console())
+
+
 @windfall.group()
 def events() -> None:
     """Read what a fleet says, and say it something."""
