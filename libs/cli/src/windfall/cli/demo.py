@@ -5,6 +5,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
@@ -20,6 +21,7 @@ from windfall.cli.live import Lanes, Plain, View
 from windfall.cli.preparation import Asked, Prepared, furnish, ports, prepare
 from windfall.cli.recording import Said
 from windfall.cli.server import connection, declared, store
+from windfall.cli.stretch import stretched
 from windfall.cli.watch import fleet
 from windfall.contracts.commands import StopFederation
 from windfall.contracts.envelope import seal
@@ -56,11 +58,15 @@ async def _run(
     prepared: Prepared, port: int | None, plain: bool, everything: bool, commanded_at: datetime
 ) -> "Harvest":
     _cancel_on_signals()
-    wish = prepared.wish
+    times = await stretched()
+    wish = replace(prepared.wish, pace=prepared.wish.pace.stretched(times))
+    prepared = replace(prepared, wish=wish)
     chosen = plan(wish, datetime.now(UTC) + wish.pace.head_start, ports(port))
     furnish(chosen)
     with _view(chosen, plain, everything) as view:
         view.say(f"{len(wish.sites)} sites, one hub, {len(chosen.programs)} services; run folder {wish.folder}")
+        if times > 1:
+            view.say(f"this machine is slow or busy: the day takes {times:.1f} times as long")
         view.say(f"the hub speaks NATS at {chosen.hub_url}: try `windfall events tail --server {chosen.hub_url}`")
         async with Crew(view.say) as crew:
             said = await _story(chosen, crew, view)

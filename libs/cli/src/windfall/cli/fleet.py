@@ -38,6 +38,18 @@ class Pace:
     """How long before the expected end of a window its warning comes."""
     stale_after: timedelta = timedelta(seconds=10)
 
+    def stretched(self, times: float) -> "Pace":
+        """The same day over so many times as long: whatever lasts on the wall lasts longer with it."""
+        return Pace(
+            speed=self.speed / times,
+            head_start=self.head_start * times,
+            round_length=self.round_length * times,
+            straggler_grace=self.straggler_grace * times,
+            drain=self.drain * times,
+            warning=self.warning * times,
+            stale_after=self.stale_after * times,
+        )
+
     def business(self, wall: timedelta) -> timedelta:
         """A wall duration in trace time."""
         return wall * self.speed

@@ -48,7 +48,7 @@ async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]
         "train", parent={TRACEPARENT: os.environ.get("TRACEPARENT", "")}, attributes={"windfall.site": terms.site}
     ):
         trainer.attend()
-        _say_ready(settings)
+        stand.spawn(_say_ready(settings, trainer.loaded), "readiness")
         try:
             yield
         finally:
@@ -59,7 +59,8 @@ async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]
             await asyncio.to_thread(engines.close)
 
 
-def _say_ready(settings: TrainerSettings) -> None:
+async def _say_ready(settings: TrainerSettings, loaded: asyncio.Event) -> None:
+    await loaded.wait()
     if settings.ready_file is not None:
         settings.ready_file.touch()
     if settings.ready_fd is not None:

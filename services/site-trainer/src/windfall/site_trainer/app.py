@@ -148,6 +148,8 @@ class Trainer:
         self._skipped = 0
         self._vain_joins = 0
         self.session = Session(permitted=terms.opens_at is None, lead=terms.drain_time * self._speed)
+        self.loaded = asyncio.Event()
+        """Set when what training needs is in memory: the node is ready, and measuring it disturbs nobody."""
         self.finished = asyncio.Event()
 
     def attend(self) -> None:
@@ -237,6 +239,7 @@ class Trainer:
                 log.warning("no engine ahead of the window: %s", error)
         loaded = "without an engine" if self._engine is None else "with its engine"
         log.info("warm after %.1f s, %s; the window is expected at %s", _now() - began, loaded, self._terms.opens_at)
+        self.loaded.set()
         self._become(sessions.warmed(self.session))
 
     async def _join(self) -> None:
@@ -251,6 +254,9 @@ class Trainer:
             except Refused as refused:
                 await self._not_admitted(refused)
                 return
+            except Transient:
+                await self._load()
+                raise
         self._vain_joins += 1
         self._rejoined(membership)
         reach("join.admitted")
@@ -270,6 +276,7 @@ class Trainer:
             return
         if self._engine is None:
             self._engine = await self._train(self._make_engine, membership)
+        self.loaded.set()
         goes_on = isinstance(self._engine, TrainsOn)
         if membership.fragments > 1 and not goes_on:
             raise Mistake(
@@ -280,6 +287,12 @@ class Trainer:
         if membership.overlap and not goes_on:
             log.info("a %s waits while it synchronises: it cannot train on", type(self._engine).__name__)
         self._become(overlapping.allowed(self.session, membership.overlap and goes_on, membership.fragments))
+
+    async def _load(self) -> None:
+        """Nobody admits us yet: load meanwhile what will be needed."""
+        if not self.loaded.is_set():
+            await self._offload(self._warm_up)
+            self.loaded.set()
 
     def _rejoined(self, membership: Membership) -> None:
         before, self._membership = self._membership, membership
