@@ -29,14 +29,19 @@ SELDOM = {
     m.CONSUMERS_LOST,
     m.CONTRIBUTIONS_REFUSED,
     m.LEDGER_BROKEN,
+    m.LINK_BANDWIDTH,
+    m.LINK_JITTER,
+    m.LINK_RTT,
+    m.LINK_DEGRADED,
     m.NODES_FAILED,
     m.REDELIVERED,
     m.SIGNALS_REFUSED,
     m.SIGNAL_STALE,
     m.SPANS_DROPPED,
     m.STEPS_SKIPPED,
+    *(one for one in ALL if one.name.startswith("hw.")),
 }
-"""What a day without faults, on loopback, does not measure."""
+"""What a day without faults, on loopback and without a GPU, may not measure: links wait for the benchmark of a node."""
 
 
 async def a_day(collector: Collector, out: Path) -> None:
@@ -62,7 +67,7 @@ async def test_a_day_reaches_the_collector_whole(tmp_path: Path) -> None:
         silent = {
             one.name for one in ALL if one not in SELDOM and not found & {one.prometheus, f"{one.prometheus}_count"}
         }
-        assert not silent
+        assert sorted(silent) == []
         one_trace_from_the_wind_to_the_weights(collector)
         every_duration_of_a_round_leads_to_a_trace(collector)
         for expression in asked():
