@@ -127,6 +127,19 @@ async def test_a_node_leaves_nothing_but_its_state(stage: Stage) -> None:
     assert await stage.names(PERSISTENT_VOLUME_CLAIM) == ["windfall-site-a-state"]
 
 
+async def test_a_node_that_is_not_ready_drains_as_well(stage: Stage) -> None:
+    stage.course = Course(becomes_ready=False)
+    backend = stage.backend()
+    started = await backend.start(lease(), ENVIRONMENT)
+
+    async def runs() -> bool:
+        return [(pod.get("status") or {}).get("phase") for pod in await stage.all(POD)] == ["Running"]
+
+    await eventually(runs)
+    await backend.drain(started)
+    assert await gone(backend, started) == 0
+
+
 async def test_whoever_deletes_the_anchor_leaves_nothing(stage: Stage) -> None:
     backend = stage.backend()
     started = await up(backend, lease())
@@ -138,6 +151,12 @@ async def test_whoever_deletes_the_anchor_leaves_nothing(stage: Stage) -> None:
 async def test_what_is_written_twice_is_written_once(stage: Stage) -> None:
     wanted = lease()
     await up(stage.backend(), wanted)
+
+    async def counted() -> bool:
+        return all((job.get("status") or {}).get("active") == 1 for job in await stage.all(JOB))
+
+    # The Job's controller says last what it has made.
+    await eventually(counted)
     before = {found["metadata"]["uid"]: found["metadata"]["resourceVersion"] for found in await stage.all()}
     again = stage.backend()
     # As after a crash before anything was journaled: ordered again, by a provisioner that has adopted nothing.
@@ -156,11 +175,34 @@ async def test_a_node_half_written_is_no_node(stage: Stage) -> None:
     await stage.until(JOB, POD, count=0)
 
 
+async def test_pods_that_have_outlived_their_lease_are_adopted(stage: Stage) -> None:
+    stage.course = Course(lost=True)
+    wanted = lease()
+    await up(stage.backend(kube_workers=2), wanted)
+    await stage.cluster.delete(CONFIG_MAP, "windfall-site-a", stage.namespace)
+    await stage.until(CONFIG_MAP, JOB, count=0)
+    again = stage.backend()
+    assert await again.adopt() == (Node.of(wanted),)
+    await again.kill(Node.of(wanted))
+    assert await gone(again, Node.of(wanted)) == -9
+    await stage.until(POD, count=0)
+
+
 async def test_an_older_lease_is_refused(stage: Stage) -> None:
     await up(stage.backend(), lease(token=5))
     with pytest.raises(Mistake, match=r"lease 5 is the youngest of site-a by the ConfigMap windfall-site-a, not 4"):
         await stage.backend().start(lease(token=4), ENVIRONMENT)
     assert await stage.names(JOB) == ["site-a-5-w0"]
+
+
+async def test_of_two_leases_that_start_at_once_the_youngest_is_on_the_anchor(stage: Stage) -> None:
+    backend = stage.backend()
+    both = [backend.start(lease(token=token), ENVIRONMENT) for token in (7, 6, 8)]
+    await asyncio.gather(*both, return_exceptions=True)
+    anchor = await stage.cluster.get(CONFIG_MAP, "windfall-site-a", stage.namespace) or {}
+    assert anchor["metadata"]["annotations"][TOKEN] == "8"
+    with pytest.raises(Mistake, match="lease 8 is the youngest"):
+        await backend.start(lease(token=7), ENVIRONMENT)
 
 
 @pytest.mark.parametrize(

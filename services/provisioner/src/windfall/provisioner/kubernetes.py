@@ -24,6 +24,7 @@ from windfall.provisioner.manifests.labels import (
     LEASE,
     TOKEN,
     Manifest,
+    at_version,
     fenced,
     node_of,
     owned,
@@ -37,7 +38,7 @@ from windfall.servicekit.bus import back_off
 from windfall.servicekit.clock import Clock
 from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import ExitCode, Mistake, Transient
-from windfall.servicekit.kube import Absent, Cluster, Conflict, Kind, Object
+from windfall.servicekit.kube import Cluster, Conflict, Kind, Object
 from windfall.servicekit.kube.kinds import (
     CONFIG_MAP,
     JOB,
@@ -98,6 +99,7 @@ class KubernetesBackend:
         self._waits_for_pods = True
         self._life = AsyncExitStack()
         self._opening = asyncio.Lock()
+        self._claiming = asyncio.Lock()
         self._mirror: Mirror | None = None
         self._held: dict[UUID, _Held] = {}
 
@@ -170,16 +172,13 @@ class KubernetesBackend:
         mirror.forget(lease.lease_id)
 
     async def _claim_site(self, lease: Lease, made: Made, found: Object | None) -> Object:
-        """The site's anchor, which knows this lease as the youngest."""
+        """The site's anchor, which knows this lease as the youngest.
+
+        Args:
+            found: as it was when it was looked at last; two leases of the site may claim it at the same time.
+        """
         anchor = manifests.site_anchor(lease, made)
-        if fenced(found, lease.token):
-            assert found is not None
-            name, theirs = anchor["metadata"]["name"], found["metadata"]["annotations"][TOKEN]
-            raise Mistake(
-                f"lease {theirs} is the youngest of {self._site} by the ConfigMap {name}, not {lease.token}",
-                "Stop the other provisioner of this site; if this one's journal was lost, delete that ConfigMap",
-                ExitCode.RESOURCE,
-            )
+        name = anchor["metadata"]["name"]
         if self._settings.kube_owner is not None:
             owner = await self._cluster.get(SITE, self._settings.kube_owner, self._namespace)
             if owner is None:
@@ -189,7 +188,26 @@ class KubernetesBackend:
                     ExitCode.RESOURCE,
                 )
             anchor = owned(anchor, owner)
-        return await self._cluster.apply(CONFIG_MAP, anchor)
+        async with self._claiming:
+            found = found or await self._cluster.get(CONFIG_MAP, name, self._namespace)
+            while True:
+                if fenced(found, lease.token):
+                    assert found is not None
+                    theirs = found["metadata"]["annotations"][TOKEN]
+                    raise Mistake(
+                        f"lease {theirs} is the youngest of {self._site} by the ConfigMap {name}, not {lease.token}",
+                        "Stop the other provisioner of this site; if this one's journal was lost, "
+                        "delete that ConfigMap",
+                        ExitCode.RESOURCE,
+                    )
+                before = found["metadata"]["resourceVersion"] if found else None
+                try:
+                    return await self._cluster.apply(CONFIG_MAP, at_version(anchor, before))
+                except Conflict:
+                    found = await self._cluster.get(CONFIG_MAP, name, self._namespace)
+                    if found is not None and found["metadata"]["resourceVersion"] == before:
+                        # Nobody was faster: another manager holds a field.
+                        raise
 
     def _made(self, lease: Lease) -> Made:
         drain_time = self._clock.wall(lease.drain_time or self._grace)
@@ -259,10 +277,8 @@ class KubernetesBackend:
             return
         held.draining = True
         with self._asking():
-            try:
-                await self._cluster.patch(self._pdb, node.name, self._namespace, {"spec": {"minAvailable": 0}})
-            except Absent:
-                log.info("%s has no disruption budget any more", node.name)
+            # A budget that lets all of them go would still hold back one that runs and is not ready.
+            await self._cluster.delete(self._pdb, node.name, self._namespace)
             pods = [pod for pod in self._mirror.pods(node.lease_id) if not ended(pod) and not leaving(pod)]
             for pod in pods:
                 await self._cluster.evict(pod["metadata"]["name"], self._namespace)
@@ -339,6 +355,10 @@ class KubernetesBackend:
                     await self.kill(node)
                 else:
                     self._held[node.lease_id] = held
+            written = {node for found in listing.items if not leaving(found) and (node := node_of(found))}
+            for node, workers in _pods_alone(mirror.alive()):
+                if node not in written:
+                    self._held.setdefault(node.lease_id, _Held(node, workers))
         return tuple(held.node for held in self._held.values() if not self._over(held))
 
     async def close(self) -> None:
@@ -404,6 +424,17 @@ class KubernetesBackend:
                     ExitCode.RESOURCE,
                 ) from error
             raise
+
+
+def _pods_alone(pods: Sequence[Object]) -> Iterator[tuple[Node, int]]:
+    """The nodes that pods are of, and how many workers each has: whoever deletes what owns a lease's pods does not wait
+    for them, and on a machine that is lost they do not end."""
+    workers: dict[Node, int] = {}
+    for pod in pods:
+        node, worker = node_of(pod), worker_of(pod)
+        if node is not None and worker is not None:
+            workers[node] = max(workers.get(node, 0), worker + 1)
+    yield from workers.items()
 
 
 def _minor(version: str) -> int:

@@ -79,6 +79,10 @@ class Mirror:
     def pods(self, lease_id: UUID) -> list[Object]:
         return [pod for pod in self._pods.values() if _lease_of(pod) == lease_id]
 
+    def alive(self) -> list[Object]:
+        """Of every lease, the pods that have not ended."""
+        return [pod for pod in self._pods.values() if not ended(pod)]
+
     def ends(self, lease_id: UUID) -> dict[int, End]:
         """How the workers of a lease have ended, as far as they have."""
         return self._ends.get(lease_id, {})

@@ -89,3 +89,10 @@ def owner_reference(owner: Mapping[str, Any]) -> Manifest:
 def owned(manifest: Manifest, owner: Mapping[str, Any]) -> Manifest:
     """The same object, with its owner."""
     return {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner_reference(owner)]}}
+
+
+def at_version(manifest: Manifest, version: str | None) -> Manifest:
+    """The same object, to be written only where it is still at this version; none: whatever it is at."""
+    if version is None:
+        return manifest
+    return {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": version}}

@@ -128,11 +128,10 @@ def workload(lease: Lease, environment: Mapping[str, str], made: Made) -> tuple[
     return tuple(parts)
 
 
-def disruption_budget(lease: Lease, made: Made, *, draining: bool = False) -> Manifest:
+def disruption_budget(lease: Lease, made: Made) -> Manifest:
     """Whoever empties a machine takes one worker at a time, and waits until it has gone in good order. Once the node is
-    to go, all of them may. A whole number, because Jobs have no scale that a share could be taken of."""
-    least = 0 if draining else made.workers(lease) - 1
-    spec = {"minAvailable": least, "selector": {"matchLabels": lease_labels(lease, lease.site)}}
+    to go it has none. A whole number, because Jobs have no scale that a share could be taken of."""
+    spec = {"minAvailable": made.workers(lease) - 1, "selector": {"matchLabels": lease_labels(lease, lease.site)}}
     return {**_object(made.pdb_version, "PodDisruptionBudget", lease.node, lease, made), "spec": spec}
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Final
 
 import kopf
 
@@ -22,6 +23,9 @@ from windfall.servicekit.kube import Cluster, Connection, Kind, Object
 from windfall.servicekit.kube.kinds import PDB
 
 log = logging.getLogger(__name__)
+
+_LISTS: Final = timedelta(seconds=1)
+"""A server has listed everything after so long; wall time."""
 
 Guard = Callable[[Callable[[Owner], Awaitable[timedelta | None]]], Callable[[Owner], Awaitable[timedelta | None]]]
 
@@ -63,6 +67,7 @@ class Operating:
         )
         self.queue = WorkQueue(guard(self.reconciler.reconcile), clock)
         self.primed = False
+        self._listed = asyncio.Event()
 
     async def run(self) -> None:
         """Until the process is asked to end, of which kopf takes notice.
@@ -78,6 +83,7 @@ class Operating:
             others = [
                 group.create_task(self.queue.run(), name="queue"),
                 group.create_task(self._resyncs(), name="resync"),
+                group.create_task(self._look_for_gone(), name="gone"),
             ]
             await self._watch()
             for task in others:
@@ -88,7 +94,13 @@ class Operating:
             self.queue.add(owner)
 
     async def prime(self) -> None:
-        """List everything: what is there is seen, and what a watch has missed the end of is gone."""
+        """List everything, and look at it."""
+        await self._compare()
+        for owner in self._owners():
+            self.queue.add(owner)
+
+    async def _compare(self) -> None:
+        """What is there is seen, and what a watch has missed the end of is gone."""
         for kind in self.kinds:
             labels = "" if kind in (SITE, FEDERATION) else SELECTOR
             listing = await self._cluster.list(kind, self._namespace, labels=labels)
@@ -97,13 +109,11 @@ class Operating:
                 self.seen(kind, item, gone=False)
             for lost in [found for found in self._known(kind) if found["metadata"]["name"] not in there]:
                 self.seen(kind, lost, gone=True)
-        for owner in self._owners():
-            self.queue.add(owner)
 
     async def _watch(self) -> None:
         # Not kopf.operator(), which at its end takes every task of the loop that it does not know for one that hangs.
         tasks = await kopf.spawn_tasks(
-            registry=registry(self.kinds, self._connection, self.seen),
+            registry=registry(self.kinds, self._connection, self.seen, self._listed.set),
             settings=settings(self.kinds),
             namespaces=[self._namespace],
             standalone=True,
@@ -127,11 +137,21 @@ class Operating:
                 self.queue.add(owner)
             if not owners:
                 await self._clock.sleep(self._resync)
-            await self._anew()
+            await self._later(self.prime)
 
-    async def _anew(self) -> None:
+    async def _look_for_gone(self) -> None:
+        """What went before a watch began is told by nobody: not at the start, between our list and kopf's, and not when
+        a watch was given up."""
+        while True:
+            await self._listed.wait()
+            # All kinds are listed about then.
+            await self._clock.sleep(_LISTS)
+            self._listed.clear()
+            await self._later(self._compare)
+
+    async def _later(self, look: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self.prime()
+            await look()
         except Transient as error:
             log.info("the resync comes later: %s", error)
 

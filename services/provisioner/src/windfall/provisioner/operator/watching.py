@@ -15,6 +15,8 @@ from windfall.servicekit.kube.connection import Access
 
 Seen = Callable[[Kind, Object, bool], None]
 """Told the kind, the object and whether it is gone."""
+Listed = Callable[[], None]
+"""Told that kopf lists anew what there is, and not what has gone since it was last told."""
 
 _BACK_OFF_S: Final = (0.2, 0.5, 1.0, 2.0, 3.0)
 
@@ -28,7 +30,7 @@ class _ForEver(Iterable[float]):
             yield _BACK_OFF_S[-1]
 
 
-def registry(kinds: Iterable[Kind], connection: Connection, seen: Seen) -> kopf.OperatorRegistry:
+def registry(kinds: Iterable[Kind], connection: Connection, seen: Seen, listed: Listed) -> kopf.OperatorRegistry:
     """The handlers: one for each kind, and one that logs in."""
     made = kopf.OperatorRegistry()
 
@@ -37,15 +39,17 @@ def registry(kinds: Iterable[Kind], connection: Connection, seen: Seen) -> kopf.
         return await credentials(connection)
 
     for kind in kinds:
-        _hear(made, kind, seen)
+        _hear(made, kind, seen, listed)
     return made
 
 
-def _hear(made: kopf.OperatorRegistry, kind: Kind, seen: Seen) -> None:
+def _hear(made: kopf.OperatorRegistry, kind: Kind, seen: Seen, listed: Listed) -> None:
     @kopf.on.event(kind.group, kind.version, kind.plural, registry=made, id=f"saw-{kind.plural}")  # type: ignore[arg-type,untyped-decorator,unused-ignore]
     async def saw(event: Any, **_: Any) -> None:
         found = {"apiVersion": kind.api_version, "kind": kind.kind, **event["object"]}
         seen(kind, found, event["type"] == "DELETED")
+        if event["type"] is None:
+            listed()
 
 
 def settings(kinds: Iterable[Kind]) -> kopf.OperatorSettings:
