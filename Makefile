@@ -1,6 +1,6 @@
 # The first two are all that a newcomer needs; both set up what they use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench proto crds dashboards lock clean
+.PHONY: help setup demo test check bench soak-provisioner proto crds dashboards lock clean
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -11,7 +11,7 @@ PACKAGES := $(sort $(wildcard libs/* services/*))
 BENCHES := $(patsubst tests/bench/bench_%.py,bench-%,$(wildcard tests/bench/bench_*.py))
 
 help: ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 demo: $(READY) ## three sites train one model while their power comes and goes (ARGS="--fast" for half a minute)
 	@$(BIN)/windfall demo $(ARGS)
@@ -29,6 +29,9 @@ bench: $(BENCHES) ## every benchmark
 
 bench-%: $(READY) ## one benchmark: prints a table, writes bench-results/<name>.json
 	$(BIN)/python -m tests.bench.bench_$* $(ARGS)
+
+soak-provisioner: $(READY) ## 200 windows at 50 sites, with everybody killed at random (WINDFALL_STORM_SEED replays one)
+	$(BIN)/python -m tests.soak_provisioner $(ARGS)
 
 proto: $(READY) ## generate the gRPC stubs anew
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=libs/contracts/src --pyi_out=libs/contracts/src \
