@@ -4,22 +4,19 @@ The profile is the profiler's own, of the same task, with the budget that it has
 the trainer's engine, the sizes in turn, so that a busy moment falls on all alike; a rate is by its lower quartile.
 """
 
-import itertools
 import os
-import time
-from collections import defaultdict
 from datetime import timedelta
 from typing import Final
 
 from tests.bench.figures import Figure
-from tests.bench.profiler_training import SETTINGS, TASK, engine, step_s, text
+from tests.bench.profiler_training import SETTINGS, TASK, searched, text
 from windfall.profiler.cpu import Cpu
 from windfall.profiler.measurement.bench import TorchBench, Workload
 from windfall.profiler.measurement.estimates import typical
 from windfall.profiler.profile import Goals, Link, recommend, summarise
 from windfall.profiler.settings import ProfilerSettings
 
-SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 """Beyond what the benchmark looks at, too."""
 SEARCH_S: Final = 90.0
 GOAL: Final = 95.0
@@ -33,16 +30,8 @@ async def figures() -> list[Figure]:
         bench = TorchBench(budget, full=True, workload=Workload(TASK, SETTINGS, data))
         compute = await bench.compute(host)
         advice = recommend(summarise("bench", host, compute, Link()), Goals(timedelta(seconds=30)))
-        trained = engine(data, host.cpu_cores)
-        taken: dict[int, list[float]] = defaultdict(list)
         sizes = sorted({*SIZES, advice.micro_batch})
-        for size in sizes:
-            trained.step(size)
-        begun = time.perf_counter()
-        for size in itertools.cycle(sizes):
-            if time.perf_counter() - begun > SEARCH_S and size == sizes[0]:
-                break
-            taken[size].append(step_s(trained, size))
+        taken = searched(data, host.cpu_cores, sizes, SEARCH_S)
     rates = {size: size / typical(times) for size, times in taken.items()}
     best = max(rates, key=lambda size: rates[size])
     load = os.getloadavg()[0]

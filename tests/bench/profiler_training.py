@@ -1,18 +1,22 @@
 """What a profile is for: training on this machine, as a trainer does it, on a little text."""
 
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from windfall.lowcomm.layout import flatten, layout_of_model
-from windfall.site_trainer.torch_engine import TorchEngine
-from windfall.tasks.registry import load_task
+if TYPE_CHECKING:
+    from windfall.site_trainer.torch_engine import TorchEngine
 
 TASK: Final = "gpt-neox"
-SETTINGS: Final = '{"layers": 2, "heads": 4, "width": 128, "context": 64}'
+SETTINGS: Final = '{"preset": "small"}'
+"""The demo's model."""
 
 
 @contextmanager
@@ -25,8 +29,12 @@ def text() -> Iterator[Path]:
         yield data
 
 
-def engine(data: Path, threads: int) -> TorchEngine:
+def engine(data: Path, threads: int) -> "TorchEngine":
     """The trainer's own, with the task's first model."""
+    from windfall.lowcomm.layout import flatten, layout_of_model
+    from windfall.site_trainer.torch_engine import TorchEngine
+    from windfall.tasks.registry import load_task
+
     task = load_task(TASK, SETTINGS)
     model = task.model(0)
     layout = layout_of_model(model)
@@ -35,8 +43,45 @@ def engine(data: Path, threads: int) -> TorchEngine:
     return made
 
 
-def step_s(trained: TorchEngine, micro_batch: int) -> float:
+def searched(data: Path, threads: int, sizes: Sequence[int], within_s: float) -> dict[int, list[float]]:
+    """Seconds of steps by micro-batch, all sizes in turn, in a process in which threads that wait do not spin.
+
+    What spins takes the cores from whatever else runs, and torch asks the environment when it is loaded.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "tests.bench.profiler_training",
+        str(data),
+        str(threads),
+        str(within_s),
+        *map(str, sizes),
+    ]
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found: dict[str, list[float]] = json.loads(done.stdout)
+    return {int(size): times for size, times in found.items()}
+
+
+def _search(data: Path, threads: int, within_s: float, sizes: Sequence[int]) -> dict[int, list[float]]:
+    trained = engine(data, threads)
+    taken: dict[int, list[float]] = {size: [] for size in sizes}
+    for size in sizes:
+        trained.step(size)
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < within_s:
+        for size in sizes:
+            taken[size].append(step_s(trained, size))
+    return taken
+
+
+def step_s(trained: "TorchEngine", micro_batch: int) -> float:
     """Seconds of one step."""
     begun = time.perf_counter()
     trained.step(micro_batch)
     return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    folder, cores, lasts_s, *each = sys.argv[1:]
+    print(json.dumps(_search(Path(folder), int(cores), float(lasts_s), [int(size) for size in each])))

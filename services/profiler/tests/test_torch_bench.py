@@ -58,7 +58,7 @@ def test_memory_that_runs_out_ends_the_sizes_and_not_the_benchmark(
     assert best.keys() == {1, 2, 4}
     why = "CUDA out of memory. Tried to allocate 20.00 GiB."
     assert [one["missing"] for one in lines if "missing" in one] == [
-        {f"step_s_by_micro_batch.{size}": why} for size in (8, 16, 32)
+        {f"step_s_by_micro_batch.{size}": why} for size in (8, 16, 32, 64, 128)
     ]
     assert device.forgotten == 1
     assert sum("step_s_by_micro_batch.4" in one.get("timed", {}) for one in lines) > 1
@@ -69,7 +69,7 @@ def test_a_budget_that_is_used_up_names_what_had_no_turn(
 ) -> None:
     program.step_s_by_micro_batch(Counting(), lambda size: None, time.perf_counter())
     missing = [name for one in said(capsys) for name in one.get("missing", {})]
-    assert missing == [f"step_s_by_micro_batch.{size}" for size in (2, 4, 8, 16, 32)]
+    assert missing == [f"step_s_by_micro_batch.{size}" for size in (2, 4, 8, 16, 32, 64, 128)]
 
 
 def test_a_device_that_is_lost_is_a_reason(program: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

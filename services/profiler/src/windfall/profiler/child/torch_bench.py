@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any
 
 PARTS = ("matmul_gflops", "memory_bandwidth_gb_per_s", "step_s_by_micro_batch")
-MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
-MORE_MICRO_BATCHES = (64, 128, 256, 512)
+MICRO_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+MORE_MICRO_BATCHES = (256, 512)
 """On an accelerator."""
 
 DTYPES = ("tf32", "fp16", "bf16", "int8", "fp8")
