@@ -15,7 +15,7 @@ GIVEN = {"WINDFALL_SITE": "site-a", "WINDFALL_STATE_DIR": "state"}
 def test_site_and_folder_are_enough() -> None:
     settings = load(ProfilerSettings, GIVEN)
     assert (settings.site, settings.state_dir) == ("site-a", Path("state"))
-    assert settings.bench_budget == timedelta(seconds=20)
+    assert settings.bench_budget == timedelta(seconds=30)
     assert settings.coordinator is None
 
 

@@ -35,7 +35,7 @@ class ProfilerSettings(SiteSettings, TlsSettings):
     """What is measured: the node that this process runs on, or constants (a rehearsal)."""
     bench: Literal["full", "training"] = "full"
     """What the benchmark measures: all that the node's devices can do, or what a recommendation needs."""
-    bench_budget: timedelta = Field(default=timedelta(seconds=20), gt=timedelta(0), le=timedelta(minutes=10))
+    bench_budget: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0), le=timedelta(minutes=10))
     """Wall time that the compute benchmark may measure for, loading of torch not counted."""
     bench_task: str | None = None
     """Name of the federation's task in ``windfall.tasks``, whose step is measured; none measures a reference model."""
