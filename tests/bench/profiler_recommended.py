@@ -13,7 +13,8 @@ from tests.bench.profiler_training import SETTINGS, TASK, searched, text
 from windfall.profiler.cpu import Cpu
 from windfall.profiler.measurement.bench import TorchBench, Workload
 from windfall.profiler.measurement.estimates import typical
-from windfall.profiler.profile import Goals, Link, recommend, summarise
+from windfall.profiler.profile import Link, summarise
+from windfall.profiler.recommendation import Goals, recommend
 from windfall.profiler.settings import ProfilerSettings
 
 SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
