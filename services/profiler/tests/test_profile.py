@@ -71,6 +71,12 @@ def test_what_has_no_value_is_missing_with_a_reason(compute: Compute, link: Link
     assert Measured.model_validate_json(measured.model_dump_json()) == measured
 
 
+def test_fp32_stands_beside_the_other_types() -> None:
+    some = merge(COMPUTE, Compute(matmul_gflops_by_dtype={"bf16": 300.0}))
+    assert summarise("mark", HOST, some, LINK).matmul_gflops_by_dtype == {"fp32": 100.0, "bf16": 300.0}
+    assert summarise("mark", HOST, COMPUTE, LINK).matmul_gflops_by_dtype == {}
+
+
 def test_a_host_without_a_model_name_says_so() -> None:
     host = HOST.model_copy(update={"missing": {"cpu_model": "no model name in cpuinfo"}})
     assert summarise("mark", host, COMPUTE, LINK).missing == {"cpu_model": "no model name in cpuinfo"}

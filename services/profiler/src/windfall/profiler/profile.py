@@ -151,7 +151,7 @@ def summarise(mark: str, host: Host, compute: Compute, link: Link) -> Measured:
         cpu_model=host.cpu_model,
         cpu_cores=host.cpu_cores,
         memory_bytes=host.memory_bytes,
-        **{part: getattr(compute, part) for part in (*COMPUTE_PARTS, *MORE_COMPUTE_PARTS)},
+        **{part: getattr(compute, part) for part in (*COMPUTE_PARTS, *MORE_COMPUTE_PARTS)} | _with_fp32(compute),
         link_rtt_ms=link.link_rtt_ms,
         link_up_mb_per_s=link.link_up_mb_per_s,
         link_down_mb_per_s=link.link_down_mb_per_s,
@@ -162,6 +162,16 @@ def summarise(mark: str, host: Host, compute: Compute, link: Link) -> Measured:
     missing = {part: why for part, why in reasons.items() if part in without or part not in parts}
     missing |= {part: "its probe said nothing of it" for part in without if part not in missing}
     return measured.model_copy(update={"missing": missing})
+
+
+def _with_fp32(compute: Compute) -> dict[str, dict[Dtype, float]]:
+    """fp32 beside the other types, where any was measured."""
+    others = compute.matmul_gflops_by_dtype
+    return {
+        "matmul_gflops_by_dtype": {"fp32": compute.matmul_gflops, **others}
+        if compute.matmul_gflops and others
+        else others
+    }
 
 
 def profiled(ready: NodeReady, measured: Measured, hardware: Hardware, goals: Goals, at: datetime) -> NodeProfiled:
