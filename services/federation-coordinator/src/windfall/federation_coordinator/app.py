@@ -10,10 +10,11 @@ from typing import Literal
 from uuid import UUID
 
 from windfall.contracts.commands import ReadmitSite, RollBack, StopFederation
-from windfall.contracts.events import ContributionRefused, EnergyRecorded, NodeProfiled, RoundEvaluated
+from windfall.contracts.events import ContributionRefused, EnergyRecorded, NodeProfiled, RoundEvaluated, RoundStarted
 from windfall.contracts.message import derived_id
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator import ending, membership, quality, rounds
+from windfall.federation_coordinator.advising import Advised, Told, advised
 from windfall.federation_coordinator.checkpoints import KEY as CHECKPOINTS
 from windfall.federation_coordinator.checkpoints import Checkpoint, Kept, led_to, left_out, stayed, stepped
 from windfall.federation_coordinator.checks import Refusal
@@ -94,6 +95,7 @@ class Coordinator:
         self._fresh_model = asyncio.Event()
         self._scored: tuple[str, Evaluation] | None = None
         self._bytes_down = 0
+        self._advised: Advised | None = None
         fragments = store.fragments.count
         self._guard = Guard(stand.journal, limits or Limits(), fragments)
         self.state = stand.journal.load(_STATE, Federation) or Federation(
@@ -427,6 +429,19 @@ class Coordinator:
             self._fresh_model.set()
         if decision.merge:
             self.stand.spawn(self._merge(), "merge")
+        if any(isinstance(message, RoundStarted) for message in decision.say):
+            self._advise()
+
+    def _advise(self) -> None:
+        """Tell an operator what would suit the federation, whenever that is something else than before."""
+        told = Told(self.store.rule.settings[0], self.store.fragments.count, self.model.layout.elements)
+        members = {site: self.state.profiles.get(site) for site in self.state.members}
+        found, before = advised(told, members, self._speeds, self.state.local_steps), self._advised
+        if found is None:
+            return
+        self._advised = found
+        if before is None or replace(before, line="") != replace(found, line=""):
+            log.info("advice: %s", found.line)
 
     def _directive(self, word: Word) -> pb.Directive:
         state = self.state

@@ -80,11 +80,11 @@ def paced(
     """
     if not members:
         return Pace()
-    known = _speeds(members, speeds)
+    known = speeds_of(members, speeds)
     steps, because = told or UNMEASURED, f"{told} steps as told" if told else f"{UNMEASURED} steps: no link is measured"
     if told is None:
         for site in sorted(known):
-            link = _link(members[site])
+            link = link_of(members[site])
             if link is None:
                 continue
             advice = advise(parameters, 1 / known[site], link, len(members), codec=codec)
@@ -96,7 +96,7 @@ def paced(
     return Pace(each | own, steps, because)
 
 
-def _speeds(members: Mapping[str, Seen | None], reported: Mapping[str, float]) -> dict[str, float]:
+def speeds_of(members: Mapping[str, Seen | None], reported: Mapping[str, float]) -> dict[str, float]:
     """Of the sites whose speed is known, all from one source: a profile times another model than the one that trains,
     and speeds that do not compare would make sites wait for each other."""
     if all(site in reported for site in members):
@@ -104,7 +104,8 @@ def _speeds(members: Mapping[str, Seen | None], reported: Mapping[str, float]) -
     return {site: 1 / profile.step_s for site, profile in members.items() if profile is not None and profile.step_s}
 
 
-def _link(profile: Seen | None) -> Link | None:
+def link_of(profile: Seen | None) -> Link | None:
+    """The way of a site, where all of it was measured."""
     if profile is None or not profile.up_mb_per_s or not profile.down_mb_per_s or profile.rtt_ms is None:
         return None
     return Link(profile.up_mb_per_s * _BITS, profile.down_mb_per_s * _BITS, profile.rtt_ms / 1000)
