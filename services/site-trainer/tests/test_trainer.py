@@ -41,6 +41,7 @@ from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1.training_pb2_grpc import TrainingStub
 from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.federation import Federation, Phase, Policy
+from windfall.federation_coordinator.outer_step import Stretch
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
 from windfall.federation_coordinator.wire import register
@@ -1019,14 +1020,20 @@ LIES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def _bytes(stretch: Stretch) -> bytes:
+    if isinstance(stretch, bytes):
+        return stretch
+    return stretch.path.read_bytes()[stretch.data_start : stretch.data_start + stretch.nbytes]
+
+
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_a_log_that_lies_leads_to_a_model_in_full_and_never_to_a_wrong_one(
     lie: Callable[[bytes], bytes], tmp_path: Path
 ) -> None:
     class Lying(TrainingService):
-        async def _log(self, *arguments: Any) -> bytes | None:
+        async def _log(self, *arguments: Any) -> list[Stretch] | None:
             log = await super()._log(*arguments)
-            return None if log is None else lie(log)
+            return None if log is None else [lie(b"".join(map(_bytes, log)))]
 
     async def story(field: Field) -> None:
         nodes = [await field.start(site) for site in SITES]
