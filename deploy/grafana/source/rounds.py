@@ -69,10 +69,9 @@ def made() -> dashboard.Dashboard:
         .with_panel(
             lines(
                 "Where the time goes",
-                "Seconds of each part per second: pull, upload, check, aggregate, outer step, commit.",
+                "Seconds of each part per second; an upload holds its check, an aggregate its outer step.",
                 "s",
                 query(part, "{{windfall_part}}"),
-                stacked=True,
             )
         )
         .with_panel(

@@ -7,6 +7,7 @@ there, and an update claims what it once owned of a map. Where it refuses the fi
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -35,7 +36,7 @@ async def spaces(real_kubeconfig: Path, kubeconfig: Path) -> AsyncIterator[tuple
             scale = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
             await defined(cluster, WIDGET, WIDGET_SPEC, {"status": {}, "scale": scale})
             space = Space(cluster, name, ApiServer(path, None))
-            await until(lambda space=space: typed(space))  # type: ignore[misc]
+            await until(partial(typed, space))
             found.append(space)
         yield found[0], found[1]
         for space in found:

@@ -99,7 +99,7 @@ async def heard(changes: AsyncIterator[Change], enough: Callable[[Heard], bool])
 class TestWatches:
     async def test_what_is_there_and_what_comes(self, space: Space) -> None:
         await space.cluster.create(CONFIG_MAP, config_map(space, "a"))
-        async with aclosing(space.cluster.follow(CONFIG_MAP, space.namespace)) as changes:  # type: ignore[type-var]
+        async with aclosing(space.cluster.follow(CONFIG_MAP, space.namespace)) as changes:
             assert await heard(changes, lambda said: ("synced", "") in said) == [("present", "a"), ("synced", "")]
             await space.cluster.create(CONFIG_MAP, config_map(space, "b"))
             await space.cluster.patch(CONFIG_MAP, "a", space.namespace, {"data": {"x": "1"}})
@@ -109,7 +109,7 @@ class TestWatches:
 
     async def test_selected_objects_come_and_go(self, space: Space) -> None:
         follow = space.cluster.follow(CONFIG_MAP, space.namespace, labels="x=1")
-        async with aclosing(follow) as changes:  # type: ignore[type-var]
+        async with aclosing(follow) as changes:
             assert await heard(changes, lambda said: bool(said)) == [("synced", "")]
             await space.cluster.create(CONFIG_MAP, config_map(space, "a"))
             await space.cluster.patch(CONFIG_MAP, "a", space.namespace, {"metadata": {"labels": {"x": "1"}}})

@@ -28,6 +28,8 @@ def said(reason: str = "", message: str = "why", **details: object) -> bytes:
         (404, b"404 page not found", Unserved),
         (429, said("TooManyRequests"), Transient),
         (500, said("InternalError"), Transient),
+        (500, said(message="failed to create typed patch object: why"), Mistake),
+        (500, said(message="failed to convert new object to proper version: why"), Mistake),
         (503, b"<html>", Transient),
         (504, b"", Transient),
         (403, said("Forbidden", causes=[{"reason": "NamespaceTerminating"}]), Transient),

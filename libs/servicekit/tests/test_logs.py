@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -41,4 +40,3 @@ def test_a_line_of_json_has_opentelemetrys_names() -> None:
 def test_a_wrong_setting_is_one_line(wrong: dict[str, str]) -> None:
     with pytest.raises(Mistake, match=next(iter(wrong))):
         to_stderr("profiler", wrong)
-    assert sys.stderr is not None

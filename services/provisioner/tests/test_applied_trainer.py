@@ -6,10 +6,9 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 import yaml
@@ -18,7 +17,7 @@ from windfall.provisioner import machine_backends
 from windfall.provisioner.applied_trainer import AppliedTrainer, secret_name
 from windfall.provisioner.backend import Backend
 from windfall.provisioner.cluster_api import MachineDeployments
-from windfall.provisioner.holdings import Lease, Node
+from windfall.provisioner.holdings import Node
 from windfall.provisioner.kubeconfig import HeldKubeconfig, held
 from windfall.provisioner.leased_machines import KILLED, LeasedMachines
 from windfall.provisioner.machine import NODE_LABEL
@@ -28,6 +27,7 @@ from windfall.provisioner.manifests.labels import anchor
 from windfall.provisioner.memory import Life, MemoryBackend
 from windfall.provisioner.settings import ProvisionerSettings
 from windfall.provisioner.testing.machine_controllers import MachineControllers, machine_controllers
+from windfall.provisioner.testing.machine_ground import NOON, SITE, lease
 from windfall.servicekit.clock import SystemClock
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.kube import Cluster, Connection, Object
@@ -37,8 +37,6 @@ from windfall.servicekit.testing.kube_api import kube_api
 from windfall.servicekit.testing.kube_played import Course, Kubelet, played
 from windfall.servicekit.testing.kube_played import node as machine_node
 
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-SITE = "site-a"
 NAMED = "energy"
 SECONDS = 30.0
 KEY = "-----BEGIN PRIVATE KEY-----\nnobody may see this\n-----END PRIVATE KEY-----\n"
@@ -59,19 +57,6 @@ def open_definition(resource: Any) -> Object:
             "versions": [{**version, "subresources": {"status": {}}}],
         },
     }
-
-
-def lease(token: int = 1) -> Lease:
-    return Lease(
-        lease_id=uuid4(),
-        site=SITE,
-        window_id=uuid4(),
-        token=token,
-        node=f"{SITE}-{token}",
-        opened_at=NOON,
-        requested_at=NOON,
-        changed_at=NOON,
-    )
 
 
 @dataclass

@@ -58,15 +58,6 @@ async def ground(
         yield ground
 
 
-@pytest.fixture(params=PLATFORMS, ids="-".join)
-async def bare(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ground]:
-    """On the double."""
-    platform, version = request.param
-    async with kube_api(tmp_path) as (api, kubeconfig), grounded(kubeconfig, platform, version) as ground:
-        ground.api = api
-        yield ground
-
-
 async def test_a_lease_is_a_machine_that_comes_and_goes(ground: Ground) -> None:
     wanted = lease()
     node = await ground.backend.start(wanted, {})

@@ -1,8 +1,7 @@
 """The provisioner's machine loses its power before or right after any of its writes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from pathlib import Path
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import pytest
@@ -10,25 +9,14 @@ import pytest
 from windfall.provisioner.holdings import Lease, Node
 from windfall.provisioner.testing.machine_ground import (
     Ground,
-    grounded,
     lease,
     nothing_left,
 )
 from windfall.servicekit.kube import Cluster, Connection, Object
-from windfall.servicekit.testing.kube_api import kube_api
 
 T = TypeVar("T")
 PLATFORMS = [("cluster-api", "v1beta2"), ("k0rdent", "v1beta2")]
 """The backend, and the contract that its server speaks."""
-
-
-@pytest.fixture(params=PLATFORMS, ids="-".join)
-async def bare(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ground]:
-    """On the double."""
-    platform, version = request.param
-    async with kube_api(tmp_path) as (api, kubeconfig), grounded(kubeconfig, platform, version) as ground:
-        ground.api = api
-        yield ground
 
 
 class Power:

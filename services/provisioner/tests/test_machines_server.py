@@ -1,6 +1,5 @@
 """Leases that are machines on an API server that is away, throttles or forgets, and among other people's objects."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -28,15 +27,6 @@ from windfall.servicekit.testing.kube_api import kube_api
 
 PLATFORMS = [("cluster-api", "v1beta2"), ("k0rdent", "v1beta2"), ("cluster-api", "v1beta1")]
 """The backend, and the contract that its server speaks."""
-
-
-@pytest.fixture(params=PLATFORMS, ids="-".join)
-async def bare(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ground]:
-    """On the double."""
-    platform, version = request.param
-    async with kube_api(tmp_path) as (api, kubeconfig), grounded(kubeconfig, platform, version) as ground:
-        ground.api = api
-        yield ground
 
 
 # --- what a server may do ---------------------------------------------------------------------------------------------

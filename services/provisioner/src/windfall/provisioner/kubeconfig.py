@@ -5,7 +5,7 @@ import os
 from base64 import b64decode
 from binascii import Error as NoBase64
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -37,11 +37,10 @@ class HeldKubeconfig(AbstractContextManager["HeldKubeconfig"]):
     def __init__(self, text: bytes, whence: str) -> None:
         self._whence = whence
         self._fds: list[int] = []
-        try:
+        with ExitStack() as unless_whole:
+            unless_whole.callback(self.close)
             self.path = self._keep(yaml.safe_dump(self._whole(text)).encode())
-        except BaseException:
-            self.close()
-            raise
+            unless_whole.pop_all()
 
     def _whole(self, text: bytes) -> Any:
         try:

@@ -378,14 +378,11 @@ class KubernetesBackend:
         """
         async with self._opening:
             if self._mirror is None:
-                await self._cluster.__aenter__()
-                try:
+                async with AsyncExitStack() as opening:
+                    await opening.enter_async_context(self._cluster)
                     self._pdb = PDB if await self._cluster.serves(PDB) else PDB_BETA
                     self._waits_for_pods = _minor(await self._cluster.version()) >= _WAITS_FOR_PODS_SINCE
-                except BaseException:
-                    await self._cluster.__aexit__(None, None, None)
-                    raise
-                self._life.push_async_exit(self._cluster)
+                    self._life.push_async_exit(opening.pop_all())
                 labels = selector(site_labels(self._site))
                 self._mirror = Mirror(self._cluster, self._namespace, labels, self._by_us)
                 self._life.push_async_callback(self._mirror.close)
@@ -410,9 +407,6 @@ class KubernetesBackend:
         except (Outage, Conflict):
             raise
         except Transient as error:
-            if "failed to create typed patch object" in str(error):
-                # What older servers say, with status 500, of a field that they do not know.
-                raise Mistake(str(error), "Use Kubernetes 1.28 or newer", ExitCode.SERVER) from error
             raise Outage(str(error), error.retry_after) from error
         except Mistake as error:
             if "exceeded quota" in error.cause:

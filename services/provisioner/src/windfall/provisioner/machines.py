@@ -3,10 +3,10 @@ overtake, because each names the ``resourceVersion`` that it was decided on."""
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, Final
 from uuid import UUID
 
 from windfall.provisioner.counted import Counted
@@ -14,7 +14,7 @@ from windfall.provisioner.holdings import Node
 from windfall.provisioner.machine import DELETE_FIRST, NO_DETACH, NO_DRAIN, NODE_LABEL, Machine, read
 from windfall.provisioner.manifests.labels import fenced, lease_annotations, lease_labels
 from windfall.provisioner.roster import Roster
-from windfall.servicekit.kube import Change, Cluster, Conflict, Kind, Object
+from windfall.servicekit.kube import Cluster, Conflict, Kind, Object
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +76,11 @@ class Machines:
                 return
             if self.fault:
                 raise self.fault
-            await self.cluster.__aenter__()
-            try:
+            async with AsyncExitStack() as opening:
+                await opening.enter_async_context(self.cluster)
                 self._kind, self._machine_kind = await self._counted.prepare(self.cluster)
                 await self.refresh()
-            except BaseException:
-                await self.cluster.__aexit__(None, None, None)
-                raise
-            self._life.push_async_exit(self.cluster)
+                self._life.push_async_exit(opening.pop_all())
             fields = f"metadata.name={self._counted.name}"
             self._watch(self._kind, fields, "", self._object_is)
             self._watch(self._machine_kind, "", self._counted.machine_labels(), self._machine_is)
@@ -134,7 +131,7 @@ class Machines:
 
     async def _follow(self, kind: Kind, fields: str, labels: str, heard: Callable[[bool, Object], None]) -> None:
         following = self.cluster.follow(kind, self._namespace, labels=labels, fields=fields)
-        async with aclosing(cast("AsyncGenerator[Change, None]", following)) as changes:
+        async with aclosing(following) as changes:
             async for change in changes:
                 if change.verb != "synced":
                     heard(change.verb == "present", change.object)

@@ -2,15 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
-from typing import Final, cast
+from typing import Final
 from uuid import UUID
 
 from windfall.provisioner.manifests.labels import LEASE
 from windfall.provisioner.workers import End, end, ended, worker_of
 from windfall.servicekit.errors import Mistake, Transient
-from windfall.servicekit.kube import Change, Cluster, Kind, Object
+from windfall.servicekit.kube import Cluster, Kind, Object
 from windfall.servicekit.kube.kinds import EVENT, JOB, POD
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Mirror:
     async def _follow(self, kind: Kind, labels: str, fields: str, heard: Callable[[bool, Object], None]) -> None:
         try:
             following = self._cluster.follow(kind, self._namespace, labels=labels, fields=fields)
-            async with aclosing(cast("AsyncGenerator[Change, None]", following)) as changes:
+            async with aclosing(following) as changes:
                 async for change in changes:
                     if change.verb == "synced":
                         self._synced.add(kind.plural)
@@ -120,7 +120,7 @@ class Mirror:
         try:
             fields = "type=Warning,involvedObject.kind=Job"
             following = self._cluster.follow(EVENT, self._namespace, fields=fields)
-            async with aclosing(cast("AsyncGenerator[Change, None]", following)) as changes:
+            async with aclosing(following) as changes:
                 async for change in changes:
                     if change.verb == "present":
                         self._event_is(change.object)

@@ -3,7 +3,7 @@
 It decides nothing and tries nothing again; whoever asks is a reconciler that comes back by itself.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import timedelta
 from types import TracebackType
@@ -222,7 +222,7 @@ class Cluster:
 
     async def follow(
         self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = ""
-    ) -> AsyncIterator[Change]:
+    ) -> AsyncGenerator[Change, None]:
         """What is there and how it changes, for ever; see :mod:`~windfall.servicekit.kube.follow`.
 
         Raises:

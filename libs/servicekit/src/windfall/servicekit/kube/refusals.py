@@ -55,6 +55,8 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, what: str) -> 
             return Transient(line, retry_after(headers) or _MOMENT)
         case 403 if any(cause.get("reason") == "NamespaceTerminating" for cause in _causes(said)):
             return Transient(line)
+        case 500 if any(sign in line for sign in _UNREAD):
+            return Mistake(f"the API server refuses to {line}", *_CURES[500])
         case _ if status >= 500:
             return Transient(line, retry_after(headers))
         case 404:
@@ -70,7 +72,11 @@ _CURES: Final = {
     404: ("Install the resource definitions, and check the name of the namespace", ExitCode.SERVER),
     415: ("Use an API server of version 1.20 or newer", ExitCode.SERVER),
     422: ("Check the object's fields", ExitCode.USAGE),
+    500: ("Check the object's fields; a server older than Kubernetes 1.28 may not know one", ExitCode.SERVER),
 }
+
+_UNREAD: Final = ("failed to create typed patch object", "failed to convert new object to proper version")
+"""What older servers say, with status 500, of a field that they do not know: trying again does not help."""
 
 
 def _is_absence(said: Mapping[str, Any], what: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from windfall.contracts.resources.fields import Metadata
 from windfall.provisioner.operator.marks import MANAGED_BY, OPERATOR, SUSPENDED
 from windfall.provisioner.operator.store import Child, Owner, Store, child_of
-from windfall.servicekit.errors import Mistake, Transient
+from windfall.servicekit.errors import Mistake
 from windfall.servicekit.kube import Cluster, Kind, Object
 from windfall.servicekit.kube.kinds import (
     CONFIG_MAP,
@@ -36,7 +36,6 @@ KINDS: Final[tuple[Kind, ...]] = (
     STATEFUL_SET,
 )
 """What the operator makes and watches."""
-_UNREAD: Final = ("failed to create typed patch object", "failed to convert new object to proper version")
 _BY_KIND: Final = {(kind.api_version, kind.kind): kind for kind in (*KINDS, PDB_BETA)}
 
 
@@ -73,13 +72,6 @@ class Applying:
                 continue
             try:
                 await self._one(kind, obj)
-            except Transient as error:
-                # Servers say so with a 500, of fields that they do not know: trying again does not help.
-                said = next((said for said in _UNREAD if said in str(error)), None)
-                if said is None:
-                    raise
-                refused.append(f"{kind.kind} {name}: {str(error).partition(said)[2].strip(': ')}")
-                await self._scaled_at_least(kind, obj)
             except Mistake as mistake:
                 refused.append(f"{kind.kind} {name}: {mistake.cause}")
                 # What it says of the number of pods counts all the same: a window must not be waited for.

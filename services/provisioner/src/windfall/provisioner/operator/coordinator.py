@@ -14,8 +14,9 @@ from windfall.provisioner.operator.facts import Facts
 from windfall.provisioner.operator.marks import FEDERATION, LONGEST_STATEFUL_SET, SITE_LABEL, labels_of, made
 from windfall.provisioner.operator.pods import RESTRICTED, container, plain, template
 from windfall.provisioner.operator.selection import Choice
+from windfall.provisioner.operator.state_claim import state_claim
 from windfall.servicekit.kube import Object
-from windfall.servicekit.kube.kinds import CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, SERVICE, STATEFUL_SET
+from windfall.servicekit.kube.kinds import CONFIG_MAP, SERVICE, STATEFUL_SET
 
 COMPONENT: Final = "coordinator"
 _HEALTH_PORT: Final = 8081
@@ -249,18 +250,5 @@ def _service(federation: Federation, pod: CoordinatorPod, labels: Mapping[str, s
 
 
 def _claim(federation: Federation, pod: CoordinatorPod, labels: Mapping[str, str]) -> Object:
-    spec: dict[str, Any] = {
-        "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": str(pod.storage)}},
-    }
-    if pod.storage_class_name is not None:
-        spec["storageClassName"] = pod.storage_class_name
-    return made(
-        PERSISTENT_VOLUME_CLAIM,
-        f"{name_of(federation)}-state",
-        FEDERATION,
-        federation.metadata,
-        dict(labels),
-        kept=pod.when_deleted == "Retain",
-        spec=spec,
-    )
+    kept = pod.when_deleted == "Retain"
+    return state_claim(name_of(federation), federation.metadata, labels, str(pod.storage), pod.storage_class_name, kept)

@@ -81,26 +81,21 @@ class Recording:
         if wanted == there:
             return
         await self._telling.tell(kind, found, before.conditions, status.conditions, self.now())
-        self.statuses += 1
-        metadata = found["metadata"]
-        obj = {
-            "apiVersion": kind.api_version,
-            "kind": kind.kind,
-            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
-            "status": wanted,
-        }
-        self._saw(kind, await self._cluster.apply_status(kind, obj, manager=OPERATOR, force=True))
+        await self._write(kind, found, wanted, OPERATOR)
 
     async def said(self, kind: Kind, found: Object, word: dict[str, Any]) -> None:
+        await self._write(kind, found, word, BUS_WORD)
+
+    async def _write(self, kind: Kind, found: Object, status: dict[str, Any], manager: str) -> None:
         self.statuses += 1
         metadata = found["metadata"]
         obj = {
             "apiVersion": kind.api_version,
             "kind": kind.kind,
             "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
-            "status": word,
+            "status": status,
         }
-        self._saw(kind, await self._cluster.apply_status(kind, obj, manager=BUS_WORD, force=True))
+        self._saw(kind, await self._cluster.apply_status(kind, obj, manager=manager, force=True))
 
     def _saw(self, kind: Kind, found: Object) -> None:
         """What we have written concerns others as if it had been seen: the watch will have nothing new to say."""

@@ -9,10 +9,10 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 from windfall.provisioner.machine import DELETE_FIRST, NO_DRAIN
 from windfall.provisioner.manifests.cluster_api import CLUSTER_NAME, DEPLOYMENT_NAME
@@ -28,7 +28,7 @@ from windfall.provisioner.manifests.contracts import (
     V1BETA1,
 )
 from windfall.servicekit.errors import Transient
-from windfall.servicekit.kube import Change, Cluster, Kind, Object
+from windfall.servicekit.kube import Cluster, Kind, Object
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class MachineControllers:
         self._wake.set()
 
     async def _listen(self, kind: Kind) -> None:
-        following = cast("AsyncGenerator[Change, None]", self._cluster.follow(kind, self._namespace))
+        following = self._cluster.follow(kind, self._namespace)
         async with aclosing(following) as changes:
             async for _ in changes:
                 self._wake.set()

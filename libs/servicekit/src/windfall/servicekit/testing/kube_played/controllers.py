@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from windfall.servicekit.kube import Cluster, Conflict, Kind, Object
@@ -93,12 +94,12 @@ class Controllers:
     async def _do(self, kind: Kind, workload: Object, step: Step, scale: list[Object]) -> None:
         cluster, metadata = self._cluster, workload["metadata"]
         for made in step.make:
-            await persist(lambda made=made: cluster.create(POD if made["kind"] == "Pod" else REPLICA_SET, made))  # type: ignore[misc]
+            await persist(partial(cluster.create, POD if made["kind"] == "Pod" else REPLICA_SET, made))
         for ended in step.end:
-            name, namespace = ended["metadata"]["name"], ended["metadata"]["namespace"]
-            await persist(lambda n=name, s=namespace, u=ended["metadata"]["uid"]: cluster.delete(POD, n, s, uid=u))  # type: ignore[misc]
+            whose = ended["metadata"]
+            await persist(partial(cluster.delete, POD, whose["name"], whose["namespace"], uid=whose["uid"]))
         for scaled in scale:
-            await persist(lambda scaled=scaled: cluster.replace(REPLICA_SET, scaled))  # type: ignore[misc]
+            await persist(partial(cluster.replace, REPLICA_SET, scaled))
         if step.status != {name: (workload.get("status") or {}).get(name) for name in step.status}:
             patch = {"metadata": {"uid": metadata["uid"]}, "status": step.status}
             await persist(

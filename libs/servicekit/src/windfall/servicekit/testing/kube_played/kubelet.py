@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from windfall.servicekit.kube import Absent, Cluster, Conflict, Object
@@ -69,7 +70,7 @@ class Kubelet:
     async def prepare(self, cluster: Cluster) -> None:
         """Create its nodes."""
         for wanted in self.nodes:
-            await persist(lambda wanted=wanted: self._make(cluster, wanted))  # type: ignore[misc]
+            await persist(partial(self._make, cluster, wanted))
 
     async def run(self, cluster: Cluster) -> None:
         """For ever."""

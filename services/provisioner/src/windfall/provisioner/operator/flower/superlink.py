@@ -10,8 +10,9 @@ from windfall.provisioner.operator.flower.dialect import STATE_FILE, TLS_FOLDER,
 from windfall.provisioner.operator.marks import FEDERATION, labels_of, made
 from windfall.provisioner.operator.merging import joined
 from windfall.provisioner.operator.pods import POD_RESTRICTED, container, plain, template
+from windfall.provisioner.operator.state_claim import state_claim
 from windfall.servicekit.kube import Object
-from windfall.servicekit.kube.kinds import PERSISTENT_VOLUME_CLAIM, SERVICE, STATEFUL_SET
+from windfall.servicekit.kube.kinds import SERVICE, STATEFUL_SET
 
 COMPONENT: Final = "superlink"
 _END_S: Final = 60
@@ -160,18 +161,7 @@ def _service(federation: Federation, flower: Flower, dialect: Dialect, labels: M
 def _claim(federation: Federation, flower: Flower, labels: Mapping[str, str]) -> Object:
     database = flower.superlink.database
     assert database is not None
-    spec: dict[str, Any] = {
-        "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": str(database.size)}},
-    }
-    if database.storage_class_name is not None:
-        spec["storageClassName"] = database.storage_class_name
-    return made(
-        PERSISTENT_VOLUME_CLAIM,
-        f"{name_of(federation)}-state",
-        FEDERATION,
-        federation.metadata,
-        dict(labels),
-        kept=database.when_deleted == "Retain",
-        spec=spec,
+    kept = database.when_deleted == "Retain"
+    return state_claim(
+        name_of(federation), federation.metadata, labels, str(database.size), database.storage_class_name, kept
     )

@@ -1,0 +1,78 @@
+"""The role that the site's chart gives the provisioner is enough for a node's whole life, and no wider than that."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import pytest
+import yaml
+
+from windfall.provisioner.kube_settings import TrainerSettings
+from windfall.provisioner.kubernetes import KubernetesBackend
+from windfall.provisioner.testing.machine_ground import SITE, lease
+from windfall.servicekit.clock import SystemClock
+from windfall.servicekit.errors import Mistake
+from windfall.servicekit.kube import Cluster, Connection, Object
+from windfall.servicekit.kube.kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING, SECRET
+from windfall.servicekit.testing.kube_examples import Space
+from windfall.servicekit.testing.kube_played import Kubelet, node, played
+
+CHART = Path(__file__).parents[3] / "deploy" / "charts" / "site"
+KINDS = {kind.kind: kind for kind in (ROLE, ROLE_BINDING, CLUSTER_ROLE, CLUSTER_ROLE_BINDING)}
+SECONDS = 60.0
+
+
+def granted(namespace: str) -> list[Object]:
+    """What the chart grants, to whoever is nobody else."""
+    values = yaml.safe_load((CHART / "ci" / "example-values.yaml").read_text(encoding="utf-8"))
+    text = helm_python.Chart.load(str(CHART)).render(values, name="site", namespace=namespace)
+    found = [one for one in yaml.safe_load_all(_joined(text)) if one and one["kind"] in KINDS]
+    for one in found:
+        if one["kind"].endswith("Binding"):
+            one["subjects"] = [{"kind": "Group", "name": "viewers", "apiGroup": "rbac.authorization.k8s.io"}]
+    return found
+
+
+def _joined(rendered: Any) -> str:
+    return rendered if isinstance(rendered, str) else "\n---\n".join(rendered.values())
+
+
+async def test_the_role_is_enough_for_a_nodes_life(space: Space, tmp_path: Path) -> None:
+    for one in granted(space.namespace):
+        await space.cluster.create(KINDS[one["kind"]], one)
+    restricted = tmp_path / "restricted"
+    restricted.write_text(space.server.kubeconfig.read_text().replace("admintoken", "viewtoken"))
+    settings = TrainerSettings(
+        kubeconfig=restricted,
+        kube_namespace=space.namespace,
+        kube_image="trainer:1",
+        kube_node_selector={"pool": space.namespace},
+        kube_dedicated=True,
+    )
+    kubelet = Kubelet(nodes=(node("played-0", {"pool": space.namespace}),))
+    async with played(space.server.kubeconfig, kubelet):
+        grace = timedelta(minutes=1)
+        backend = KubernetesBackend(SITE, settings, "windfall.site_trainer", grace, SystemClock())
+        try:
+            async with asyncio.timeout(SECONDS):
+                assert await backend.plan(lease(1), {"WINDFALL_NATS_URL": "nats://trainer:secret@leaf:4222"})
+                for end in (backend.drain, backend.kill):
+                    started = await backend.start(lease(1 + (end == backend.kill)), {"WINDFALL_SITE": "site-a"})
+                    assert await backend.ready(started)
+                    assert started in await backend.adopt()
+                    await end(started)
+                    await backend.wait(started)
+        finally:
+            await backend.close()
+
+
+async def test_the_role_reads_no_secrets(space: Space, tmp_path: Path) -> None:
+    for one in granted(space.namespace):
+        await space.cluster.create(KINDS[one["kind"]], one)
+    restricted = tmp_path / "restricted"
+    restricted.write_text(space.server.kubeconfig.read_text().replace("admintoken", "viewtoken"))
+    async with Cluster.connect(Connection(restricted)) as theirs:
+        with pytest.raises(Mistake, match="secrets"):
+            await theirs.get(SECRET, "anything", space.namespace)
