@@ -16,7 +16,7 @@ from windfall.provisioner.operator.operating import Operating
 from windfall.provisioner.operator.orders import Orders
 from windfall.provisioner.operator.testing.installed import install
 from windfall.servicekit.clock import SystemClock
-from windfall.servicekit.errors import Mistake
+from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.kube import Cluster, Connection, Kind, Object
 from windfall.servicekit.kube.kinds import CONFIG_MAP, EVENT, ROLE, ROLE_BINDING, SECRET, STATEFUL_SET
 from windfall.servicekit.leadership import Lease
@@ -70,7 +70,11 @@ class Stand:
                 timedelta(seconds=30),
                 Orders().release,
             )
-            await self.operator.run()
+            while True:
+                try:
+                    await self.operator.run()
+                except Transient:
+                    await asyncio.sleep(0.5)
 
 
 def _down(api: KubeApi) -> None:
@@ -98,13 +102,19 @@ def _forgetting(api: KubeApi) -> None:
     api.faults.cuts += 1
 
 
+def _unwatchable(api: KubeApi) -> None:
+    api.faults.unwatchable = True
+    api.faults.cuts += 1
+
+
 def _well(api: KubeApi) -> None:
     faults = api.faults
-    faults.down, faults.gone, faults.delay, faults.cuts = False, False, timedelta(0), faults.cuts + 1
+    faults.down, faults.gone, faults.unwatchable = False, False, False
+    faults.delay, faults.cuts = timedelta(0), faults.cuts + 1
     faults.throttled = faults.failing = faults.deaf = 0.0
 
 
-@pytest.mark.parametrize("fault", [_down, _slow, _throttling, _failing, _deaf, _forgetting])
+@pytest.mark.parametrize("fault", [_down, _slow, _throttling, _failing, _deaf, _forgetting, _unwatchable])
 async def test_what_happens_while_the_server_is_ill_is_caught_up_with(
     kube_double: KubeApi, kubeconfig: Path, fault: Any
 ) -> None:

@@ -15,7 +15,7 @@ from windfall.provisioner.operator.hearsay import Hearsay
 from windfall.provisioner.operator.marks import FEDERATION, SELECTOR, SITE
 from windfall.provisioner.operator.reconcile import Reconciler
 from windfall.provisioner.operator.store import Owner, Store
-from windfall.provisioner.operator.watching import registry, settings
+from windfall.provisioner.operator.watching import hearing_of_ends, registry, settings
 from windfall.provisioner.operator.work_queue import WorkQueue
 from windfall.servicekit.clock import Clock
 from windfall.servicekit.errors import Transient
@@ -73,7 +73,8 @@ class Operating:
         """Until the process is asked to end, of which kopf takes notice.
 
         Raises:
-            Transient: the server was away while everything was listed for the first time; run again.
+            Transient: the server was away while everything was listed for the first time, or it refused a watch; run
+                again.
             Mistake: it refuses us.
         """
         # Nothing is decided before everything is known: a site that has not been seen would cost a pool its nodes.
@@ -85,9 +86,12 @@ class Operating:
                 group.create_task(self._resyncs(), name="resync"),
                 group.create_task(self._look_for_gone(), name="gone"),
             ]
-            await self._watch()
+            given_up = await self._watch()
             for task in others:
                 task.cancel()
+        if given_up:
+            # Outside the group, which would wrap it.
+            raise Transient(given_up)
 
     def seen(self, kind: Kind, found: Object, gone: bool) -> None:
         for owner in self.store.gone(kind, found) if gone else self.store.seen(kind, found):
@@ -110,7 +114,8 @@ class Operating:
             for lost in [found for found in self._known(kind) if found["metadata"]["name"] not in there]:
                 self.seen(kind, lost, gone=True)
 
-    async def _watch(self) -> None:
+    async def _watch(self) -> str:
+        """Until kopf ends, or gives up a watch: says which one."""
         # Not kopf.operator(), which at its end takes every task of the loop that it does not know for one that hangs.
         tasks = await kopf.spawn_tasks(
             registry=registry(self.kinds, self._connection, self.seen, self._listed.set),
@@ -118,14 +123,18 @@ class Operating:
             namespaces=[self._namespace],
             standalone=True,
         )
+        given_up: asyncio.Queue[str] = asyncio.Queue()
+        first = asyncio.create_task(given_up.get())
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            with hearing_of_ends(given_up.put_nowait):
+                done, _ = await asyncio.wait([*tasks, first], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
+            for task in (*tasks, first):
                 task.cancel()
-            await asyncio.wait(tasks)
+            await asyncio.wait([*tasks, first])
         for task in done:
             task.result()
+        return first.result() if first in done else ""
 
     async def _resyncs(self) -> None:
         """Everything anew once per ``resync``, a little at a time, so that no server has to bear it at once."""

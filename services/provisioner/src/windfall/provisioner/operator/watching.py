@@ -4,7 +4,9 @@ Nothing but ``on.event`` is used: it is level-triggered and writes nothing on an
 annotations the status says, and its finalizer is the operator's own.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import kopf
@@ -69,6 +71,29 @@ def settings(kinds: Iterable[Kind]) -> kopf.OperatorSettings:
             # The server sends what the operator made and nothing else of the namespace.
             made.watching.label_selectors[kind.group, kind.version, kind.plural] = SELECTOR
     return made
+
+
+class _Ends(logging.Handler):
+    """A watch that is refused (403, a server that answers in a way that kopf does not know) ends for good, with one
+    line in the log of whoever began it; kopf itself goes on without it and would never hear of that kind again."""
+
+    def __init__(self, told: Callable[[str], None]) -> None:
+        super().__init__(logging.ERROR)
+        self._told = told
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._told(record.getMessage())
+
+
+@contextmanager
+def hearing_of_ends(told: Callable[[str], None]) -> Iterator[None]:
+    """Within the block, be told of each watch that kopf has given up."""
+    said, ends = logging.getLogger("kopf._core.reactor.orchestration"), _Ends(told)
+    said.addHandler(ends)
+    try:
+        yield
+    finally:
+        said.removeHandler(ends)
 
 
 async def credentials(connection: Connection) -> kopf.ConnectionInfo:

@@ -21,7 +21,9 @@ class Faults:
     deaf: float = 0.0
     """Done, and the connection broken before the answer."""
     gone: bool = False
-    """No place in the history is known: every watch is answered with 410."""
+    """No place in the history is known: every watch ends at once with the event that says 410."""
+    unwatchable: bool = False
+    """Every watch is refused with 403."""
     seed: int = 0
     cuts: int = field(default=0, init=False)
     """Grows when watches are to be cut."""

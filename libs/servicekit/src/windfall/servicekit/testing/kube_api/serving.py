@@ -16,7 +16,7 @@ from windfall.servicekit.testing.kube_api.authorizing import Identity, Tokens, a
 from windfall.servicekit.testing.kube_api.evicting import eviction_refused
 from windfall.servicekit.testing.kube_api.faults import Faults
 from windfall.servicekit.testing.kube_api.reading import listed, selection, shown
-from windfall.servicekit.testing.kube_api.refused import Refused, bad_request, conflict, forbidden, success
+from windfall.servicekit.testing.kube_api.refused import Refused, bad_request, conflict, expired, forbidden, success
 from windfall.servicekit.testing.kube_api.registry import Registry
 from windfall.servicekit.testing.kube_api.requests import Asked, asked, manner, unserved
 from windfall.servicekit.testing.kube_api.resources import Catalogue
@@ -182,8 +182,8 @@ class Server:
 
     async def _watch(self, request: web.Request, target: Target) -> web.StreamResponse:
         query, resource = request.query, target.resource
-        if self._faults.gone:
-            raise Refused(410, "Expired", "too old resource version")
+        if self._faults.unwatchable:
+            raise Refused(403, "Forbidden", "watching is not allowed")
         version = query.get("resourceVersion", "")
         if version and not version.isdigit():
             raise bad_request(f"invalid resource version {version!r}")
@@ -201,6 +201,11 @@ class Server:
         )
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
+        if self._faults.gone:
+            # Whoever was let in to watch is told everything as an event.
+            error = {"type": "ERROR", "object": expired("too old resource version").status()}
+            await response.write(json.dumps(error).encode() + b"\n")
+            return response
         cuts = self._faults.cuts
         stream = events(self._store, watch, shown(resource), self.bookmark_every)
         try:
