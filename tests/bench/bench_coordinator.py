@@ -74,16 +74,25 @@ def transfer_500(folder: Path) -> list[Figure]:
 
 def _transfer(folder: Path, model: str, times: int, goal: str, flower: str) -> list[Figure]:
     # Plain streams before and after: the machine may not be the same for a minute.
-    size = _bytes_of(model)
-    before = asyncio.run(plain_grpc.run(size, sites=3, times=times))
+    size, kept_under = _bytes_of(model), str(_under(folder, f"{model} kept"))
+
+    def streams() -> tuple[float, float]:
+        return (
+            asyncio.run(plain_grpc.run(size, sites=3, times=times)),
+            asyncio.run(plain_grpc.run(size, sites=3, times=times, kept=kept_under)),
+        )
+
+    before = streams()
     seen = asyncio.run(rounds.run(_under(folder, model), model, 3, times))
-    plain = statistics.mean((before, asyncio.run(plain_grpc.run(size, sites=3, times=times))))
+    plain, kept = map(statistics.mean, zip(before, streams(), strict=True))
     conditions = (
         f"median of {times}; 3 sites in one process, model of {seen.model_bytes / _MB:.0f} MB, fp32, both ways, "
         "digests on, fsynced, merged and the outer step taken"
     )
     beside: dict[str, float | str] = {
         "plain gRPC s": plain,
+        "plain gRPC, hashed and kept s": kept,
+        "x that": seen.median_s / kept,
         "worst s": max(seen.seconds),
         "coordinator's CPU s": seen.coordinator_cpu_s,
         "sites' CPU s": seen.sites_cpu_s,

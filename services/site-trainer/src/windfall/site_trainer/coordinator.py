@@ -17,7 +17,7 @@ from windfall.contracts.v1.training_pb2_grpc import TrainingStub
 from windfall.lowcomm.spec import Layout, TensorSpec
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.rpc import DEADLINE, Refused, metadata, translated
-from windfall.site_trainer.bulk import BulkStub, HashBehind
+from windfall.site_trainer.bulk import BulkStub, HashBehind, room
 from windfall.site_trainer.claims import LONGEST_HEARTBEAT_S, check_claims
 from windfall.tasks.ranges import Ranges
 
@@ -191,7 +191,7 @@ class CoordinatorLink:
             held_contribution=own,
             follow=total_bytes > model_bytes,
         )
-        buffer = memoryview(bytearray(0 if held else total_bytes))
+        buffer = room(0 if held else total_bytes)
         sha = HashBehind(buffer[:model_bytes])
         filled = 0
         while not held or not filled:
@@ -206,7 +206,7 @@ class CoordinatorLink:
                                     grpc.StatusCode.FAILED_PRECONDITION,
                                     f"{size} bytes are announced, under the rule that we know it were {total_bytes}",
                                 )
-                            buffer = memoryview(bytearray(size)) if len(buffer) != size else buffer
+                            buffer = room(size) if len(buffer) != size else buffer
                             sha = HashBehind(buffer[:model_bytes])
                             continue
                         if filled + len(data) > len(buffer):
