@@ -20,7 +20,7 @@ from windfall.profiler.discovery.gpu_models import canonical
 from windfall.profiler.publication.device_attributes import devices
 from windfall.profiler.publication.features import FEATURES_FILE, feature_file
 from windfall.profiler.publication.files import to_files, write_whole
-from windfall.profiler.publication.labels import PREFIX, label_value, labels
+from windfall.profiler.publication.labels import PREFIX, label_value, labels, measured_labels
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 VALUE = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
@@ -90,6 +90,17 @@ def test_a_mixed_node_is_not_taken_for_its_first_gpu() -> None:
     assert found["gpu.mixed"] == "true"
     assert (found["gpu-model.h100-sxm5-80gb.count"], found["gpu-model.mi210-64gb.count"]) == ("1", "2")
     assert found["gpu.memory-gib"] == "32", "what fits every one"
+
+
+def test_what_was_measured_of_a_node_is_on_it() -> None:
+    wide, narrow, unknown = (
+        Interconnect(first=0, second=second, kind="nvlink", gb_per_s=width)
+        for second, width in ((1, 300.0), (2, 248.04), (3, None))
+    )
+    measured = EVENT.measured.model_copy(update={"step_s_by_micro_batch": {1: 0.1, 8: 0.05}})
+    found = measured_labels(Hardware(accelerators=(H100,), interconnects=(wide, narrow)), measured)
+    assert found == {"windfall.dev/gpu.interconnect-gb-per-s": "248.0", "windfall.dev/samples-per-s": "160.0"}
+    assert measured_labels(Hardware(interconnects=(wide, unknown)), EVENT.measured) == {}, "a way may be narrower"
 
 
 def test_a_node_without_gpus_says_so() -> None:

@@ -55,6 +55,29 @@ def test_a_pod_that_waits_for_a_node_claims_one_already() -> None:
     assert free_gpus(nodes, [nominated]) == [2, 3]
 
 
+@pytest.mark.parametrize(
+    ("term", "left"),
+    [
+        ({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]}, [4, 0]),
+        ({"matchExpressions": [{"key": "size", "operator": "NotIn", "values": ["large"]}]}, [4, 0]),
+        ({"matchExpressions": [{"key": "size", "operator": "DoesNotExist"}]}, [4, 0]),
+        ({"matchExpressions": [{"key": "size", "operator": "Exists"}]}, [0, 4]),
+        ({"matchExpressions": [{"key": "rank", "operator": "Gt", "values": ["1"]}]}, [4, 0]),
+        ({"matchExpressions": [{"key": "rank", "operator": "Lt", "values": ["2"]}]}, [0, 4]),
+        ({"matchExpressions": [{"key": "size", "operator": "Gt", "values": ["1"]}]}, [4, 4]),
+        ({"matchExpressions": [{"key": "size", "operator": "Like", "values": ["large"]}]}, [4, 4]),
+        ({}, [4, 4]),
+    ],
+)
+def test_a_pod_that_waits_claims_a_node_that_its_affinity_lets_it_onto(term: dict[str, Any], left: list[int]) -> None:
+    nodes = [node("a", gpus=4), node("b", gpus=4)]
+    nodes[0]["metadata"]["labels"] |= {"size": "large", "rank": "1"}
+    nodes[1]["metadata"]["labels"] |= {"rank": "2"}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    waits = pod(4, where=None, phase="Pending", affinity={"nodeAffinity": required})
+    assert free_gpus(nodes, [waits]) == left
+
+
 def test_init_containers_and_sidecars_count_as_the_scheduler_counts_them() -> None:
     def asks(cpu: str, **more: str) -> dict[str, Any]:
         return {"resources": {"requests": {"cpu": cpu}}, **more}

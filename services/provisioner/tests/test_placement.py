@@ -14,6 +14,7 @@ from windfall.provisioner.placement import (
     Need,
     NodeCapacity,
     Placement,
+    Pool,
     Profile,
     Resources,
     Site,
@@ -236,6 +237,19 @@ def test_a_node_that_is_not_used_hears_why(need: Need, node: NodeCapacity, said:
     assert said in why(need, Site("quebec", (node,)), of="n")
 
 
+def test_only_what_a_site_lends_is_used() -> None:
+    lent = replace(gpu_node("lent", 8), labels={"lent": "yes"})
+    site = Site("quebec", (lent, gpu_node("own", 8), gpu_node("other", 8, KINDS[1])))
+    pools = (Pool("t4", {"lent": "yes"}, model="T4"), Pool("a100", {"lent": "yes"}, "nvidia", "A100", 80 * GIB))
+    need = Need(workers=2, gpus=4, pools=pools)
+    placed = place(need, [site])
+    assert placed is not None and placed.workers == {"lent": 2}
+    assert why(need, site, of="own") == "is in no pool that the site lends (t4, a100)"
+    assert place(replace(need, pools=(replace(pools[1], gpu_memory_bytes=96 * GIB),)), [site]) is None
+    assert place(Need(pools=pools[:1]), [site]) is not None, "without GPUs its labels are all of a pool"
+    assert why(replace(need, node_selector={"lent": "yes"}), site, of="own") == "does not have the label lent=yes"
+
+
 def test_packing_leaves_the_large_node_whole_where_a_small_one_will_do() -> None:
     site = Site("quebec", (gpu_node("large", 8), gpu_node("small", 4), gpu_node("tiny", 1)))
     packed = place(Need(workers=3, gpus=1), [site])
@@ -248,7 +262,7 @@ def test_packing_leaves_the_large_node_whole_where_a_small_one_will_do() -> None
 
 
 def terms(placed: Placement) -> list[dict[str, list[dict[str, list[str]]]]]:
-    required = affinity(placed)["requiredDuringSchedulingIgnoredDuringExecution"]
+    required = affinity(placed.workers)["requiredDuringSchedulingIgnoredDuringExecution"]
     found: list[dict[str, list[dict[str, list[str]]]]] = required["nodeSelectorTerms"]
     return found
 

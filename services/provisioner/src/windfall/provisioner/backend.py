@@ -8,8 +8,16 @@ from windfall.provisioner.holdings import Lease, Node
 from windfall.servicekit.errors import Transient
 
 
-class Outage(Transient):
-    """Nobody could be asked, so nothing was tried: it costs a lease no attempt."""
+class Untried(Transient):
+    """Nothing was tried: it costs a lease no attempt."""
+
+
+class Outage(Untried):
+    """Nobody could be asked."""
+
+
+class NoRoom(Untried):
+    """Somebody was asked, and there is no place for a node now. It says why of each machine."""
 
 
 class Backend(Protocol):
@@ -41,7 +49,7 @@ class Backend(Protocol):
         lease does not find.
 
         Raises:
-            Outage: nobody can be asked now.
+            Untried: nobody can be asked now, or there is no room.
             Transient: the machine refuses now and may not later.
             Mistake: it will go on refusing until a person mends the cause.
         """

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from windfall.contracts.jurisdiction import Jurisdiction
+from windfall.provisioner.node_need import NodeNeed, node_need
 from windfall.servicekit.kube import Connection
 
 Vendor = Literal["nvidia", "amd", "none"]
@@ -87,6 +89,10 @@ class TrainerSettings(KubeSettings):
     """``name=value,…``: on which nodes of the cluster."""
     kube_tolerations: Tolerations = ()
     """JSON, as in a pod, beside those for the vendor's taint."""
+    kube_need: Annotated[NodeNeed | None, BeforeValidator(node_need)] = None
+    """JSON: which nodes do for a worker, see ``docs/placement.md``. Unset: the cluster's scheduler chooses."""
+    jurisdiction: Jurisdiction | None = None
+    """Under whose law the site lies; compared with the jurisdictions of the need."""
     kube_dedicated: bool = False
     """The nodes that the selector names are this site's alone: they are cordoned while it holds no lease."""
     kube_cpu: Quantity | None = None
@@ -110,11 +116,22 @@ class TrainerSettings(KubeSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.kube_accelerators and self.kube_vendor == "none":
+        asked = self.kube_need.gpus if self.kube_need else None
+        if None not in (asked, self.kube_accelerators or None) and asked != self.kube_accelerators:
+            raise ValueError(
+                f"WINDFALL_KUBE_ACCELERATORS says {self.kube_accelerators} GPUs and WINDFALL_KUBE_NEED {asked}"
+            )
+        if self.accelerators and self.kube_vendor == "none":
             raise ValueError("WINDFALL_KUBE_ACCELERATORS needs WINDFALL_KUBE_VENDOR, nvidia or amd")
         if self.kube_dedicated and not self.kube_node_selector:
             raise ValueError("WINDFALL_KUBE_DEDICATED needs WINDFALL_KUBE_NODE_SELECTOR, which says which nodes")
         return self
+
+    @property
+    def accelerators(self) -> int:
+        """GPUs of each pod, unless whoever asks for a lease says otherwise."""
+        asked = self.kube_need.gpus if self.kube_need else None
+        return self.kube_accelerators if asked is None else asked
 
     @property
     def runtime_class(self) -> str | None:

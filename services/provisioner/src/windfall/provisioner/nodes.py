@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 from windfall.provisioner import lease as life
-from windfall.provisioner.backend import Backend, Outage
+from windfall.provisioner.backend import Backend, Untried
 from windfall.provisioner.holdings import Decision, Drain, Holdings, Kill, Lease, Node, Start
 from windfall.servicekit import metrics
 from windfall.servicekit.bus import back_off
@@ -137,7 +137,7 @@ class Nodes:
             trace = {key.upper(): value for key, value in outgoing_trace().items()}
             try:
                 return await self._backend.start(lease, {**self._environment, **lease.environment, **trace})
-            except Outage as error:
+            except Untried as error:
                 log.warning("%s", error)
                 self._learn(lease, life.unheard, str(error))
             except Transient as error:

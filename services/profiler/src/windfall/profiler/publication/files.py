@@ -9,7 +9,7 @@ from tempfile import mkstemp
 
 from windfall.contracts.profile import PROFILE_FILE, Profile
 from windfall.profiler.publication.features import FEATURES_FILE, feature_file
-from windfall.profiler.publication.labels import labels
+from windfall.profiler.publication.labels import labels, measured_labels
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,8 @@ def to_files(state_dir: Path, features_dir: Path | None) -> Publish:
     def publish(profile: Profile) -> None:
         _written(state_dir / PROFILE_FILE, profile.model_dump_json(indent=2) + "\n", private=True)
         if features_dir is not None:
-            features = feature_file(labels(profile.hardware, profile.measured.fingerprint))
+            known = labels(profile.hardware, profile.measured.fingerprint)
+            features = feature_file(known | measured_labels(profile.hardware, profile.measured))
             _written(features_dir / FEATURES_FILE, features, private=False)
 
     return publish

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
+from windfall.contracts.events import Measured
 from windfall.contracts.hardware import Accelerator, Hardware
 
 PREFIX: Final = "windfall.dev/"
@@ -50,6 +51,19 @@ def labels(hardware: Hardware, fingerprint: str) -> dict[str, str]:
     found["nic.speed-mbit"] = _text(max(speeds, default=None))
     found["nic.rdma"] = _single(nic.rdma for nic in hardware.nics if nic.up and nic.rdma)
     return {PREFIX + name: label_value(value) for name, value in sorted(found.items()) if value and label_value(value)}
+
+
+def measured_labels(hardware: Hardware, measured: Measured) -> dict[str, str]:
+    """What was measured of a node, for whoever places a gang by it: the best rate over micro-batches, and the narrowest
+    way between two of its GPUs. What could not be measured has no label."""
+    rates = [batch / seconds for batch, seconds in measured.step_s_by_micro_batch.items() if seconds > 0]
+    widths = [way.gb_per_s for way in hardware.interconnects]
+    known = [width for width in widths if width is not None]
+    found = {
+        "samples-per-s": max(rates, default=None),
+        "gpu.interconnect-gb-per-s": min(known) if known and len(known) == len(widths) else None,
+    }
+    return {PREFIX + name: f"{value:.1f}" for name, value in sorted(found.items()) if value is not None}
 
 
 def _gpu(hardware: Hardware) -> dict[str, str | None]:

@@ -24,6 +24,7 @@ def pod_template(
     sources: Sequence[Manifest],
     variables: Mapping[str, str],
     accelerators: int,
+    resource: str | None,
     drain_time_s: int,
 ) -> Manifest:
     """
@@ -36,6 +37,7 @@ def pod_template(
         sources: ``envFrom``.
         variables: plain ones, this worker's own.
         accelerators: how many GPUs.
+        resource: what Kubernetes calls them; none for what the vendor's device plugin calls a whole one.
         drain_time_s: from being asked to go until being killed.
     """
     volumes, mounts = _volumes(settings, claim)
@@ -51,7 +53,7 @@ def pod_template(
         "command": ["python", "-m", module],
         "envFrom": list(sources),
         "env": [{"name": name, "value": value} for name, value in sorted(plain.items())],
-        "resources": _resources(settings, accelerators),
+        "resources": _resources(settings, accelerators, resource),
         "volumeMounts": mounts,
         "readinessProbe": {
             "exec": {"command": ["test", "-e", READY_FILE]},
@@ -73,7 +75,7 @@ def pod_template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": _security(settings),
-        "tolerations": _tolerations(settings, accelerators),
+        "tolerations": tolerations(settings, accelerators),
         "containers": [container],
         "volumes": volumes,
     }
@@ -101,24 +103,25 @@ def _security(settings: TrainerSettings) -> Manifest:
     return context | ({"supplementalGroups": list(settings.groups)} if settings.groups else {})
 
 
-def _resources(settings: TrainerSettings, accelerators: int) -> Manifest:
+def _resources(settings: TrainerSettings, accelerators: int, resource: str | None) -> Manifest:
     requests = {"cpu": settings.kube_cpu, "memory": settings.kube_memory}
     asked = {name: quantity for name, quantity in requests.items() if quantity is not None}
-    devices = {RESOURCES[settings.kube_vendor]: str(accelerators)} if accelerators else {}
+    devices = {resource or RESOURCES[settings.kube_vendor]: str(accelerators)} if accelerators else {}
     # Memory has its limit, so that a worker falls rather than its neighbours; processor time is shared out.
     limits = {name: quantity for name, quantity in asked.items() if name == "memory"}
     parts = {"requests": asked | devices, "limits": limits | devices}
     return {name: part for name, part in parts.items() if part}
 
 
-def _tolerations(settings: TrainerSettings, accelerators: int) -> list[Manifest]:
+def tolerations(settings: TrainerSettings, accelerators: int) -> list[Manifest]:
+    """Which taints a worker bears."""
     gone = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-    tolerations: list[Manifest] = [
+    borne: list[Manifest] = [
         {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": _LOST_AFTER_S} for key in gone
     ]
     if accelerators:
-        tolerations.append({"key": RESOURCES[settings.kube_vendor], "operator": "Exists", "effect": "NoSchedule"})
-    return tolerations + [dict(toleration) for toleration in settings.kube_tolerations]
+        borne.append({"key": RESOURCES[settings.kube_vendor], "operator": "Exists", "effect": "NoSchedule"})
+    return borne + [dict(toleration) for toleration in settings.kube_tolerations]
 
 
 def _volumes(settings: TrainerSettings, claim: str | None) -> tuple[list[Manifest], list[Manifest]]:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from windfall.provisioner.holdings import Lease
 from windfall.provisioner.kube_settings import TrainerSettings
+from windfall.provisioner.manifests.chosen import Chosen
 from windfall.provisioner.manifests.labels import (
     TOKEN,
     Manifest,
@@ -58,6 +59,7 @@ class Made:
         drain_time: wall time that a worker may take to go, when somebody else asks it to.
         pdb_version: of the PodDisruptionBudget that the server knows.
         waits_for_pods: whether the server's Jobs can be told not to replace a pod that is going.
+        chosen: the machines of its workers; none leaves them to the scheduler.
     """
 
     settings: TrainerSettings
@@ -65,6 +67,7 @@ class Made:
     drain_time: timedelta
     pdb_version: str = "policy/v1"
     waits_for_pods: bool = True
+    chosen: Chosen | None = None
 
     @property
     def namespace(self) -> str:
@@ -72,6 +75,10 @@ class Made:
 
     def workers(self, lease: Lease) -> int:
         return lease.workers or self.settings.kube_workers
+
+    def accelerators(self, lease: Lease) -> int:
+        """Of each worker."""
+        return self.settings.accelerators if lease.accelerators is None else lease.accelerators
 
 
 def site_anchor(lease: Lease, made: Made) -> Manifest:
@@ -110,6 +117,8 @@ def lease_map(lease: Lease, environment: Mapping[str, str], made: Made) -> Manif
     plain, _ = told(lease, environment)
     manifest = _object("v1", "ConfigMap", lease.node, lease, made)
     manifest["metadata"]["annotations"] |= {ATTEMPT: str(lease.attempts), WORKERS: str(made.workers(lease))}
+    if made.chosen is not None:
+        manifest["metadata"]["annotations"] |= made.chosen.annotation()
     return {**manifest, "data": dict(sorted(plain.items()))}
 
 
@@ -192,9 +201,12 @@ def _job(lease: Lease, made: Made, worker: int, workers: int, has_secret: bool) 
         claim=claim_name(lease.site) if worker == 0 else None,
         sources=_sources(lease, made, has_secret),
         variables=_rendezvous(lease, made, worker, workers) if workers > 1 else {},
-        accelerators=made.settings.kube_accelerators if lease.accelerators is None else lease.accelerators,
+        accelerators=made.accelerators(lease),
+        resource=made.chosen.resource if made.chosen else None,
         drain_time_s=max(1, ceil(made.drain_time.total_seconds())),
     )
+    if made.chosen is not None:
+        template["spec"] = made.chosen.pinned(template["spec"], worker)
     if workers > 1:
         template["spec"] |= {"hostname": worker_name(lease.node, worker), "subdomain": lease.node}
     spec: dict[str, Any] = {

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from windfall.provisioner.placement import ask
-from windfall.provisioner.placement.decision import explain, place
+from windfall.provisioner.placement.decision import place
+from windfall.provisioner.placement.explanation import explain
 from windfall.servicekit.errors import ExitCode, Mistake
 
 

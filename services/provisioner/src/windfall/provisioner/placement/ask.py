@@ -12,9 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from windfall.contracts.events import NodeProfiled
 from windfall.contracts.jurisdiction import Jurisdiction
 from windfall.contracts.message import Name
-from windfall.provisioner.placement.decision import Need, Placement, Site, Verdict
+from windfall.provisioner.placement.decision import Placement
+from windfall.provisioner.placement.explanation import Verdict
+from windfall.provisioner.placement.need import Need
 from windfall.provisioner.placement.nodes import node_capacities
 from windfall.provisioner.placement.profile import Profile
+from windfall.provisioner.placement.site import Site
 from windfall.servicekit.errors import Mistake
 
 _CURE = "Write it as the page on placement in docs/gitops.md shows"

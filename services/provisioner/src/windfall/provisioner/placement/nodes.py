@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
+from windfall.provisioner.placement.affinity import admitted
 from windfall.provisioner.placement.gpus import Gpu, amount, gpus_of
 
 Object = Mapping[str, Any]
@@ -142,19 +143,21 @@ def _node(node: Object, claims: Mapping[str, Resources]) -> NodeCapacity:
 
 def _would_take(node: NodeCapacity, pod: Object) -> bool:
     spec = pod.get("spec", {})
-    selector: Mapping[str, str] = spec.get("nodeSelector") or {}
-    if not (node.ready and node.schedulable) or any(node.labels.get(key) != value for key, value in selector.items()):
+    if not (node.ready and node.schedulable and admitted(spec, node.name, node.labels)):
         return False
-    return node.unborne(tolerations(spec)) is None and claimed(pod).times_within(node.free) >= 1
+    return (
+        node.unborne(tolerations_of(spec.get("tolerations") or ())) is None
+        and claimed(pod).times_within(node.free) >= 1
+    )
 
 
-def tolerations(spec: Object) -> Sequence[Toleration]:
-    """Those of a pod's spec."""
+def tolerations_of(said: Iterable[Object]) -> Sequence[Toleration]:
+    """As a pod's spec has them."""
     return [
         Toleration(
             each.get("key") or "", each.get("operator") or "Equal", each.get("value") or "", each.get("effect") or ""
         )
-        for each in spec.get("tolerations") or ()
+        for each in said
     ]
 
 

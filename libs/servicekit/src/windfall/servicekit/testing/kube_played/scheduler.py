@@ -19,15 +19,25 @@ def fitting(pod: Object, nodes: Iterable[Object], pods: Iterable[Object]) -> str
 
 
 def admits(pod: Object, node: Object) -> bool:
-    """By its labels, its taints and whether it is cordoned."""
+    """By its name and labels, its taints and whether it is cordoned."""
     spec, labels = node.get("spec") or {}, node["metadata"].get("labels") or {}
     if spec.get("unschedulable"):
         return False
     wanted = pod["spec"].get("nodeSelector") or {}
     tolerations = pod["spec"].get("tolerations") or ()
     taints = [taint for taint in spec.get("taints") or () if taint.get("effect") in ("NoSchedule", "NoExecute")]
-    return wanted.items() <= labels.items() and all(
-        any(_tolerates(toleration, taint) for toleration in tolerations) for taint in taints
+    borne = all(any(_tolerates(toleration, taint) for toleration in tolerations) for taint in taints)
+    return wanted.items() <= labels.items() and borne and _drawn(pod, node["metadata"]["name"], labels)
+
+
+def _drawn(pod: Object, name: str, labels: dict[str, str]) -> bool:
+    """Whether the node affinity that the pod requires has a term for this node; of its operators, ``In`` alone."""
+    towards = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
+    required = towards.get("requiredDuringSchedulingIgnoredDuringExecution")
+    known = {"matchFields": {"metadata.name": name}, "matchExpressions": labels}
+    return required is None or any(
+        all(known[part].get(each["key"]) in each["values"] for part in known for each in term.get(part) or ())
+        for term in required["nodeSelectorTerms"]
     )
 
 

@@ -1,0 +1,50 @@
+"""What a site needs of the machines of its cluster: read from its settings, in one line when it is wrong."""
+
+import json
+from typing import Any
+
+import pytest
+
+from windfall.provisioner.kube_settings import TrainerSettings
+from windfall.servicekit.errors import Mistake
+from windfall.servicekit.settings import load
+
+GIVEN = {"WINDFALL_KUBE_IMAGE": "trainer:1", "WINDFALL_KUBE_VENDOR": "nvidia"}
+
+
+def settings(need: object, **more: str) -> TrainerSettings:
+    said = need if isinstance(need, str) else json.dumps(need)
+    return load(TrainerSettings, GIVEN | {"WINDFALL_KUBE_NEED": said} | more)
+
+
+def test_a_need_is_read() -> None:
+    need = {"gpus": 8, "models": ["A100"], "interconnects": ["nvlink"], "samples_per_s": 10, "jurisdictions": ["CA"]}
+    told = settings(need, WINDFALL_JURISDICTION="CA-QC")
+    assert told.kube_need is not None and told.accelerators == 8 and told.jurisdiction == "CA-QC"
+    assert told.kube_need.interconnects == {"nvlink"} and told.kube_need.arrangement == "pack"
+
+
+def test_without_a_need_the_scheduler_chooses() -> None:
+    told = load(TrainerSettings, GIVEN | {"WINDFALL_KUBE_ACCELERATORS": "2"})
+    assert told.kube_need is None and told.accelerators == 2
+
+
+@pytest.mark.parametrize(
+    ("need", "more", "said"),
+    [
+        ("gpus: 8", {}, "WINDFALL_KUBE_NEED: invalid JSON"),
+        ({"gpu": 8}, {}, "WINDFALL_KUBE_NEED: gpu: Extra inputs"),
+        ({"gpus": 65}, {}, "gpus"),
+        ({"interconnects": ["infiniband"]}, {}, "interconnects"),
+        ({"jurisdictions": ["Canada"]}, {}, "jurisdictions"),
+        ({"samples_per_s": -1}, {}, "samples_per_s"),
+        ({"pools": [{"model": "a100"}]}, {}, "pools"),
+        ({}, {"WINDFALL_JURISDICTION": "Quebec"}, "WINDFALL_JURISDICTION"),
+        ({"gpus": 8}, {"WINDFALL_KUBE_ACCELERATORS": "4"}, "says 4 GPUs and WINDFALL_KUBE_NEED 8"),
+        ({"gpus": 8}, {"WINDFALL_KUBE_VENDOR": "none"}, "needs WINDFALL_KUBE_VENDOR"),
+    ],
+)
+def test_a_wrong_need_is_one_line(need: Any, more: dict[str, str], said: str) -> None:
+    with pytest.raises(Mistake) as refused:
+        settings(need, **more)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
