@@ -14,6 +14,9 @@ from windfall.cli.explain import explain, explained, in_json, in_words
 from windfall.cli.server import connection, declared, store
 from windfall.contracts.envelope import Letter
 from windfall.contracts.events import (
+    NodeFailed,
+    NodeHindered,
+    NodeReady,
     PlanMade,
     SignalStale,
     SiteRefused,
@@ -133,6 +136,29 @@ def test_who_kept_a_trainer_out_is_told() -> None:
         told = explained("site-a", words)
         assert told is not None
         assert in_words(told).splitlines()[-1] == text
+
+
+def test_why_no_node_comes_is_told_until_it_does() -> None:
+    lease = {"window_id": WINDOW["window_id"], "lease_id": UUID(int=7), "lease_token": 1}
+    full = said(NodeHindered, 5, because="has room for 0 of 1 workers", **lease)
+    gone = said(NodeHindered, 6, because="", **lease)
+    ready = said(NodeReady, 7, node="site-a-1", backend="kubernetes", **lease)
+    failed = said(NodeFailed, 9, reason="site-a may not be used: jurisdiction: US-GA is not within CA", **lease)
+    words: list[Message] = [OPENED, ON]
+    for word, text in (
+        (full, "Its node does not come since 2026-01-01 12:05 UTC: has room for 0 of 1 workers."),
+        (gone, ""),
+        (ready, ""),
+        (
+            failed,
+            "Its window of 2026-01-01 12:09 UTC had no node: "
+            "site-a may not be used: jurisdiction: US-GA is not within CA.",
+        ),
+    ):
+        words.append(word)
+        told = explained("site-a", words)
+        assert told is not None
+        assert in_words(told).splitlines()[2:] == ([text] if text else [])
 
 
 def test_without_a_word_there_is_nothing_to_explain() -> None:

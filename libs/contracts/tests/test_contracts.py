@@ -49,6 +49,7 @@ from windfall.contracts.events import (
     LinkRecovered,
     Measured,
     NodeFailed,
+    NodeHindered,
     NodeProfiled,
     NodeReady,
     NodeReleased,
@@ -179,6 +180,7 @@ SAID = (
         confidence=0.9,
         because="23.5 gCO2/kWh is below 100",
     ),
+    said(NodeHindered, window_id=WINDOW, lease_id=LEASE, lease_token=7, because="0 of 1 workers have a place"),
     said(NodeReady, window_id=WINDOW, lease_id=LEASE, lease_token=7, node="site-a-7", backend="process"),
     said(NodeFailed, window_id=WINDOW, lease_id=LEASE, lease_token=7, reason="the trainer ended with 3 – twice"),
     said(

@@ -31,6 +31,7 @@ from windfall.contracts.events import (
     EnergyRecorded,
     FederationFinished,
     NodeFailed,
+    NodeHindered,
     NodeProfiled,
     NodeReady,
     NodeReleased,
@@ -62,6 +63,7 @@ HEARD_BY: Mapping[type[Message], tuple[str, ...]] = {
     WindowExpected: ("energy-watcher", "provisioner", "profiler", "federation-coordinator"),
     WindowWithdrawn: ("energy-watcher", "provisioner", "profiler", "site-trainer"),
     WindowOpened: ("energy-watcher", "provisioner", "profiler", "site-trainer", "federation-coordinator"),
+    NodeHindered: ("provisioner",),
     NodeReady: ("energy-watcher", "provisioner", "profiler", "federation-coordinator"),
     NodeProfiled: ("federation-coordinator",),
     TrainingStarted: (

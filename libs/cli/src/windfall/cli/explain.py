@@ -9,6 +9,10 @@ from typing import Final
 from windfall.cli.last_words import last_words
 from windfall.cli.server import connection, known_sites
 from windfall.contracts.events import (
+    NodeFailed,
+    NodeHindered,
+    NodeReady,
+    NodeReleased,
     PlanMade,
     SignalStale,
     SiteRefused,
@@ -31,6 +35,7 @@ _MOVES: Final[dict[type[Message], str]] = {
     SignalStale: "stale",
 }
 """What moves a site, and where to."""
+_OF_NODES: Final[tuple[type[Message], ...]] = (NodeHindered, NodeReady, NodeFailed, NodeReleased)
 _STATES: Final = {
     "on": "on",
     "off": "off",
@@ -52,6 +57,8 @@ class Explanation:
     """When the forecast or the plan says that it changes; none when neither sees that far."""
     plan: str = ""
     """What the newest plan that knows the site gives it."""
+    without_node: str = ""
+    """Why no node is ready there, though one was asked for."""
     kept_out: str = ""
     """What last kept its trainer out: the site's own policy, or the rules of the federation."""
 
@@ -60,7 +67,7 @@ def explained(site: str, last: Iterable[Message]) -> Explanation | None:
     """Fold the last word of each kind into one explanation; none when there is no word about the site."""
     words = list(last)
     told = _moved(site, words)
-    return None if told is None else replace(told, kept_out=_kept_out(words))
+    return None if told is None else replace(told, without_node=_without_node(words), kept_out=_kept_out(words))
 
 
 def _moved(site: str, words: Sequence[Message]) -> Explanation | None:
@@ -88,7 +95,7 @@ async def explain(url: str, site: str) -> Explanation:
         known = await known_sites(client)
         if site not in known:
             raise Mistake(f"unknown site {site!r}", f"This server knows: {', '.join(known) or 'none'}")
-        kinds: list[type[Message]] = [WindowJudged, SiteWithheld, SiteRefused, *_MOVES]
+        kinds: list[type[Message]] = [WindowJudged, SiteWithheld, SiteRefused, *_OF_NODES, *_MOVES]
         subjects = [subject_for(kind, site) for kind in kinds]
         found = explained(site, await last_words(client, [*subjects, subject_for(PlanMade, "*")]))
     if found is None:
@@ -100,14 +107,14 @@ async def explain(url: str, site: str) -> Explanation:
 
 
 def in_words(told: Explanation) -> str:
-    """Two sentences, and a third where its trainer was kept out."""
+    """Two sentences, and one more where its node does not come, or its trainer was kept out."""
     why = f"{told.site} is {_STATES[told.state]} since {_instant(told.since)}: {told.because}"
     change = "Its watcher has not said yet what would change it"
     if told.would_change:
         change = f"It {'' if told.would_change.startswith('stays ') else 'goes '}{told.would_change}"
     foreseen = f"; foreseen for {_instant(told.next_change_at)}" if told.next_change_at else ""
-    kept_out = f"\n{told.kept_out}." if told.kept_out else ""
-    return f"{why}{f'; {told.plan}' if told.plan else ''}.\n{change}{foreseen}.{kept_out}"
+    more = "".join(f"\n{said}." for said in (told.without_node, told.kept_out) if said)
+    return f"{why}{f'; {told.plan}' if told.plan else ''}.\n{change}{foreseen}.{more}"
 
 
 def in_json(told: Explanation) -> str:
@@ -119,6 +126,15 @@ def _planned(site: str, plan: PlanMade | None) -> str:
     if plan is None or site not in plan.site_hours:
         return ""
     return f"the plan of {plan.federation} gives it {plan.site_hours[site]:.1f} site-hours"
+
+
+def _without_node(words: Iterable[Message]) -> str:
+    last = max((word for word in words if isinstance(word, _OF_NODES)), key=lambda word: word.at, default=None)
+    if isinstance(last, NodeHindered) and last.because:
+        return f"Its node does not come since {_instant(last.at)}: {last.because}"
+    if isinstance(last, NodeFailed):
+        return f"Its window of {_instant(last.at)} had no node: {last.reason}"
+    return ""
 
 
 def _kept_out(words: Iterable[Message]) -> str:

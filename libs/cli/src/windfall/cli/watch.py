@@ -10,6 +10,7 @@ from windfall.contracts.events import (
     ContributionRefused,
     FederationFinished,
     NodeFailed,
+    NodeHindered,
     NodeReady,
     NodeReleased,
     RoundCompleted,
@@ -189,6 +190,8 @@ def tell(message: Message) -> str | None:
             return f"{message.site}: node released ({message.reason})"
         case NodeFailed():
             return f"{message.site}: no node: {message.reason}"
+        case NodeHindered() if message.because:
+            return f"{message.site}: no node yet: {message.because}"
         case SignalStale():
             return f"{message.site}: signal stale, closed to be safe"
         case ContributionRefused():

@@ -215,6 +215,17 @@ class EnergyRecorded(SiteEvent):
 # --- capacity ---------------------------------------------------------------------------------------------------------
 
 
+class NodeHindered(SiteEvent):
+    """provisioner: a lease has no node that is ready, and another reason for it than before."""
+
+    topic: ClassVar[str] = "node.hindered"
+    window_id: UUID
+    lease_id: UUID
+    lease_token: int = Field(ge=1)
+    because: Sentence
+    """Empty: nothing keeps it any more, and it is on its way."""
+
+
 class NodeReady(SiteEvent):
     """provisioner: a node runs under a lease."""
 
@@ -643,6 +654,7 @@ EVENTS: tuple[type[SiteEvent] | type[FederationEvent], ...] = (
     WindowWithdrawn,
     WindowJudged,
     WindowOpened,
+    NodeHindered,
     NodeReady,
     NodeFailed,
     NodeProfiled,

@@ -267,6 +267,13 @@ FACTS: Final[dict[str, dict[str, Leaves]]] = {
         **_all(Cargo.STATE, reason="why"),
         **_all(Cargo.TIME, crossed_at="since when"),
     },
+    "node.hindered": {
+        **_FACT,
+        **_WINDOW,
+        **_LEASE,
+        **_all(Cargo.IDENTIFIER, lease_id="which lease"),
+        **_all(Cargo.SENTENCE, because="why its node does not come; how many machines, and not which"),
+    },
     "node.ready": {
         **_FACT,
         **_WINDOW,

@@ -2,6 +2,6 @@
 
 hears:  window.expected, window.withdrawn, window.opened, window.closed, site.drained; provisioner.acquire,
         provisioner.release
-says:   node.ready, node.failed, node.released
+says:   node.hindered, node.ready, node.failed, node.released
 serves: Capacity (Plan, Acquire, Release, List, Watch)
 """

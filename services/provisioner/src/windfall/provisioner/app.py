@@ -16,6 +16,7 @@ from windfall.contracts.message import Message
 from windfall.provisioner import claims
 from windfall.provisioner.backend import Backend
 from windfall.provisioner.deadlines import next_deadline, tick
+from windfall.provisioner.hindrances import hindrances
 from windfall.provisioner.holdings import USUAL, Decision, Holdings, Lease, LeaseState, Need
 from windfall.provisioner.nodes import Nodes, trace_of
 from windfall.provisioner.settings import ProvisionerSettings
@@ -165,6 +166,7 @@ class Provisioner:
     def _keep(self, decision: Decision, cause: Message | None = None) -> None:
         if cause is None and decision == Decision(self.holdings):
             return
+        decision = hindrances(self.holdings, decision, self._clock.now())
         state = {} if decision.holdings == self.holdings else {_HOLDINGS: decision.holdings}
         self._stand.journal.commit(state=state, say=decision.events, heard=cause.id if cause else None)
         self._stand.outbox.wake()

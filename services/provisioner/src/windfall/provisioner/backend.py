@@ -17,7 +17,17 @@ class Outage(Untried):
 
 
 class NoRoom(Untried):
-    """Somebody was asked, and there is no place for a node now. It says why of each machine."""
+    """Somebody was asked, and there is no place for a node now.
+
+    Args:
+        why: for whoever holds the lease, and for whom it tells: no machine is named.
+        machines: of each machine, a line that says why it does not do; for who runs the site.
+    """
+
+    def __init__(self, why: str, machines: Sequence[str] = ()) -> None:
+        super().__init__("; ".join((why, *machines)))
+        self.why = why
+        self.machines = tuple(machines)
 
 
 class Backend(Protocol):

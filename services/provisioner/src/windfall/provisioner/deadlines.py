@@ -49,7 +49,7 @@ def _due(holdings: Holdings, lease: Lease, now: datetime, policy: Policy) -> Dec
         return _unseen(holdings, lease, now, policy)
     if lease.retry_at and lease.retry_at <= now:
         ready_deadline = now + policy.ready_within
-        attempt = {"retry_at": None, "ready_deadline": ready_deadline, "attempts": lease.attempts + 1, "why": ""}
+        attempt = {"retry_at": None, "ready_deadline": ready_deadline, "attempts": lease.attempts + 1}
         after = put(holdings, lease, now, **attempt)
         return Decision(after, actions=(Start(known(after, lease)),))
     if lease.ready_deadline and lease.ready_deadline <= now:
@@ -59,9 +59,9 @@ def _due(holdings: Holdings, lease: Lease, now: datetime, policy: Policy) -> Dec
 
 
 def _late(holdings: Holdings, lease: Lease, now: datetime, policy: Policy) -> Decision:
-    hindrance = f": {lease.why}" if lease.why else ""
     if lease.state is LeaseState.REQUESTED:
-        return swept(again(holdings, lease, f"no node came to be in time{hindrance}", now, policy), lease)
+        return swept(again(holdings, lease, "no node came to be in time", now, policy), lease)
+    hindrance = f": {lease.why}" if lease.why else ""
     why = f"the node did not become ready in time{hindrance}"
     after = put(holdings, lease, now, why=why, ready_deadline=None, end_deadline=now + policy.end_within)
     return Decision(after, actions=(Kill(known(after, lease)),))

@@ -19,7 +19,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from windfall.contracts.events import NodeFailed, NodeReady, NodeReleased
+from windfall.contracts.events import NodeFailed, NodeHindered, NodeReady, NodeReleased
 from windfall.contracts.message import Instant, Name
 
 
@@ -88,7 +88,8 @@ class Lease(BaseModel):
     """Ahead of its window the node went, because that was long overdue, or could not be had; when it opens after all
     it gets another lease."""
     why: str = ""
-    """What keeps its node from being ready, or why the lease is going or has ended."""
+    """What keeps its node from being ready, or did so last, while none exists; or why the lease is going or has
+    ended."""
     traceparent: str | None = None
     """W3C trace context of the sentence that asked for the lease."""
 
@@ -233,7 +234,7 @@ class Kill:
 
 
 Action = Start | Drain | Kill
-LeaseEvent = NodeReady | NodeFailed | NodeReleased
+LeaseEvent = NodeHindered | NodeReady | NodeFailed | NodeReleased
 
 
 class Decision(NamedTuple):

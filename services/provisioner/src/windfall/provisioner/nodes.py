@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 from windfall.provisioner import lease as life
-from windfall.provisioner.backend import Backend, Untried
+from windfall.provisioner.backend import Backend, NoRoom, Untried
 from windfall.provisioner.holdings import Decision, Drain, Holdings, Kill, Lease, Node, Start
 from windfall.servicekit import metrics
 from windfall.servicekit.bus import back_off
@@ -137,6 +137,10 @@ class Nodes:
             trace = {key.upper(): value for key, value in outgoing_trace().items()}
             try:
                 return await self._backend.start(lease, {**self._environment, **lease.environment, **trace})
+            except NoRoom as error:
+                for line in error.machines:
+                    log.warning("no room for %s on %s", lease.node, line)
+                self._learn(lease, life.unheard, error.why)
             except Untried as error:
                 log.warning("%s", error)
                 self._learn(lease, life.unheard, str(error))

@@ -129,7 +129,7 @@ class Capacity(Said):
     lease_token: int = 0
     node: str = ""
     backend: str = ""
-    state: Literal["ready", "failed", "drained", "released"]
+    state: Literal["hindered", "starting", "ready", "failed", "drained", "released"]
     at: Instant
     because: str = ""
 

@@ -5,6 +5,7 @@ What another lease of the same site holds counts as taken first. Where nothing i
 site has one window at a time, so its machines are on their way back.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -48,7 +49,7 @@ async def choose(cluster: Cluster, lease: Lease, made: Made) -> Chosen | None:
         site = _site(lease.site, jurisdiction, nodes, counted)
         placed = placed or place(need, [site])
     if placed is None:
-        raise NoRoom(told(explain(need, [_site(lease.site, jurisdiction, nodes, pods)])))
+        raise no_room(explain(need, [_site(lease.site, jurisdiction, nodes, pods)]))
     return chosen(placed)
 
 
@@ -84,14 +85,17 @@ def chosen(placed: Placement) -> Chosen:
     return Chosen(nodes=nodes, resource=resource, node_selector=dict(placed.node_selector))
 
 
-def told(verdicts: Sequence[Verdict]) -> str:
-    """The site's line and then one for each machine, in one."""
+def no_room(verdicts: Sequence[Verdict]) -> NoRoom:
+    """Why no machine does: of each, and of how many each reason holds."""
     whole = next(said for said in verdicts if not said.node)
-    machines = [f"{said.node}: {said.why}" for said in verdicts if said.node]
+    machines = [said for said in verdicts if said.node]
     if not machines:
-        return f"{whole.site}: the cluster has no machine"
+        return NoRoom("the cluster has no machine")
+    counts = Counter(said.why for said in machines)
+    reasons = [f"{count} {'machine' if count == 1 else 'machines'}: {why}" for why, count in counts.most_common()]
+    lines = [f"{said.node}: {said.why}" for said in machines[:_MOST_TOLD]]
     more = [f"and {len(machines) - _MOST_TOLD} more"] if len(machines) > _MOST_TOLD else []
-    return "; ".join([f"{whole.site} {whole.why}", *machines[:_MOST_TOLD], *more])
+    return NoRoom("; ".join((whole.why, *reasons)), (*lines, *more))
 
 
 def _permitted(need: Need, name: str, jurisdiction: str) -> None:

@@ -55,7 +55,7 @@ class Draining:
         grace = site.spec.backend.grace if site else None
         deadline = instant(asked_at) + (_SITE_GRACE if grace is None else grace) + MARGIN
         capacity = site.status.capacity if site else None
-        held = capacity is not None and capacity.state == "ready"
+        held = capacity is not None and capacity.state in ("hindered", "starting", "ready")
         if held:
             await self._release(metadata, now)
         left = held or await self._pods(metadata.namespace, f"{SITE_LABEL}={metadata.name}")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from windfall.contracts.events import (
     FederationFinished,
     NodeFailed,
+    NodeHindered,
     NodeReady,
     NodeReleased,
     RoundCompleted,
@@ -42,6 +43,7 @@ def listen(bus: Bus, hearsay: Hearsay, reconcile: Callable[[Owner], None]) -> No
     bus.follows(WindowClosing, "*", window)
     bus.follows(WindowClosed, "*", window)
     bus.follows(WindowWithdrawn, "*", window)
+    bus.follows(NodeHindered, "*", capacity)
     bus.follows(NodeReady, "*", capacity)
     bus.follows(NodeFailed, "*", capacity)
     bus.follows(SiteDrained, "*", capacity)

@@ -182,7 +182,7 @@ def site_status(site: Site, now: datetime, applied: Finding | None = None) -> Si
             else yes("Drained", "NothingAtWork")
         )
     else:
-        findings.append(no("Drained", "AtWork", f"{capacity.node} is at work"))
+        findings.append(no("Drained", "AtWork", f"{capacity.node or 'a node that is on its way'} is at work"))
     findings.append(ready_finding(findings[:2]))
     if site.metadata.going:
         findings = [one for one in findings if one.type != "Ready"] + [no("Ready", "Deleting", "it is being deleted")]

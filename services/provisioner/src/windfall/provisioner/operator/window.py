@@ -4,9 +4,12 @@ Sentences come at least once and in any order: the newer one by the speaker's cl
 older than the one that stands there says nothing. The object is the truth; a restart goes on from it.
 """
 
+from typing import Literal
+
 from windfall.contracts.events import (
     FederationFinished,
     NodeFailed,
+    NodeHindered,
     NodeReady,
     NodeReleased,
     RoundCompleted,
@@ -21,7 +24,7 @@ from windfall.contracts.resources.federation import Progress
 from windfall.contracts.resources.site import Capacity, Window
 
 WindowWord = WindowExpected | WindowOpened | WindowClosing | WindowClosed | WindowWithdrawn
-CapacityWord = NodeReady | NodeFailed | SiteDrained | NodeReleased
+CapacityWord = NodeHindered | NodeReady | NodeFailed | SiteDrained | NodeReleased
 FederationWord = RoundCompleted | FederationFinished
 
 
@@ -77,6 +80,9 @@ def capacity_after(capacity: Capacity | None, word: CapacityWord) -> Capacity | 
     before = capacity if same else None
     node, backend = (before.node, before.backend) if before else ("", "")
     match word:
+        case NodeHindered():
+            state: Literal["hindered", "starting"] = "hindered" if word.because else "starting"
+            return Capacity(lease_token=word.lease_token, state=state, at=word.at, because=word.because)
         case NodeReady():
             return Capacity(
                 lease_token=word.lease_token, node=word.node, backend=word.backend, state="ready", at=word.at
