@@ -1,6 +1,9 @@
 """The role that the site's chart gives the provisioner is enough for a node's whole life, and no wider than that."""
 
 import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,11 @@ import yaml
 from windfall.provisioner.kube_settings import TrainerSettings
 from windfall.provisioner.kubernetes import KubernetesBackend
 from windfall.provisioner.testing.machine_ground import SITE, lease
+from windfall.provisioner.testing.pod_stage import untainted
 from windfall.servicekit.clock import SystemClock
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.kube import Cluster, Connection, Object
-from windfall.servicekit.kube.kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING, SECRET
+from windfall.servicekit.kube.kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, NODE, POD, ROLE, ROLE_BINDING, SECRET
 from windfall.servicekit.testing.kube_examples import Space
 from windfall.servicekit.testing.kube_played import Kubelet, node, played
 
@@ -24,9 +28,26 @@ KINDS = {kind.kind: kind for kind in (ROLE, ROLE_BINDING, CLUSTER_ROLE, CLUSTER_
 SECONDS = 60.0
 
 
-def granted(namespace: str) -> list[Object]:
-    """What the chart grants, to whoever is nobody else."""
+NEED = {"gpus": 1, "jurisdictions": ["CA"]}
+
+
+@asynccontextmanager
+async def granted(space: Space, tmp_path: Path, need: Mapping[str, Any]) -> AsyncIterator[Path]:
+    """The kubeconfig of somebody who may do what the chart grants, and nothing else."""
+    made = roles(space.namespace, need)
+    for one in made:
+        await space.cluster.create(KINDS[one["kind"]], one)
+    restricted = tmp_path / "restricted"
+    restricted.write_text(space.server.kubeconfig.read_text().replace("admintoken", "viewtoken"))
+    yield restricted
+    for one in made:
+        await space.cluster.delete(KINDS[one["kind"]], one["metadata"]["name"], one["metadata"].get("namespace"))
+
+
+def roles(namespace: str, need: Mapping[str, Any]) -> list[Object]:
+    """Those of the chart, bound to whoever is nobody else."""
     values = yaml.safe_load((CHART / "ci" / "example-values.yaml").read_text(encoding="utf-8"))
+    values["provisioner"] = {**values.get("provisioner", {}), "need": dict(need)}
     text = helm_python.Chart.load(str(CHART)).render(values, name="site", namespace=namespace)
     found = [one for one in yaml.safe_load_all(_joined(text)) if one and one["kind"] in KINDS]
     for one in found:
@@ -39,22 +60,24 @@ def _joined(rendered: Any) -> str:
     return rendered if isinstance(rendered, str) else "\n---\n".join(rendered.values())
 
 
-async def test_the_role_is_enough_for_a_nodes_life(space: Space, tmp_path: Path) -> None:
-    for one in granted(space.namespace):
-        await space.cluster.create(KINDS[one["kind"]], one)
-    restricted = tmp_path / "restricted"
-    restricted.write_text(space.server.kubeconfig.read_text().replace("admintoken", "viewtoken"))
-    settings = TrainerSettings(
-        kubeconfig=restricted,
-        kube_namespace=space.namespace,
-        kube_image="trainer:1",
-        kube_node_selector={"pool": space.namespace},
-        kube_dedicated=True,
-    )
-    kubelet = Kubelet(nodes=(node("played-0", {"pool": space.namespace}),))
-    async with played(space.server.kubeconfig, kubelet):
-        grace = timedelta(minutes=1)
-        backend = KubernetesBackend(SITE, settings, "windfall.site_trainer", grace, SystemClock())
+@pytest.mark.parametrize("need", [{}, NEED], ids=["scheduled", "placed"])
+async def test_the_role_is_enough_for_a_nodes_life(space: Space, tmp_path: Path, need: dict[str, Any]) -> None:
+    machine = node(f"{space.namespace}-0", {"pool": space.namespace}, nvidia=1)
+    placing = {"kube_need": json.dumps(need), "kube_vendor": "nvidia", "kube_runtime_class": "none"} if need else {}
+    async with granted(space, tmp_path, need) as restricted, played(space.server.kubeconfig, Kubelet(nodes=(machine,))):
+        settings = TrainerSettings.model_validate(
+            {
+                "kubeconfig": restricted,
+                "kube_namespace": space.namespace,
+                "kube_image": "trainer:1",
+                "kube_node_selector": {"pool": space.namespace},
+                "kube_dedicated": not need,
+                "jurisdiction": "CA-QC",
+                **placing,
+            }
+        )
+        await untainted(space)
+        backend = KubernetesBackend(SITE, settings, "windfall.site_trainer", timedelta(minutes=1), SystemClock())
         try:
             async with asyncio.timeout(SECONDS):
                 assert await backend.plan(lease(1), {"WINDFALL_NATS_URL": "nats://trainer:secret@leaf:4222"})
@@ -66,13 +89,16 @@ async def test_the_role_is_enough_for_a_nodes_life(space: Space, tmp_path: Path)
                     await backend.wait(started)
         finally:
             await backend.close()
+    await space.cluster.delete(NODE, machine["metadata"]["name"])
 
 
 async def test_the_role_reads_no_secrets(space: Space, tmp_path: Path) -> None:
-    for one in granted(space.namespace):
-        await space.cluster.create(KINDS[one["kind"]], one)
-    restricted = tmp_path / "restricted"
-    restricted.write_text(space.server.kubeconfig.read_text().replace("admintoken", "viewtoken"))
-    async with Cluster.connect(Connection(restricted)) as theirs:
+    async with granted(space, tmp_path, NEED) as restricted, Cluster.connect(Connection(restricted)) as theirs:
         with pytest.raises(Mistake, match="secrets"):
             await theirs.get(SECRET, "anything", space.namespace)
+
+
+async def test_without_a_need_the_pods_of_others_are_not_to_be_seen(space: Space, tmp_path: Path) -> None:
+    async with granted(space, tmp_path, {}) as restricted, Cluster.connect(Connection(restricted)) as theirs:
+        with pytest.raises(Mistake, match="pods"):
+            await theirs.list(POD)

@@ -10,7 +10,7 @@ from windfall.provisioner.backend import NoRoom
 from windfall.provisioner.holdings import Node
 from windfall.provisioner.kubernetes import KubernetesBackend
 from windfall.provisioner.manifests.chosen import CHOSEN
-from windfall.provisioner.testing.pod_stage import ENVIRONMENT, Stage, eventually, gone, lease, up
+from windfall.provisioner.testing.pod_stage import ENVIRONMENT, Stage, eventually, gone, lease, untainted, up
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.kube import Object
 from windfall.servicekit.kube.kinds import CONFIG_MAP, JOB, NODE, POD, SECRET
@@ -28,13 +28,7 @@ async def stage(space: Space) -> AsyncIterator[Stage]:
     stage, pool = Stage(space), {"pool": space.namespace}
     machines = tuple(node(f"{space.namespace}-{letter}", pool | A100, nvidia=4) for letter in "ab")
     async with played(space.server.kubeconfig, Kubelet(lambda pod: stage.course, machines)):
-
-        async def untainted() -> bool:
-            found = (await space.cluster.list(NODE, labels=f"pool={space.namespace}")).items
-            return not any(each.get("spec", {}).get("taints") for each in found)
-
-        # A real server taints a node until its controllers have seen that it is ready.
-        await eventually(untainted)
+        await untainted(space)
         yield stage
         for backend in stage.lives:
             await backend.close()

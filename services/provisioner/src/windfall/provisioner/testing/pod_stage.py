@@ -13,7 +13,7 @@ from windfall.provisioner.kubernetes import KubernetesBackend
 from windfall.provisioner.manifests.labels import SITE
 from windfall.servicekit.clock import SystemClock
 from windfall.servicekit.kube import Cluster, Kind, Object
-from windfall.servicekit.kube.kinds import CONFIG_MAP, JOB, POD, SECRET, SERVICE
+from windfall.servicekit.kube.kinds import CONFIG_MAP, JOB, NODE, POD, SECRET, SERVICE
 from windfall.servicekit.testing.kube_examples import Space
 from windfall.servicekit.testing.kube_played import Course
 
@@ -83,6 +83,16 @@ async def eventually(true: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(SECONDS):
         while not await true():  # noqa: ASYNC110 - an API server sets no events
             await asyncio.sleep(0.02)
+
+
+async def untainted(space: Space) -> None:
+    """A real server taints the nodes of a pool until its controllers have seen that they are ready."""
+
+    async def borne() -> bool:
+        found = (await space.cluster.list(NODE, labels=f"pool={space.namespace}")).items
+        return not any(each.get("spec", {}).get("taints") for each in found)
+
+    await eventually(borne)
 
 
 async def up(backend: KubernetesBackend, wanted: Lease) -> Node:
