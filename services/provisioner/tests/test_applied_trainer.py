@@ -18,8 +18,9 @@ from windfall.provisioner.applied_trainer import AppliedTrainer, secret_name
 from windfall.provisioner.backend import Backend
 from windfall.provisioner.cluster_api import MachineDeployments
 from windfall.provisioner.holdings import Node
+from windfall.provisioner.judgement import KILLED
 from windfall.provisioner.kubeconfig import HeldKubeconfig, held
-from windfall.provisioner.leased_machines import KILLED, LeasedMachines
+from windfall.provisioner.leased_machines import LeasedMachines
 from windfall.provisioner.machine import NODE_LABEL
 from windfall.provisioner.manifests.cluster_api import ClusterApiParameters
 from windfall.provisioner.manifests.contracts import CLUSTER_API, MACHINE

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from windfall.provisioner.leased_machines import FAILED, KILLED
+from windfall.provisioner.judgement import FAILED, KILLED
 from windfall.provisioner.machine import NODE_LABEL
 from windfall.provisioner.manifests.labels import TOKEN, WINDOW
 from windfall.provisioner.roster import Roster
