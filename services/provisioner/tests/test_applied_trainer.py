@@ -1,6 +1,7 @@
 """A lease's trainer inside the cluster that its machine joins, with a second API server for that cluster."""
 
 import asyncio
+import json
 import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
@@ -22,7 +23,7 @@ from windfall.provisioner.judgement import KILLED
 from windfall.provisioner.kubeconfig import HeldKubeconfig, held
 from windfall.provisioner.leased_machines import LeasedMachines
 from windfall.provisioner.machine import NODE_LABEL
-from windfall.provisioner.manifests.cluster_api import ClusterApiParameters
+from windfall.provisioner.manifests.cluster_parameters import ClusterApiParameters
 from windfall.provisioner.manifests.contracts import CLUSTER_API, MACHINE
 from windfall.provisioner.manifests.labels import anchor
 from windfall.provisioner.memory import Life, MemoryBackend
@@ -39,6 +40,11 @@ from windfall.servicekit.testing.kube_played import Course, Kubelet, played
 from windfall.servicekit.testing.kube_played import node as machine_node
 
 NAMED = "energy"
+PARAMETERS = {
+    "version": "v1.33.4+k0s.0",
+    "machines": [{"name": f"m{n}", "address": f"192.0.2.{n}", "sshKeySecret": "ssh"} for n in (1, 2, 3)],
+    "trainer": "apply",
+}
 SECONDS = 30.0
 KEY = "-----BEGIN PRIVATE KEY-----\nnobody may see this\n-----END PRIVATE KEY-----\n"
 
@@ -108,7 +114,7 @@ def backend(management: Path, workload: Workload) -> LeasedMachines:
     async def owner(cluster: Cluster) -> Object:
         return await cluster.apply(CONFIG_MAP, anchor(SITE, NAMED))
 
-    said = ClusterApiParameters.model_validate({"version": "v1.33.4+k0s.0", "trainer": "apply"})
+    said = ClusterApiParameters.model_validate(PARAMETERS)
     counted = MachineDeployments(SITE, NAMED, said, SystemClock().wall(NOON - NOON))
     trainer = AppliedTrainer(SITE, NAMED, SITE, workload.make)
     return LeasedMachines(SITE, NAMED, Cluster.connect(Connection(management)), counted, owner, trainer)
@@ -282,7 +288,7 @@ async def test_the_kubernetes_backend_is_the_one_that_applies_it(tmp_path: Path)
             "WINDFALL_KUBECONFIG": str(management),
             "WINDFALL_KUBE_NAMESPACE": NAMED,
             "WINDFALL_KUBE_IMAGE": "trainer:1",
-            "WINDFALL_CLUSTER_API": '{"version": "v1.33.4+k0s.0", "trainer": "apply"}',
+            "WINDFALL_CLUSTER_API": json.dumps(PARAMETERS),
         }
         backend = machine_backends.cluster_api(load(ProvisionerSettings, environ), environ)
         stack.push_async_callback(backend.close)

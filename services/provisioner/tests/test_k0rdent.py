@@ -103,13 +103,13 @@ async def test_an_idle_cluster_is_deleted_when_asked_for_and_waited_for(kcm: Gro
     # Again, with a controller that takes its time.
     node = await kcm.backend.start(lease(2), {})
     assert await kcm.backend.ready(node)
-    kcm.controllers.uninstalled.clear()
+    kcm.controllers.k0rdent.uninstalled.clear()
     await kcm.backend.drain(node)
     assert await kcm.backend.wait(node) == 0
     await until(lambda: going(kcm), True)
     with pytest.raises(Outage, match="is still being deleted"):
         await kcm.backend.start(lease(3), {})
-    kcm.controllers.uninstalled.set()
+    kcm.controllers.k0rdent.uninstalled.set()
     kcm.controllers.nudge()
     node = await started(kcm, lease(3))
     assert await kcm.backend.ready(node)

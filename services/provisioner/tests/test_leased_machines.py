@@ -122,7 +122,7 @@ async def test_a_machine_that_stalls_says_for_what_and_is_killed(bare: Ground) -
     bare.controllers.manner = "stall"
     node = await bare.backend.start(lease(), {})
     async for trouble in bare.backend.troubles(node):
-        if trouble == "InfrastructureReady False (PoolIsEmpty: free pooled machine not found)":
+        if trouble == "InfrastructureReady False (NotReady: it does not come)":
             await bare.backend.kill(node)
     assert await bare.backend.wait(node) == KILLED
     await nothing_left(bare)

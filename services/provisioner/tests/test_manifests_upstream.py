@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from windfall.provisioner.manifests import cluster_api, k0rdent
-from windfall.provisioner.manifests.cluster_api import ClusterApiParameters
+from windfall.provisioner.manifests.cluster_parameters import ClusterApiParameters
 from windfall.provisioner.manifests.contracts import (
     CLUSTER,
     CLUSTER_API,
@@ -28,6 +28,7 @@ from windfall.provisioner.manifests.contracts import (
 )
 from windfall.provisioner.manifests.k0rdent import Chart, Identity, K0rdentParameters, Service
 from windfall.provisioner.manifests.labels import Manifest
+from windfall.provisioner.manifests.pooled_machines import UNREACHABLE, Place, pooled
 from windfall.servicekit.errors import Mistake
 
 SCHEMAS = Path(os.environ.get("WINDFALL_SCHEMAS", Path(__file__).resolve().parents[4] / "shared" / "schemas"))
@@ -118,6 +119,18 @@ def test_the_pool_and_its_keys_are_references() -> None:
     assert [manifest["metadata"]["name"] for manifest in pooled] == ["quebec-a", "quebec-b"]
     assert pooled[0]["spec"]["machine"]["sshKeyRef"] == {"name": "quebec-ssh"}
     assert {manifest["spec"]["pool"] for manifest in pooled} == {"quebec"}
+
+
+@needs_schemas
+@pytest.mark.parametrize("spoken", [NEWEST, OLDEST], ids=["v1beta2", "v1beta1"])
+def test_a_machine_that_did_not_answer_stands_elsewhere_and_says_why(spoken: Contract) -> None:
+    said = ClusterApiParameters.model_validate(RICH).named("site-a")
+    places = {"quebec-a": Place("quebec-unreachable", "no answer")}
+    a, b = (pooled("site-a", "energy", said, spoken, machine, places) for machine in said.machines)
+    assert (a["spec"]["pool"], b["spec"]["pool"]) == ("quebec-unreachable", "quebec")
+    assert a["metadata"]["annotations"] == {UNREACHABLE: "no answer"}
+    assert "annotations" not in b["metadata"]
+    assert faults(a) == faults(b) == []
 
 
 def test_a_machine_that_leaves_is_drained_for_the_grace_and_never_for_ever() -> None:

@@ -1,5 +1,6 @@
 """Pure decisions of the operator: what the bus tells, which sites are used, what settings follow, what is said."""
 
+import json
 import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -261,6 +262,63 @@ def test_a_sites_services_are_told_what_the_site_says() -> None:
     }
     liar = site(backend={"parameters": {"site": "texas"}})
     assert site_services.faults(liar) == ["settings: WINDFALL_SITE is said by the site itself; leave it out"]
+
+
+MACHINES: list[dict[str, Any]] = [
+    {"name": "a100-1", "address": "192.0.2.11", "sshKeySecret": "quebec-ssh"},
+    {"name": "a100-2", "address": "192.0.2.12", "port": 2222, "user": "ops", "sshKeySecret": "quebec-ssh"},
+]
+
+
+def test_the_machines_of_a_sites_pools_are_told_its_provisioner() -> None:
+    pools = [{"name": "a100", "machines": MACHINES[:1]}, {"name": "old", "machines": MACHINES[1:]}]
+    parameters = {"clusterApi": '{"version": "v1.33.4+k0s.0"}', "kubeNamespace": "energy"}
+    said = site(pools=pools, backend={"name": "cluster-api", "parameters": parameters})
+    assert site_services.faults(said) == []
+    told = site_services.provisioner_settings(said)
+    assert json.loads(told["WINDFALL_CLUSTER_API"]) == {"version": "v1.33.4+k0s.0", "machines": MACHINES}
+    assert told["WINDFALL_KUBE_NAMESPACE"] == "energy"
+
+
+@pytest.mark.parametrize(
+    ("backend", "fault"),
+    [
+        ({"name": "kubernetes"}, "pools: machines are for the backend cluster-api; say backend.name: cluster-api, or"),
+        (
+            {"name": "cluster-api", "parameters": {"clusterApi": '{"machines": []}'}},
+            "backend.parameters.clusterApi: machines are said by the pools; leave them out",
+        ),
+        (
+            {"name": "cluster-api", "parameters": {"clusterApi": '{"manage": false}'}},
+            "backend.parameters.clusterApi: machines belong to a managed cluster",
+        ),
+        ({"name": "cluster-api"}, "backend.parameters.clusterApi: version is needed to make a cluster"),
+        (
+            {"name": "cluster-api", "parameters": {"clusterApi": "{"}},
+            "backend.parameters.clusterApi: '{' is not JSON",
+        ),
+        (
+            {"name": "cluster-api", "parameters": {"clusterApi": "[]"}},
+            "backend.parameters.clusterApi: '[]' is not a JSON object",
+        ),
+    ],
+)
+def test_a_mistake_about_a_sites_machines_is_said(backend: dict[str, Any], fault: str) -> None:
+    (said,) = site_services.faults(site(pools=[{"name": "a100", "machines": MACHINES}], backend=backend))
+    assert said.startswith(fault)
+
+
+@pytest.mark.parametrize(
+    ("machines", "fault"),
+    [
+        ([MACHINES[0], {**MACHINES[1], "name": "a100-1"}], "two machines have the name a100-1"),
+        ([{**MACHINES[0], "address": "root@192.0.2.11"}], "address"),
+        ([{**MACHINES[0], "sshKey": "-----BEGIN"}], "sshKey"),
+    ],
+)
+def test_a_machine_of_a_site_is_whole_and_holds_no_key(machines: list[dict[str, Any]], fault: str) -> None:
+    with pytest.raises(ValidationError, match=fault):
+        site(pools=[{"name": "a100", "machines": machines}])
 
 
 def test_a_coordinator_and_its_sites_are_told_what_the_federation_says() -> None:

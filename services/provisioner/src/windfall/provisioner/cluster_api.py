@@ -1,24 +1,28 @@
 """Machines of Cluster API, counted by a MachineDeployment, in a cluster whose control plane k0smotron hosts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
 from windfall.provisioner.backend import Outage
+from windfall.provisioner.counted import Beside
 from windfall.provisioner.discovery import spoken
-from windfall.provisioner.machine import current, failure, line
+from windfall.provisioner.machine import Machine, current, failure, line
 from windfall.provisioner.machines import ROSTER_MANAGER
 from windfall.provisioner.manifests import cluster_api as manifests
-from windfall.provisioner.manifests.cluster_api import ClusterApiParameters
+from windfall.provisioner.manifests.cluster_parameters import ClusterApiParameters
 from windfall.provisioner.manifests.contracts import (
     CLUSTER,
     CLUSTER_API,
     MACHINE,
     MACHINE_DEPLOYMENT,
+    POOLED_MACHINE,
+    REMOTE_MACHINE,
     Contract,
 )
 from windfall.provisioner.manifests.labels import selector
 from windfall.provisioner.ownership import is_ours, owned_by
+from windfall.provisioner.remote_machines import RemotePool
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.kube import Cluster, Kind, Object
 
@@ -43,6 +47,7 @@ class MachineDeployments:
         self._said = said.named(site)
         self._drain = drain
         self._spoken: Contract = {}
+        self._pool: RemotePool
 
     @property
     def cluster_name(self) -> str:
@@ -59,10 +64,24 @@ class MachineDeployments:
     async def prepare(self, cluster: Cluster) -> tuple[Kind, Kind]:
         wanted = CLUSTER_API if self._said.manage else (CLUSTER, MACHINE, MACHINE_DEPLOYMENT)
         self._spoken = await spoken(cluster, wanted)
+        if self._said.manage:
+            self._pool = RemotePool(self._site, self._namespace, self._said, self._spoken, self.machine_labels())
         return self._spoken[MACHINE_DEPLOYMENT], self._spoken[MACHINE]
 
     def machine_labels(self) -> str:
         return selector(manifests.machines_of(self._said))
+
+    def beside(self) -> Mapping[Kind, str]:
+        if not self._said.manage:
+            return {}
+        return {self._spoken[REMOTE_MACHINE]: self.machine_labels(), self._spoken[POOLED_MACHINE]: ""}
+
+    def explained(self, machine: Machine, beside: Beside) -> Machine:
+        return self._pool.explained(machine, beside) if self._said.manage else machine
+
+    async def tend(self, cluster: Cluster, machines: Sequence[Machine], beside: Beside) -> None:
+        if self._said.manage:
+            await self._pool.tend(cluster, machines, beside)
 
     async def ensure(self, cluster: Cluster, owner: Object, *, dry_run: bool = False) -> Sequence[Object]:
         found = await cluster.get(self._spoken[CLUSTER], self.cluster_name, self._namespace)
@@ -78,7 +97,10 @@ class MachineDeployments:
         whole = manifests.cluster(self._site, self._namespace, self._said, self._spoken)
         kind = self._spoken[CLUSTER]
         written = [await cluster.apply(kind, owned_by(whole, owner), force=True, dry_run=dry_run)]
-        for resource, part in manifests.parts(self._site, self._namespace, self._said, self._spoken, self._drain):
+        places = await self._pool.places(cluster)
+        for resource, part in manifests.parts(
+            self._site, self._namespace, self._said, self._spoken, self._drain, places
+        ):
             kind = self._spoken[resource]
             part = owned_by(part, written[0])
             if resource is MACHINE_DEPLOYMENT and await cluster.get(kind, self.name, self._namespace) is None:

@@ -1,9 +1,13 @@
 """The port to whatever says how many machines there are: a MachineDeployment, or a ClusterDeployment."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from windfall.provisioner.machine import Machine
 from windfall.servicekit.kube import Cluster, Kind, Object
+
+Beside = Mapping[Kind, Mapping[str, Object]]
+"""What of the platform's own objects is followed beside the machines, by kind and name."""
 
 
 class Counted(Protocol):
@@ -34,6 +38,19 @@ class Counted(Protocol):
 
     def machine_labels(self) -> str:
         """The selector of its machines."""
+
+    def beside(self) -> Mapping[Kind, str]:
+        """What else is followed, and the selector of each; once prepared."""
+
+    def explained(self, machine: Machine, beside: Beside) -> Machine:
+        """The same machine, with what the platform's own objects know of why it is not ready or has failed."""
+
+    async def tend(self, cluster: Cluster, machines: Sequence[Machine], beside: Beside) -> None:
+        """Write what of the platform's own objects should be otherwise.
+
+        Raises:
+            Transient: the server refuses now.
+        """
 
     async def ensure(self, cluster: Cluster, owner: Object, *, dry_run: bool = False) -> Sequence[Object]:
         """Write whatever must be there, as far as it is not so already; the object itself is the last.

@@ -1,12 +1,13 @@
 """Machines of a cluster that k0rdent keeps, counted by a value of its ClusterDeployment."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from windfall.provisioner.backend import Outage
+from windfall.provisioner.counted import Beside
 from windfall.provisioner.discovery import spoken
-from windfall.provisioner.machine import current, line
+from windfall.provisioner.machine import Machine, current, line
 from windfall.provisioner.machines import ROSTER_MANAGER
 from windfall.provisioner.manifests import k0rdent as manifests
 from windfall.provisioner.manifests.cluster_api import CLUSTER_NAME
@@ -69,6 +70,15 @@ class ClusterDeployments:
 
     def machine_labels(self) -> str:
         return f"{CLUSTER_NAME}={self.cluster_name},!{_CONTROL_PLANE}"
+
+    def beside(self) -> Mapping[Kind, str]:
+        return {}
+
+    def explained(self, machine: Machine, beside: Beside) -> Machine:
+        return machine
+
+    async def tend(self, cluster: Cluster, machines: Sequence[Machine], beside: Beside) -> None:
+        """What is beside its machines, k0rdent's template keeps."""
 
     async def ensure(self, cluster: Cluster, owner: Object, *, dry_run: bool = False) -> Sequence[Object]:
         kind = self._spoken[CLUSTER_DEPLOYMENT]

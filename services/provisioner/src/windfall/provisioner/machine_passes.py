@@ -122,6 +122,7 @@ class Passes:
         if self._holds.all or self._machines.roster.entries:
             await self._offer(idle(self._machines.all, self._machines.roster, self._machines.surplus))
             await self._machines.recount()
+        await self._counted.tend(self._machines.cluster, self._machines.all, self._machines.beside)
 
     async def _offer(self, machines: Sequence[Machine]) -> None:
         for machine in machines:
@@ -154,7 +155,8 @@ class Passes:
     async def _become(self, held: Held, mine: Sequence[Machine]) -> None:
         found = self._machines.object
         hindrance = self._counted.hindrance(found) if found and len(held.machines) < held.wants else ""
-        judgement = judged(mine, held.machines, held.wants, hindrance)
+        said = [self._counted.explained(machine, self._machines.beside) for machine in mine]
+        judgement = judged(said, held.machines, held.wants, hindrance)
         if isinstance(judgement, Goes):
             held.say(judgement.because)
             held.leave(judgement.code, kill=judgement.kill)

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, ValidationError
 
 from windfall.provisioner.kube_settings import KubeSettings
-from windfall.provisioner.manifests.cluster_api import ClusterApiParameters
+from windfall.provisioner.manifests.cluster_parameters import ClusterApiParameters
 from windfall.provisioner.manifests.k0rdent import K0rdentParameters
 
 
@@ -21,6 +21,16 @@ def _json(model: type[ClusterApiParameters] | type[K0rdentParameters], given: ob
 def _line(where: tuple[int | str, ...], message: str) -> str:
     said = message.removeprefix("Value error, ")
     return f"{'.'.join(str(step) for step in where)}: {said}" if where else said
+
+
+def cluster_api_parameters(text: str) -> ClusterApiParameters:
+    """
+    Raises:
+        ValueError: they are not right; the message says which, in one line.
+    """
+    said = _json(ClusterApiParameters, text)
+    assert isinstance(said, ClusterApiParameters)
+    return said
 
 
 def _cluster_api(given: object) -> object:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -59,6 +60,8 @@ class Machines:
         self._changed = changed
         self._object: Object | None = None
         self._found: dict[str, Object] = {}
+        self.beside: dict[Kind, dict[str, Object]] = {}
+        """What else of the platform is followed, as last seen, by kind and name."""
         self._deleted: set[str] = set()
         """Uids that were asked to go, and of which the watch may not have told yet."""
         self._kind: Kind
@@ -84,6 +87,8 @@ class Machines:
             fields = f"metadata.name={self._counted.name}"
             self._watch(self._kind, fields, "", self._object_is)
             self._watch(self._machine_kind, "", self._counted.machine_labels(), self._machine_is)
+            for kind, labels in self._counted.beside().items():
+                self._watch(kind, "", labels, partial(_mirror, self.beside[kind]))
 
     async def close(self) -> None:
         for watch in self._watches:
@@ -98,6 +103,11 @@ class Machines:
         self._object = await self.cluster.get(self._kind, self._counted.name, self._namespace)
         listing = await self.cluster.list(self._machine_kind, self._namespace, labels=self._counted.machine_labels())
         self._found = {found["metadata"]["name"]: found for found in listing.items}
+        for kind, labels in self._counted.beside().items():
+            there = await self.cluster.list(kind, self._namespace, labels=labels)
+            mirrored = self.beside.setdefault(kind, {})
+            mirrored.clear()
+            mirrored.update({found["metadata"]["name"]: found for found in there.items})
 
     @property
     def object(self) -> Object | None:
@@ -124,12 +134,12 @@ class Machines:
         """What counts is so now, by the server's own answer."""
         self._object = found
 
-    def _watch(self, kind: Kind, fields: str, labels: str, heard: Callable[[bool, Object], None]) -> None:
+    def _watch(self, kind: Kind, fields: str, labels: str, heard: Callable[[bool, Object], Any]) -> None:
         task = asyncio.create_task(self._follow(kind, fields, labels, heard), name=f"watch of {kind}")
         task.add_done_callback(self._ended)
         self._watches.append(task)
 
-    async def _follow(self, kind: Kind, fields: str, labels: str, heard: Callable[[bool, Object], None]) -> None:
+    async def _follow(self, kind: Kind, fields: str, labels: str, heard: Callable[[bool, Object], Any]) -> None:
         following = self.cluster.follow(kind, self._namespace, labels=labels, fields=fields)
         async with aclosing(following) as changes:
             async for change in changes:
@@ -147,13 +157,7 @@ class Machines:
             self._object = found if present else None
 
     def _machine_is(self, present: bool, found: Object) -> None:
-        name = found["metadata"]["name"]
-        if _overtaken(present, found, self._found.get(name)):
-            return
-        if present:
-            self._found[name] = found
-        else:
-            self._found.pop(name, None)
+        if _mirror(self._found, present, found) and not present:
             self._deleted.discard(found["metadata"].get("uid", ""))
 
     # --- the roster ---------------------------------------------------------------------------------------------------
@@ -216,6 +220,18 @@ class Machines:
         guard = {"resourceVersion": found["metadata"]["resourceVersion"]}
         patch = {"metadata": {**metadata, **guard}}
         self._found[machine.name] = await self.cluster.patch(self._machine_kind, machine.name, self._namespace, patch)
+
+
+def _mirror(there: dict[str, Object], present: bool, found: Object) -> bool:
+    """Take up what a watch tells; false when that has been overtaken."""
+    name = found["metadata"]["name"]
+    if _overtaken(present, found, there.get(name)):
+        return False
+    if present:
+        there[name] = found
+    else:
+        there.pop(name, None)
+    return True
 
 
 def _overtaken(present: bool, heard: Object, known: Object | None) -> bool:

@@ -18,6 +18,7 @@ from windfall.contracts.resources.fields import (
     Said,
     list_map,
 )
+from windfall.contracts.resources.machines import SshMachine, repeated
 
 Setting = Annotated[str, StringConstraints(pattern=r"^WINDFALL_[A-Z0-9_]+$")]
 """A variable of a service's settings table (docs/operations.md)."""
@@ -34,6 +35,9 @@ class CapacityPool(Part):
     count: int = Field(default=1, ge=0, le=100_000)
     """Devices, or nodes where they have none."""
     node_selector: Entries = Field(default_factory=dict)
+    machines: tuple[SshMachine, ...] = Field(default=(), max_length=256, json_schema_extra=list_map("name"))
+    """Of which nodes are made while a window is open, where they are no nodes of a cluster all the time; of the backend
+    ``cluster-api``."""
 
 
 class Signal(Part):
@@ -107,7 +111,14 @@ class SiteSpec(Part):
         ):
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"{what}: {', '.join(twice)} is there twice")
+        if fault := repeated(self.machines):
+            raise ValueError(f"pools: {fault}")
         return self
+
+    @property
+    def machines(self) -> tuple[SshMachine, ...]:
+        """Of all pools."""
+        return tuple(machine for pool in self.pools for machine in pool.machines)
 
 
 class Window(Said):

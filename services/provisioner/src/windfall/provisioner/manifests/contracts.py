@@ -43,6 +43,7 @@ CONTROL_PLANE: Final = Resource("controlplane.cluster.x-k8s.io", "K0smotronContr
 WORKER_CONFIG: Final = Resource("bootstrap.cluster.x-k8s.io", "K0sWorkerConfigTemplate", "k0sworkerconfigtemplates")
 REMOTE_CLUSTER: Final = Resource("infrastructure.cluster.x-k8s.io", "RemoteCluster", "remoteclusters")
 REMOTE_TEMPLATE: Final = Resource("infrastructure.cluster.x-k8s.io", "RemoteMachineTemplate", "remotemachinetemplates")
+REMOTE_MACHINE: Final = Resource("infrastructure.cluster.x-k8s.io", "RemoteMachine", "remotemachines")
 POOLED_MACHINE: Final = Resource("infrastructure.cluster.x-k8s.io", "PooledRemoteMachine", "pooledremotemachines")
 CLUSTER_API: Final = (
     CLUSTER,
@@ -52,6 +53,7 @@ CLUSTER_API: Final = (
     WORKER_CONFIG,
     REMOTE_CLUSTER,
     REMOTE_TEMPLATE,
+    REMOTE_MACHINE,
     POOLED_MACHINE,
 )
 """What the ``cluster-api`` backend writes or reads."""

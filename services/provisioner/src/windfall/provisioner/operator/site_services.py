@@ -5,6 +5,7 @@ import re
 from typing import Final
 
 from windfall.contracts.resources.site import Site
+from windfall.provisioner.operator import site_machines
 from windfall.provisioner.operator.coordinator import environment_of
 from windfall.provisioner.operator.marks import INSTANCE, MANAGED_BY, NAME, OPERATOR, SITE, SITE_LABEL, made
 from windfall.servicekit.kube import Object
@@ -18,7 +19,8 @@ def faults(site: Site) -> list[str]:
     """What a schema cannot say: each with its cure."""
     said = set(site.spec.signal.settings) | set(site.spec.backend.settings)
     said |= {_variable(key) for key in site.spec.backend.parameters}
-    return [f"settings: {name} is said by the site itself; leave it out" for name in sorted(said & set(_OURS))]
+    twice = [f"settings: {name} is said by the site itself; leave it out" for name in sorted(said & set(_OURS))]
+    return twice + site_machines.faults(site)
 
 
 def desired(site: Site) -> list[Object]:
@@ -65,7 +67,7 @@ def provisioner_settings(site: Site) -> dict[str, str]:
         "READY_TIMEOUT": backend.ready_timeout,
         "PATIENCE": backend.patience,
     }
-    parameters = {_variable(key): value for key, value in backend.parameters.items()}
+    parameters = {_variable(key): value for key, value in backend.parameters.items()} | site_machines.told(site)
     return parameters | dict(backend.settings) | environment_of(told)
 
 

@@ -9,10 +9,12 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from windfall.provisioner.machine import DELETE_FIRST, NO_DRAIN
 from windfall.provisioner.manifests.cluster_api import CLUSTER_NAME, DEPLOYMENT_NAME
@@ -20,22 +22,35 @@ from windfall.provisioner.manifests.contracts import (
     CLUSTER,
     CLUSTER_DEPLOYMENT,
     CLUSTER_TEMPLATE,
-    CONTROL_PLANE,
     CREDENTIAL,
     MACHINE,
     MACHINE_DEPLOYMENT,
-    REMOTE_CLUSTER,
+    POOLED_MACHINE,
+    REMOTE_TEMPLATE,
     V1BETA1,
 )
+from windfall.provisioner.testing.k0rdent_played import K0rdent
+from windfall.provisioner.testing.k0smotron_played import K0smotron
+from windfall.provisioner.testing.played_statuses import failed, joined, owner, stalled, unprovisioned
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.kube import Cluster, Kind, Object
 
 log = logging.getLogger(__name__)
 
 FINALIZER: Final = "machine.cluster.x-k8s.io"
-K0RDENT_FINALIZER: Final = "k0rdent.mirantis.com/cluster-deployment"
+_MANNER: Final = "double.windfall.dev/manner"
 Manner = Literal["join", "stall", "fail"]
-_THEN: Final = "2026-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What becomes of one machine, and how fast."""
+
+    manner: Manner = "join"
+    joins: timedelta = timedelta(0)
+    """From its creation until it is a node, or has failed."""
+    leaves: timedelta = timedelta(0)
+    """From being asked to go until its finalizers run."""
 
 
 class MachineControllers:
@@ -51,30 +66,34 @@ class MachineControllers:
     def __init__(self, cluster: Cluster, namespace: str, version: str, workers: str = "workersNumber") -> None:
         self._cluster = cluster
         self._namespace = namespace
-        self._workers = workers
         self.machines: Kind = MACHINE.at(version)
         self.deployments: Kind = MACHINE_DEPLOYMENT.at(version)
+        self.k0smotron = K0smotron(cluster, namespace, version)
+        self.k0rdent = K0rdent(cluster, namespace, self.machines, self.deployments, workers)
         self.manner: Manner = "join"
         """What becomes of the machines that are created from now on."""
+        self.pace: Callable[[int], Pace] = lambda number: Pace(self.manner)
+        """Of the n-th machine that is created."""
         self.drained = asyncio.Event()
         """Clear it and machines that are deleted wait for their drain, unless they are told not to."""
         self.drained.set()
         self.cleaned = asyncio.Event()
         """Clear it and machines that are deleted keep their finalizers whatever they are told: a slow delete."""
         self.cleaned.set()
-        self.uninstalled = asyncio.Event()
-        """Clear it and ClusterDeployments that are deleted keep their finalizer."""
-        self.uninstalled.set()
         self.created: list[str] = []
         """Names of all Machines ever created, in order."""
         self.taken: list[str] = []
         """Names of all Machines that were taken away, some of them twice."""
+        self._paces: dict[str, Pace] = {}
+        self._since: dict[tuple[str, bool], float] = {}
+        """When a machine was first seen, and seen leaving."""
         self._wake = asyncio.Event()
 
     async def play(self) -> None:
         """For ever: one pass after each change."""
         async with asyncio.TaskGroup() as group:
-            for kind in (self.deployments, self.machines, CLUSTER.at(self.machines.version)):
+            version = self.machines.version
+            for kind in (self.deployments, self.machines, CLUSTER.at(version), POOLED_MACHINE.at(version)):
                 group.create_task(self._listen(kind))
             if await self._cluster.serves(CLUSTER_DEPLOYMENT.at(V1BETA1)):
                 for resource in (CLUSTER_DEPLOYMENT, CLUSTER_TEMPLATE, CREDENTIAL):
@@ -103,39 +122,25 @@ class MachineControllers:
                 self._wake.set()
 
     async def _pass(self) -> None:
+        deployments = (await self._cluster.list(self.deployments, self._namespace)).items
         if await self._cluster.serves(CLUSTER_DEPLOYMENT.at(V1BETA1)):
-            await self._play_k0rdent()
-        await self._host()
-        for deployment in (await self._cluster.list(self.deployments, self._namespace)).items:
-            await self._scale(deployment)
+            await self.k0rdent.play({found["metadata"]["name"]: found for found in deployments})
+            deployments = (await self._cluster.list(self.deployments, self._namespace)).items
+        await self.k0smotron.host()
+        machines = (await self._cluster.list(self.machines, self._namespace)).items
+        for deployment in deployments:
+            await self._scale(deployment, machines)
         for machine in (await self._cluster.list(self.machines, self._namespace)).items:
-            await self._advance(machine)
+            try:
+                await self._advance(machine)
+            except Transient:
+                # The others do not wait for this one.
+                self._wake.set()
 
-    # --- Cluster API and k0smotron ------------------------------------------------------------------------------------
-
-    async def _host(self) -> None:
-        """The infrastructure is there, and the control plane runs."""
-        old = self.machines.version == V1BETA1
-        for resource, status in (
-            (REMOTE_CLUSTER, {"ready": True} if old else {"initialization": {"provisioned": True}}),
-            (CONTROL_PLANE, {"initialization": {"controlPlaneInitialized": True}, "version": "v1.33.4"}),
-            (
-                CLUSTER,
-                {"infrastructureReady": True, "controlPlaneReady": True}
-                if old
-                else {"initialization": {"infrastructureProvisioned": True, "controlPlaneInitialized": True}},
-            ),
-        ):
-            kind = resource.at(self.machines.version)
-            for found in (await self._cluster.list(kind, self._namespace)).items:
-                if any((found.get("status") or {}).get(key) != value for key, value in status.items()):
-                    name = found["metadata"]["name"]
-                    await self._cluster.patch(kind, name, self._namespace, {"status": status}, subresource="status")
-
-    async def _scale(self, deployment: Object) -> None:
+    async def _scale(self, deployment: Object, machines: Sequence[Object]) -> None:
         name, cluster = deployment["metadata"]["name"], deployment["spec"]["clusterName"]
-        found = await self._cluster.list(self.machines, self._namespace, labels=f"{DEPLOYMENT_NAME}={name}")
-        staying = [machine for machine in found.items if not machine["metadata"].get("deletionTimestamp")]
+        found = [machine for machine in machines if machine["metadata"]["labels"].get(DEPLOYMENT_NAME) == name]
+        staying = [machine for machine in found if not machine["metadata"].get("deletionTimestamp")]
         going = deployment["metadata"].get("deletionTimestamp")
         # Without a count there is one machine: what the real webhook writes.
         missing = (0 if going else deployment["spec"].get("replicas", 1)) - len(staying)
@@ -157,127 +162,73 @@ class MachineControllers:
 
     async def _create(self, deployment: Object, name: str, cluster: str) -> None:
         template = deployment["spec"]["template"]
+        pace = self.pace(len(self.created))
+        named = f"{name}-{uuid.uuid4().hex[:5]}"
         machine = {
             "apiVersion": self.machines.api_version,
             "kind": self.machines.kind,
             "metadata": {
-                "name": f"{name}-{uuid.uuid4().hex[:5]}",
+                "name": named,
                 "namespace": self._namespace,
                 "labels": {
                     **(template.get("metadata") or {}).get("labels", {}),
                     CLUSTER_NAME: cluster,
                     DEPLOYMENT_NAME: name,
                 },
-                "annotations": {"double.windfall.dev/manner": self.manner},
+                "annotations": {_MANNER: pace.manner},
                 "finalizers": [FINALIZER],
-                "ownerReferences": [_owner(deployment)],
+                "ownerReferences": [owner(deployment)],
             },
             "spec": template["spec"],
         }
         await self._cluster.create(self.machines, machine)
-        self.created.append(str(machine["metadata"]["name"]))
+        self._paces[named] = pace
+        self.created.append(named)
 
     async def _advance(self, machine: Object) -> None:
         metadata = machine["metadata"]
+        name, pace = metadata["name"], self._paces.get(metadata["name"], Pace())
         if metadata.get("deletionTimestamp"):
-            drained = self.drained.is_set() or NO_DRAIN in (metadata.get("annotations") or {})
-            if drained and self.cleaned.is_set() and metadata.get("finalizers"):
-                guard = {"resourceVersion": metadata["resourceVersion"], "finalizers": None}
-                self.taken.append(metadata["name"])
-                await self._cluster.patch(self.machines, metadata["name"], self._namespace, {"metadata": guard})
+            if self._is_time(name, pace.leaves, leaving=True):
+                await self._take(machine)
             return
-        manner = (metadata.get("annotations") or {}).get("double.windfall.dev/manner", "join")
-        status = {"join": self._joined, "fail": self._failed, "stall": self._stalled}[manner](metadata["name"])
-        if machine.get("status") != status:
-            await self._cluster.patch(
-                self.machines, metadata["name"], self._namespace, {"status": status}, subresource="status"
-            )
-
-    def _joined(self, name: str) -> Object:
-        if self.machines.version == V1BETA1:
-            reference: Object = {"apiVersion": "v1", "kind": "Node", "name": name}
-            started: Object = {"bootstrapReady": True, "infrastructureReady": True}
-            kinds = ["Ready", "BootstrapReady", "InfrastructureReady", "NodeHealthy"]
+        if not self._is_time(name, pace.joins):
+            return
+        manner = (metadata.get("annotations") or {}).get(_MANNER, "join")
+        version = self.machines.version
+        if manner == "join":
+            status = await self._provisioned(machine)
         else:
-            reference = {"name": name}
-            started = {"initialization": {"bootstrapDataSecretCreated": True, "infrastructureProvisioned": True}}
-            kinds = ["Ready", "BootstrapConfigReady", "InfrastructureReady", "NodeHealthy", "NodeReady"]
-        conditions = [self._condition(kind, "True", "Ready", "") for kind in kinds]
-        return {**started, "nodeRef": reference, "phase": "Running", "conditions": conditions}
+            status = failed(version) if manner == "fail" else stalled(version)
+        if machine.get("status") != status:
+            await self._cluster.patch(self.machines, name, self._namespace, {"status": status}, subresource="status")
 
-    def _failed(self, name: str) -> Object:
-        failure = {"failureReason": "CreateError", "failureMessage": "the machine does not answer on port 22"}
-        if self.machines.version == V1BETA1:
-            return {**failure, "phase": "Failed"}
-        return {"deprecated": {"v1beta1": failure}, "phase": "Failed"}
+    def _is_time(self, name: str, after: timedelta, *, leaving: bool = False) -> bool:
+        """Whether so long has gone by since it was first seen so; otherwise it is looked at again then."""
+        loop = asyncio.get_running_loop()
+        left = self._since.setdefault((name, leaving), loop.time()) + after.total_seconds() - loop.time()
+        if left > 0:
+            loop.call_later(left, self._wake.set)
+        return left <= 0
 
-    def _stalled(self, name: str) -> Object:
-        why = self._condition("InfrastructureReady", "False", "PoolIsEmpty", "free pooled machine not found")
-        return {"conditions": [why], "phase": "Provisioning"}
-
-    def _condition(self, kind: str, status: str, reason: str, message: str) -> dict[str, Any]:
-        made = {"type": kind, "status": status, "lastTransitionTime": _THEN}
-        if self.machines.version == V1BETA1:
-            # An empty reason or message is not allowed there, and a missing one not in the newer contract.
-            return made | ({"reason": reason, "message": message} if message else {})
-        return made | {"reason": reason, "message": message}
-
-    # --- k0rdent ------------------------------------------------------------------------------------------------------
-
-    async def _play_k0rdent(self) -> None:
-        for resource, status in ((CLUSTER_TEMPLATE, {"valid": True}), (CREDENTIAL, {"ready": True})):
-            kind = resource.at(V1BETA1)
-            for found in (await self._cluster.list(kind, self._namespace)).items:
-                if not found.get("status"):
-                    name = found["metadata"]["name"]
-                    await self._cluster.patch(kind, name, self._namespace, {"status": status}, subresource="status")
-        kind = CLUSTER_DEPLOYMENT.at(V1BETA1)
-        for found in (await self._cluster.list(kind, self._namespace)).items:
-            await self._deploy(kind, found)
-
-    async def _deploy(self, kind: Kind, found: Object) -> None:
-        metadata = found["metadata"]
-        name = metadata["name"]
-        if metadata.get("deletionTimestamp"):
-            gone = not (await self._cluster.list(self.machines, self._namespace, labels=f"{CLUSTER_NAME}={name}")).items
-            await self._cluster.delete(self.deployments, name, self._namespace)
-            if gone and self.uninstalled.is_set() and metadata.get("finalizers"):
-                await self._cluster.patch(kind, name, self._namespace, {"metadata": {"finalizers": None}})
+    async def _take(self, machine: Object) -> None:
+        metadata = machine["metadata"]
+        drained = self.drained.is_set() or NO_DRAIN in (metadata.get("annotations") or {})
+        if not (drained and self.cleaned.is_set() and metadata.get("finalizers")):
             return
-        if not metadata.get("finalizers"):
-            await self._cluster.patch(kind, name, self._namespace, {"metadata": {"finalizers": [K0RDENT_FINALIZER]}})
-        status = (found.get("status") or {}).get("conditions")
-        if not status:
-            ready = {"type": "Ready", "status": "True", "reason": "Succeeded", "message": "Object is ready"}
-            conditions = [{**ready, "lastTransitionTime": _THEN}]
-            await self._cluster.patch(
-                kind, name, self._namespace, {"status": {"conditions": conditions}}, subresource="status"
-            )
-        if found["spec"].get("dryRun"):
+        if _is_remote(machine) and not await self.k0smotron.release(metadata["name"]):
+            self._wake.set()
             return
-        at: Any = found["spec"].get("config") or {}
-        for step in self._workers.split("."):
-            at = at[step]
-        await self._cluster.apply(self.deployments, self._chart(found, at), manager="helm", force=True)
+        guard = {"resourceVersion": metadata["resourceVersion"], "finalizers": None}
+        self.taken.append(metadata["name"])
+        await self._cluster.patch(self.machines, metadata["name"], self._namespace, {"metadata": guard})
 
-    def _chart(self, found: Object, count: int) -> Object:
-        """What a template's chart renders, as far as machines are concerned."""
-        name = found["metadata"]["name"]
-        new = self.machines.version != V1BETA1
-        reference = {"apiGroup" if new else "apiVersion": "x.io" if new else "x.io/v1", "kind": "Some", "name": "some"}
-        marks = {CLUSTER_NAME: name, DEPLOYMENT_NAME: name}
-        spec = {"clusterName": name, "bootstrap": {"configRef": reference}, "infrastructureRef": reference}
-        return {
-            "apiVersion": self.deployments.api_version,
-            "kind": self.deployments.kind,
-            "metadata": {"name": name, "namespace": self._namespace, "ownerReferences": [_owner(found)]},
-            "spec": {
-                "clusterName": name,
-                "replicas": count,
-                "selector": {"matchLabels": marks},
-                "template": {"metadata": {"labels": marks}, "spec": spec},
-            },
-        }
+    async def _provisioned(self, machine: Object) -> Object:
+        name = machine["metadata"]["name"]
+        why = None
+        if _is_remote(machine):
+            why = await self.k0smotron.provision(machine, machine["spec"]["infrastructureRef"]["name"])
+        return joined(self.machines.version, name) if why is None else unprovisioned(self.machines.version, why)
 
 
 @asynccontextmanager
@@ -296,12 +247,12 @@ async def machine_controllers(
             await playing
 
 
+def _is_remote(machine: Object) -> bool:
+    """Whether k0smotron makes a node of it."""
+    return bool(machine["spec"]["infrastructureRef"]["kind"] == REMOTE_TEMPLATE.kind)
+
+
 def _said(playing: "asyncio.Task[None]") -> None:
     """At once, because whoever waits for a machine would wait for ever."""
     if not playing.cancelled() and (error := playing.exception()):
         log.error("the controllers have fallen", exc_info=error)
-
-
-def _owner(found: Object) -> Object:
-    metadata = found["metadata"]
-    return {"apiVersion": found["apiVersion"], "kind": found["kind"], "name": metadata["name"], "uid": metadata["uid"]}

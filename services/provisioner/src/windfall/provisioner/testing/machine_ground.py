@@ -20,7 +20,8 @@ from windfall.provisioner.counted import Counted
 from windfall.provisioner.holdings import Lease, Node
 from windfall.provisioner.k0rdent import ClusterDeployments
 from windfall.provisioner.leased_machines import LeasedMachines
-from windfall.provisioner.manifests.cluster_api import ClusterApiParameters, kubeconfig_secret
+from windfall.provisioner.manifests.cluster_api import kubeconfig_secret
+from windfall.provisioner.manifests.cluster_parameters import ClusterApiParameters
 from windfall.provisioner.manifests.contracts import (
     CLUSTER_API,
     CLUSTER_DEPLOYMENT,

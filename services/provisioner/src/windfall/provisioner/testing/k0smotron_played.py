@@ -1,0 +1,170 @@
+"""Plays the part of k0smotron: it hosts control planes, and takes machines out of a pool and back.
+
+As the real one does, it says nothing anywhere when a pool has no machine left, always takes the last one of those that
+are free, and of one that does not answer says so on the RemoteMachine alone.
+"""
+
+from typing import Final
+
+from windfall.provisioner.manifests.contracts import (
+    CLUSTER,
+    CONTROL_PLANE,
+    POOLED_MACHINE,
+    REMOTE_CLUSTER,
+    REMOTE_MACHINE,
+    REMOTE_TEMPLATE,
+    V1BETA1,
+)
+from windfall.provisioner.testing.played_statuses import owner
+from windfall.servicekit.kube import Cluster, Object
+
+FINALIZER: Final = "remotemachine.k0smotron.io/finalizer"
+REASON: Final = "ProvisionFailed"
+
+
+class K0smotron:
+    """See the module.
+
+    Args:
+        cluster: entered.
+        namespace: in which it plays.
+        version: the contract that it speaks, ``v1beta1`` or ``v1beta2``.
+    """
+
+    def __init__(self, cluster: Cluster, namespace: str, version: str) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._old = version == V1BETA1
+        self._remotes = REMOTE_MACHINE.at(version)
+        self._pooled = POOLED_MACHINE.at(version)
+        self._templates = REMOTE_TEMPLATE.at(version)
+        self._hosting = tuple(resource.at(version) for resource in (REMOTE_CLUSTER, CONTROL_PLANE, CLUSTER))
+        self.unreachable: set[str] = set()
+        """Addresses that do not answer."""
+        self.taken: list[str] = []
+        """Names of the pooled machines that were taken, in order."""
+
+    async def host(self) -> None:
+        """The infrastructure is there, and the control planes run."""
+        for kind, status in zip(
+            self._hosting,
+            (
+                {"ready": True} if self._old else {"initialization": {"provisioned": True}},
+                {"initialization": {"controlPlaneInitialized": True}, "version": "v1.33.4"},
+                {"infrastructureReady": True, "controlPlaneReady": True}
+                if self._old
+                else {"initialization": {"infrastructureProvisioned": True, "controlPlaneInitialized": True}},
+            ),
+            strict=True,
+        ):
+            for found in (await self._cluster.list(kind, self._namespace)).items:
+                if any((found.get("status") or {}).get(key) != value for key, value in status.items()):
+                    name = found["metadata"]["name"]
+                    await self._cluster.patch(kind, name, self._namespace, {"status": status}, subresource="status")
+
+    async def provision(self, machine: Object, template: str) -> str | None:
+        """Make a node of a machine of the pool.
+
+        Args:
+            machine: of Cluster API.
+            template: name of the RemoteMachineTemplate.
+
+        Returns:
+            None once it is one; otherwise why it is none, empty where nobody says.
+        """
+        remote = await self._cloned(machine, template)
+        if remote is None:
+            return ""
+        mine = await self._reserved(remote)
+        if mine is None:
+            return ""
+        name, spec = remote["metadata"]["name"], mine["spec"]["machine"]
+        if spec["address"] in self.unreachable:
+            message = f"failed to dial: dial tcp {spec['address']}:{spec['port']}: i/o timeout"
+            await self._say(remote, {"failureReason": REASON, "failureMessage": message}, ready=False)
+            return f"{REASON}: {message}"
+        where = {key: spec[key] for key in ("address", "port", "user", "useSudo", "sshKeyRef") if key in spec}
+        whole = {**where, "providerID": f"remote-machine://{spec['address']}:{spec['port']}"}
+        if any(remote["spec"].get(key) != value for key, value in whole.items()):
+            await self._cluster.patch(self._remotes, name, self._namespace, {"spec": whole})
+        await self._say(remote, {}, ready=True)
+        return None
+
+    async def release(self, name: str) -> bool:
+        """Clean a machine and give it back to the pool; false while that goes on."""
+        remote = await self._cluster.get(self._remotes, name, self._namespace)
+        if remote is None:
+            return True
+        if not remote["metadata"].get("deletionTimestamp"):
+            await self._cluster.delete(self._remotes, name, self._namespace)
+            return False
+        for found in (await self._cluster.list(self._pooled, self._namespace)).items:
+            status = found.get("status") or {}
+            if status.get("reserved") and status["machineRef"]["name"] == name:
+                await self._reserve(found, "")
+        await self._cluster.patch(self._remotes, name, self._namespace, {"metadata": {"finalizers": None}})
+        return True
+
+    async def _cloned(self, machine: Object, template: str) -> Object | None:
+        metadata = machine["metadata"]
+        found = await self._cluster.get(self._remotes, metadata["name"], self._namespace)
+        if found is not None:
+            return found
+        cloned = await self._cluster.get(self._templates, template, self._namespace)
+        if cloned is None:
+            return None
+        return await self._cluster.create(
+            self._remotes,
+            {
+                "apiVersion": self._remotes.api_version,
+                "kind": self._remotes.kind,
+                "metadata": {
+                    "name": metadata["name"],
+                    "namespace": self._namespace,
+                    "labels": metadata["labels"],
+                    "finalizers": [FINALIZER],
+                    "ownerReferences": [owner(machine)],
+                },
+                "spec": cloned["spec"]["template"]["spec"],
+            },
+        )
+
+    async def _reserved(self, remote: Object) -> Object | None:
+        """The pooled machine that it has, or gets."""
+        name, free = remote["metadata"]["name"], None
+        for found in (await self._cluster.list(self._pooled, self._namespace)).items:
+            status = found.get("status") or {}
+            if found["spec"]["pool"] != remote["spec"]["pool"]:
+                continue
+            if status.get("reserved") and status["machineRef"]["name"] == name:
+                return found
+            if not status.get("reserved"):
+                free = found
+        if free is not None:
+            self.taken.append(free["metadata"]["name"])
+            await self._reserve(free, name)
+        return free
+
+    async def _reserve(self, pooled: Object, name: str) -> None:
+        """For a RemoteMachine, or for nobody; only as it was seen."""
+        metadata = pooled["metadata"]
+        status = {"reserved": bool(name), "machineRef": {"name": name, "namespace": self._namespace if name else ""}}
+        patch = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
+        await self._cluster.patch(self._pooled, metadata["name"], self._namespace, patch, subresource="status")
+
+    async def _say(self, remote: Object, failure: Object, *, ready: bool) -> None:
+        said = {"failureReason": None, "failureMessage": None, **failure}
+        if self._old:
+            status: Object = {"ready": ready, **said}
+            before = {key: (remote.get("status") or {}).get(key) for key in status}
+        else:
+            status = {"initialization": {"provisioned": ready}, "deprecated": {"v1beta1": said}}
+            found = remote.get("status") or {}
+            there = (found.get("deprecated") or {}).get("v1beta1") or {}
+            before = {
+                "initialization": found.get("initialization"),
+                "deprecated": {"v1beta1": {key: there.get(key) for key in said}},
+            }
+        if before != status:
+            name = remote["metadata"]["name"]
+            await self._cluster.patch(self._remotes, name, self._namespace, {"status": status}, subresource="status")
