@@ -164,6 +164,8 @@ async def test_the_demo_tells_its_story(tmp_path: Path) -> None:
             "site-trainer",
             "federation-coordinator",
         }, "one window is one trace, from the signal to the model"
+    named = {span["name"] for span in spans if span["resource"]["service.name"] == "site-trainer"}
+    assert {"join", "pull", "train", "contribution"} <= named
 
 
 async def test_nothing_is_lost_when_coordinator_and_hub_are_killed(tmp_path: Path) -> None:

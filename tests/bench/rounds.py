@@ -11,7 +11,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -25,6 +25,7 @@ from tests.bench.shared_bytes import SharedBytes
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.rpc import connect
+from windfall.servicekit.telemetry import span
 from windfall.site_trainer.bulk import BulkStub
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership, tensors_of
 from windfall.site_trainer.replica import Replica, follow, of_snapshot, sha256, snapshot_bytes
@@ -124,7 +125,13 @@ class Site:
 
     async def round(self, word: pb.RoundOpened, data: bytes | SharedBytes) -> None:
         """Take the base and push."""
-        await (self._base(word) if self._keeps else self._skim(word))
+        # The trainer's own spans.
+        with span("pull", attributes={"windfall.round": word.round}):
+            await (self._base(word) if self._keeps else self._skim(word))
+        with span("contribution", attributes={"windfall.round": word.round, "windfall.site": self.name}):
+            await self._tell(word, data)
+
+    async def _tell(self, word: pb.RoundOpened, data: bytes | SharedBytes) -> None:
         if isinstance(data, SharedBytes):
             digest = await asyncio.to_thread(lambda: data.sha256)
             await self.link.push(self.manifest(word, digest, len(data)), data.as_view())
@@ -180,13 +187,21 @@ class Site:
 
 
 async def run(
-    folder: Path, model: str, sites: int, rounds: int, codec: str = "fp32", outer: str = "", fragments: int = 1
+    folder: Path,
+    model: str,
+    sites: int,
+    rounds: int,
+    codec: str = "fp32",
+    outer: str = "",
+    fragments: int = 1,
+    turn: Callable[[], Awaitable[None]] | None = None,
 ) -> Rounds:
     """Measure rounds of ``sites`` members after one warm-up round.
 
     Args:
         model: one of ``MODELS``.
         fragments: of it, of which each round synchronises one.
+        turn: awaited before each round.
     """
     torch.set_num_threads(1)
     told = {
@@ -218,6 +233,8 @@ async def run(
             data: Sequence[bytes | SharedBytes] = (
                 spoken if keeps else [SharedBytes(spoken[0], number) for number in range(sites)]
             )
+            if turn is not None:
+                await turn()
             already = sum(member.bytes_down for member in members)
             started, used, own_used = time.perf_counter(), cpu_s(hub.pid), cpu_s(os.getpid())
             await asyncio.gather(

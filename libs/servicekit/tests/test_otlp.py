@@ -3,9 +3,14 @@
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
+from threading import Event
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from windfall.servicekit.counted_export import Bounded, Counted
 from windfall.servicekit.natsserver import free_port
 from windfall.servicekit.testing.collector import collecting
 
@@ -50,3 +55,37 @@ async def test_a_collector_that_is_away_stops_nothing_and_is_said_once() -> None
     assert code == 0
     (line,) = said.splitlines()
     assert "takes no spans: they are dropped and counted until it does" in line
+
+
+class Slow(SpanExporter):
+    """A collector that takes nothing until it is let."""
+
+    def __init__(self) -> None:
+        self.begun, self.let = Event(), Event()
+        self.took = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.begun.set()
+        self.let.wait()
+        self.took += len(spans)
+        return SpanExportResult.SUCCESS
+
+
+def test_a_span_without_room_is_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    collector = Slow()
+    exporter = Counted(collector, "nowhere")
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(Bounded(exporter, room=4))
+    tracer = provider.get_tracer("test")
+    for _ in range(4):
+        tracer.start_span("first").end()
+    assert collector.begun.wait(10), "a full batch is exported at once"
+    for _ in range(7):
+        tracer.start_span("then").end()
+    assert exporter.dropped == 3
+    collector.let.set()
+    provider.shutdown()
+    assert (collector.took, exporter.dropped) == (8, 3)
+    assert [record.getMessage() for record in caplog.records if "takes no spans" in record.getMessage()] == [
+        "the collector at nowhere takes no spans: they are dropped and counted until it does"
+    ]

@@ -15,6 +15,7 @@ CARRIED: Final = ("windfall.federation", "windfall.round", "windfall.site", "win
 PARTS: Final = {
     "join": "join",
     "pull": "pull",
+    "train": "train",
     "contribution": "upload",
     "check": "check",
     "verify": "verify",

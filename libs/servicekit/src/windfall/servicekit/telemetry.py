@@ -19,11 +19,11 @@ from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode, format_span_id, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from windfall.servicekit.counted_export import Counted
+from windfall.servicekit.counted_export import Bounded, Counted
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.resource import resource_of
 from windfall.servicekit.span_processors import Carried, Durations
@@ -103,7 +103,7 @@ def set_up(service: str, whom: str, traces_file: Path | None, environ: Mapping[s
 
         provider.add_span_processor(Durations())
         exporter = Counted(OTLPSpanExporter(), environ["OTEL_EXPORTER_OTLP_ENDPOINT"])
-        provider.add_span_processor(BatchSpanProcessor(exporter))
+        provider.add_span_processor(Bounded(exporter))
     trace.set_tracer_provider(provider)
 
 
@@ -160,6 +160,11 @@ def span(
                 raise
     finally:
         detach(before)
+
+
+def past(name: str, began_unix_ns: int, attributes: Mapping[str, Attribute]) -> None:
+    """A span of something that is over: from then until now, a child of the current one."""
+    trace.get_tracer("windfall").start_span(name, start_time=began_unix_ns, attributes=attributes).end()
 
 
 def outgoing_trace() -> dict[str, str]:

@@ -52,6 +52,7 @@ from windfall.site_trainer.beside import Beside
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership, unknown
 from windfall.site_trainer.engine import Engine, TrainsOn, on_rows
 from windfall.site_trainer.foresight import fits, foreseen, remember
+from windfall.site_trainer.local_training import LocalTraining
 from windfall.site_trainer.overlapping import next_action
 from windfall.site_trainer.saving import Saving
 from windfall.site_trainer.session import Action, Opening, Session, Work
@@ -139,6 +140,7 @@ class Trainer:
         self._changed = asyncio.Event()
         self._beside = Beside(self._changed.set)
         self._barrier = Barrier()
+        self._local_training = LocalTraining()
         self._saving = Saving(terms.checkpoint, terms.checkpoint_every, offload, stand.spawn)
         self._drain_time = terms.drain_time
         self._speed = 1 / stand.clock.wall(timedelta(seconds=1)).total_seconds()
@@ -391,6 +393,7 @@ class Trainer:
             return
         load = partial(engine.load, replica.base, session.tokens, session.sites)
         await self._train(load)
+        self._local_training.begun_anew()
         self._holds_base = True
         reach("pull.loaded")
         restored = await self._restore(engine, load, digest, number)
@@ -429,6 +432,7 @@ class Trainer:
     async def _step(self) -> None:
         engine, _, session = self._standing()
         began = _now()
+        self._local_training.step()
         size = session.micro_batch or self._terms.micro_batch
         rows = await self._draw(engine, size)
         if self._supply is not None and (not rows or self.session.loaded != session.base_digest):
@@ -508,6 +512,7 @@ class Trainer:
         engine, membership, session = self._standing()
         try:
             self._parcel = await self._packed(engine, membership, session)
+            self._local_training.told(self._parcel.manifest)
         except ValueError as error:
             log.error("what was trained in round %d is lost: %s", session.round or 0, error)
             await self._say_goodbye("what was trained is not finite")
