@@ -30,11 +30,12 @@ from windfall.servicekit.clock import SystemClock
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.journal import Journal
 from windfall.servicekit.outbox import Outbox
-from windfall.servicekit.rpc import Refused, Tls, connect, serve
+from windfall.servicekit.rpc import Refused, connect, serve
 from windfall.servicekit.service import Stand
 from windfall.servicekit.testing.authority import Authority
 from windfall.servicekit.testing.memory_bus import MemoryBus, MemoryDomain
 from windfall.servicekit.testing.proxy import Proxy
+from windfall.servicekit.tls import Tls
 from windfall.site_trainer.bulk import BulkStub
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership, tensors_of
 from windfall.site_trainer.replica import sha256

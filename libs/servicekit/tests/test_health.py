@@ -16,12 +16,12 @@ from windfall.servicekit.health import Health
 
 
 class Service:
-    ready = True
+    lacking = ""
 
 
 @pytest.fixture
 async def health(tmp_path: Path) -> AsyncIterator[Health]:
-    found = Health(0, tmp_path / "state", lambda: Service.ready)
+    found = Health(0, tmp_path / "state", lambda: Service.lacking)
     found.beat()
     yield found
     found.close()
@@ -34,7 +34,7 @@ async def status(health: Health, path: str) -> int:
 
 async def test_alive_and_ready_are_two_questions(health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await status(health, "/livez"), await status(health, "/readyz")) == (200, 200)
-    monkeypatch.setattr(Service, "ready", False)
+    monkeypatch.setattr(Service, "lacking", "the bus is away")
     assert (await status(health, "/livez"), await status(health, "/readyz")) == (200, 503)
     assert await status(health, "/") == 404
 
@@ -49,7 +49,7 @@ async def test_a_stuck_loop_is_told_by_the_thread(health: Health, monkeypatch: p
 
 async def test_a_turning_loop_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BEAT_S", 0.001)
-    health = Health(0, tmp_path, lambda: True)
+    health = Health(0, tmp_path, lambda: "")
     health.beat()
     first = health._last_beat
     async with asyncio.timeout(20):
@@ -59,7 +59,7 @@ async def test_a_turning_loop_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 async def test_where_it_listens_is_written_down_and_taken_back(tmp_path: Path) -> None:
-    health = Health(0, tmp_path / "state", lambda: True)
+    health = Health(0, tmp_path / "state", lambda: "")
     written = json.loads((tmp_path / "state" / "health.json").read_text())
     assert written == {"port": health.port, "pid": os.getpid()}
     health.close()
@@ -69,7 +69,7 @@ async def test_where_it_listens_is_written_down_and_taken_back(tmp_path: Path) -
 
 
 def test_it_listens_on_loopback_alone(tmp_path: Path) -> None:
-    health = Health(0, tmp_path, lambda: True)
+    health = Health(0, tmp_path, lambda: "")
     assert health._server.server_address[0] == "127.0.0.1"
     health.close()
 
@@ -79,12 +79,12 @@ def test_a_port_in_use_is_a_mistake(tmp_path: Path) -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         with pytest.raises(Mistake, match="WINDFALL_HEALTH_PORT") as mistake:
-            Health(holder.getsockname()[1], tmp_path, lambda: True)
+            Health(holder.getsockname()[1], tmp_path, lambda: "")
     assert mistake.value.exit_code is ExitCode.RESOURCE
 
 
 def test_a_folder_that_cannot_be_written_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(Mistake, match="WINDFALL_STATE_DIR") as mistake:
-        Health(0, tmp_path / "file", lambda: True)
+        Health(0, tmp_path / "file", lambda: "")
     assert mistake.value.exit_code is ExitCode.RESOURCE

@@ -407,3 +407,13 @@ def test_a_shared_journal_needs_no_shared_memory_and_goes_on_from_one_that_was_n
             journal.fence(journal.fenced_at + 1)
             assert {one.name for one in tmp_path.iterdir()} == {"journal.sqlite"}
         journal.close()
+
+
+def test_what_keeps_the_next_decision_from_the_disk_is_seen_before_it_comes(tmp_path: Path) -> None:
+    path = tmp_path / "service.sqlite"
+    journal = Journal(path, "/windfall/test")
+    assert journal.trouble() == ""
+    path.unlink()
+    assert journal.trouble() == f"the journal {path} is gone"
+    journal.close()
+    assert Journal(None, "/windfall/test").trouble() == ""

@@ -28,10 +28,8 @@ from windfall.servicekit.rpc import (
     CHUNK_BYTES,
     Refused,
     RpcServer,
-    Tls,
     caller_trace,
     connect,
-    is_loopback,
     metadata,
     serve,
     serving,
@@ -39,6 +37,7 @@ from windfall.servicekit.rpc import (
 )
 from windfall.servicekit.testing.authority import Authority
 from windfall.servicekit.testing.memory_rpc import MemoryServer, memory_channel
+from windfall.servicekit.tls import Tls, is_loopback
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -7,8 +7,8 @@ import pytest
 from pydantic import Field, ValidationError
 
 from windfall.servicekit.errors import ExitCode, Mistake
-from windfall.servicekit.rpc import Tls
 from windfall.servicekit.settings import Settings, SiteSettings, TlsSettings, load
+from windfall.servicekit.tls import Tls
 
 
 class Watching(SiteSettings):

@@ -1,7 +1,9 @@
 """A NATS server as a person's command meets it: connect, read a stream from any point on, store a sentence."""
 
 import asyncio
+import os
 import re
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from windfall.contracts.envelope import Letter
 from windfall.contracts.subjects import EVENTS_STREAM, HUB, hub_streams, site_streams
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.natsserver import ServerPlan
+from windfall.servicekit.settings import NatsSettings, load
 
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"
 OLDEST: Final = (2, 10, 0)
@@ -43,10 +46,11 @@ async def connection(url: str) -> AsyncIterator[Client]:
     """A connection that reconnects for ever once it stood.
 
     Raises:
-        Mistake: nobody answers there, it refuses us, or it is too old.
+        Mistake: nobody answers there, it refuses us, it is too old, or our certificates for it cannot be used.
     """
+    context = load(NatsSettings, os.environ).nats_tls.context(url)
     try:
-        client = await asyncio.wait_for(_connect(url), _CONNECT_TIMEOUT_S)
+        client = await asyncio.wait_for(_connect(url, context), _CONNECT_TIMEOUT_S)
     except (TimeoutError, OSError, ValueError, nats.errors.Error) as error:
         reason = str(error) or "no answer"
         raise Mistake(
@@ -63,7 +67,7 @@ async def connection(url: str) -> AsyncIterator[Client]:
             await client.close()
 
 
-async def _connect(url: str) -> Client:
+async def _connect(url: str, context: ssl.SSLContext | None) -> Client:
     # A closed door is told at once; the client itself would knock for ever.
     address = urlsplit(url)
     _, writer = await asyncio.open_connection(address.hostname, address.port or 4222)
@@ -71,7 +75,13 @@ async def _connect(url: str) -> Client:
     with suppress(ConnectionError):
         await writer.wait_closed()
     return await nats.connect(
-        url, name="windfall", max_reconnect_attempts=-1, reconnect_time_wait=0.25, connect_timeout=2, error_cb=_quiet
+        url,
+        name="windfall",
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.25,
+        connect_timeout=2,
+        error_cb=_quiet,
+        tls=context,
     )
 
 

@@ -10,6 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
 from windfall.contracts.message import instant
@@ -98,15 +99,23 @@ async def _sleep_until(clock: Clock, at: datetime) -> None:
         await clock.sleep(left)
 
 
+_FILE = "file:"
 _REPLAY = re.compile(r"^replay:(?P<trace>[^@]+)@(?P<wall>[^@]+)x(?P<speed>[0-9.]+(?:e[+-]?[0-9]+)?)$")
 
 
 def parse_clock(text: str) -> SystemClock | ReplayClock:
-    """Read a clock from a setting: ``system`` or ``replay:<trace instant>@<wall instant>x<speed>``.
+    """Read a clock from a setting: ``system``, ``replay:<trace instant>@<wall instant>x<speed>``, or ``file:<path>`` of
+    a file that holds one of these.
 
     Raises:
-        ValueError: not one of these, an instant without a zone, or a speed that is not positive.
+        ValueError: not one of these, a file that cannot be read, an instant without a zone, or a speed that is not
+            positive.
     """
+    if text.startswith(_FILE):
+        try:
+            text = Path(text.removeprefix(_FILE)).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ValueError(f"{text!r} cannot be read ({error.strerror})") from error
     if text == "system":
         return SystemClock()
     match = _REPLAY.match(text)

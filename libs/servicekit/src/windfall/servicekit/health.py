@@ -1,6 +1,6 @@
 """Liveness and readiness over HTTP on loopback, answered by a thread: a stuck event loop cannot say so itself.
 
-A process that stands by is live and not ready, and says ``standby``.
+A process that stands by is live and not ready, and says ``standby``; one that is not ready says what it lacks.
 """
 
 import asyncio
@@ -30,15 +30,15 @@ class Health:
     Args:
         port: loopback port; 0 takes a free one.
         folder: where ``health.json`` says which port and process it is.
-        ready: asked at every ``/readyz``.
+        lacking: asked at every ``/readyz``, from another thread: what it cannot work without, or nothing.
         name: of that file, where several processes share the folder.
 
     Raises:
         Mistake: the port is in use, or the folder cannot be written.
     """
 
-    def __init__(self, port: int, folder: Path, ready: Callable[[], bool], name: str = "health.json") -> None:
-        self.ready = ready
+    def __init__(self, port: int, folder: Path, lacking: Callable[[], str], name: str = "health.json") -> None:
+        self.lacking = lacking
         self.standing_by = False
         """Ready to take over, and not to be asked for anything."""
         self._last_beat = time.monotonic()
@@ -47,10 +47,10 @@ class Health:
 
         class Answer(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                fine = {"/livez": health.live, "/readyz": health.live_and_ready}.get(self.path)
-                status = 404 if fine is None else 200 if fine() else 503
-                body = b"ok\n" if status == 200 else b"standby\n" if health.standing_by else b"not ok\n"
-                self.send_response(status)
+                ask = {"/livez": health.why_not_live, "/readyz": health.why_not_ready}.get(self.path)
+                said = "not known" if ask is None else ask()
+                self.send_response(404 if ask is None else 503 if said else 200)
+                body = f"{said or 'ok'}\n".encode()
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -82,17 +82,19 @@ class Health:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(_LOOK_S,), name="health", daemon=True)
         self._thread.start()
 
-    def live(self) -> bool:
-        """Whether the event loop has turned lately."""
-        return time.monotonic() - self._last_beat < _STUCK_AFTER_S
+    def why_not_live(self) -> str:
+        """Empty where the event loop has turned lately."""
+        silent_s = time.monotonic() - self._last_beat
+        return "" if silent_s < _STUCK_AFTER_S else f"its event loop has not turned for {silent_s:.0f} s"
 
     def stand_by(self, holder: str) -> None:
         """Another process works; this one waits for it."""
         self.standing_by = True
         log.info("stands by for %s", holder)
 
-    def live_and_ready(self) -> bool:
-        return self.live() and not self.standing_by and self.ready()
+    def why_not_ready(self) -> str:
+        """Empty where it lives and can do its work."""
+        return self.why_not_live() or ("standby" if self.standing_by else self.lacking())
 
     def beat(self) -> None:
         """Begin to beat on the running loop."""

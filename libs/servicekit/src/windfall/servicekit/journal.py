@@ -6,6 +6,7 @@ outbox table: a bus that lost its store can be told again.
 """
 
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -186,6 +187,17 @@ class Journal:
                 raise deposed()
             self._db.execute("INSERT OR REPLACE INTO fence VALUES (1, ?)", (token,))
         self._token = token
+
+    def trouble(self) -> str:
+        """Why the next decision could not be kept, seen from outside; empty when nothing speaks against it. Another
+        thread may ask while this one writes."""
+        if self._path is None:
+            return ""
+        if not self._path.exists():
+            return f"the journal {self._path} is gone"
+        if not os.access(self._path, os.W_OK):
+            return f"the journal {self._path} cannot be written"
+        return f"the disk under {self._path} is full" if self._no_room() else ""
 
     def close(self) -> None:
         """Release the file. Uncommitted work does not exist, so nothing is lost."""

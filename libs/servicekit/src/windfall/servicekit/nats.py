@@ -19,6 +19,7 @@ import nats.errors
 import nats.js.errors
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.security import BaseSecurity
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from opentelemetry.trace import SpanKind
@@ -31,6 +32,7 @@ from windfall.servicekit.errors import ExitCode, Mistake, Poison, Transient
 from windfall.servicekit.instruments import CONSUMERS_LOST, LAG, PUBLISHED, STORE_USE
 from windfall.servicekit.jetstream import declare_consumer, declare_stream
 from windfall.servicekit.listener import Listener
+from windfall.servicekit.nats_tls import NatsTls, warn_if_plain
 from windfall.servicekit.sourcing import Sourcing
 from windfall.servicekit.telemetry import outgoing_trace, span
 
@@ -60,6 +62,10 @@ class NatsBus:
         on_mistake: told when a handler meets something that a person must mend; the process should end.
         on_store_lost: told when a stream was made anew, so that the outbox looks.
         ack_wait: how long a delivery may stay silent before the server gives it again.
+        tls: towards a server at ``tls://``.
+
+    Raises:
+        Mistake: the files of ``tls`` cannot be used.
     """
 
     def __init__(
@@ -70,7 +76,10 @@ class NatsBus:
         on_mistake: Callable[[Mistake], None],
         on_store_lost: Callable[[], None] = lambda: None,
         ack_wait: timedelta = ACK_WAIT,
+        tls: NatsTls = NatsTls(),
     ) -> None:
+        warn_if_plain(url)
+        context = tls.context(url)
         self._url = url
         self._service = service
         self._process = f"{service}-{uuid4().hex}"
@@ -95,6 +104,7 @@ class NatsBus:
         self._broker = NatsBroker(
             url,
             name=service,
+            security=None if context is None else BaseSecurity(ssl_context=context),
             max_reconnect_attempts=-1,
             reconnect_time_wait=1,
             connect_timeout=2,

@@ -21,6 +21,7 @@ from nats.js.kv import KeyValue
 from windfall.contracts.subjects import LEASES_BUCKET
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.leadership import Conflict, Entry, Lease
+from windfall.servicekit.nats_tls import NatsTls
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,12 @@ class NatsRegister:
         self._bucket: KeyValue | None = None
 
     @classmethod
-    async def connected(cls, url: str, key: str) -> Self:
+    async def connected(cls, url: str, key: str, tls: NatsTls = NatsTls()) -> Self:
         """Return when the server has answered, however long that takes.
 
         Args:
             key: whose lease it is: dots, letters, digits and dashes.
+            tls: towards a server at ``tls://``.
         """
         client = await nats.connect(
             url,
@@ -55,6 +57,7 @@ class NatsRegister:
             ping_interval=2,
             max_outstanding_pings=2,
             error_cb=_troubled,
+            tls=tls.context(url),
         )
         return cls(client, key)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from windfall.contracts.subjects import COMMANDS_STREAM, DEAD_STREAM, EVERYTHING
 from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.servicekit.tls import Tls
 
 _READY = b"Server is ready"
 
@@ -31,10 +32,12 @@ class ServerPlan:
     """Listens for leaves: this is the hub."""
     hub_leaf_port: int | None = None
     """Connects to this hub as a leaf."""
+    tls: Tls | None = None
+    """What it shows to its clients, and who must have signed what they show."""
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        return f"{'tls' if self.tls else 'nats'}://127.0.0.1:{self.port}"
 
 
 def free_port() -> int:
@@ -53,15 +56,22 @@ def render(plan: ServerPlan) -> str:
         f'jetstream {{ store_dir: "{plan.store}", domain: "{plan.domain}", sync_interval: always,',
         "  max_memory_store: 64MB, max_file_store: 2GB }",
     ]
+    if plan.tls is not None:
+        files = f'cert_file: "{plan.tls.certificate}", key_file: "{plan.tls.key}", ca_file: "{plan.tls.authority}"'
+        lines.append(f"tls {{ {files}, verify: true }}")
     if plan.leaf_port is not None:
         lines.append(f"leafnodes {{ listen: 127.0.0.1:{plan.leaf_port} }}")
     if plan.hub_leaf_port is not None:
         remote = f'url: "nats-leaf://127.0.0.1:{plan.hub_leaf_port}"'
-        # An acknowledgement names stream, consumer and place, and no domain: a site would take another's for its own.
-        own = [EVERYTHING, "$JS.ACK.>"]
-        denied = f"deny_imports: {_listed(own + closed_to_the_hub(plan.domain))}, deny_exports: {_listed(own)}"
-        lines.append(f"leafnodes {{ reconnect: 1, remotes: [{{ {remote}, {denied} }}] }}")
+        lines.append(f"leafnodes {{ reconnect: 1, remotes: [{{ {remote}, {denied(plan.domain)} }}] }}")
     return "\n".join(lines) + "\n"
+
+
+def denied(site: str) -> str:
+    """What a site's leaf connection lets through in neither direction, as its configuration has it."""
+    # An acknowledgement names stream, consumer and place, and no domain: a site would take another's for its own.
+    own = [EVERYTHING, "$JS.ACK.>"]
+    return f"deny_imports: {_listed(own + closed_to_the_hub(site))}, deny_exports: {_listed(own)}"
 
 
 def closed_to_the_hub(site: str) -> list[str]:

@@ -1,13 +1,10 @@
 """gRPC as every service uses it: limits, keepalive, TLS outside loopback, trace context, two kinds of failure."""
 
-import ipaddress
 import logging
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -20,6 +17,7 @@ from windfall.servicekit.errors import ExitCode, Mistake, Transient
 from windfall.servicekit.instruments import CALLS, CERTIFICATE
 from windfall.servicekit.rotation import RotatingChannel
 from windfall.servicekit.telemetry import Attribute, outgoing_trace, span
+from windfall.servicekit.tls import Tls, is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -74,15 +72,6 @@ class Refused(Exception):
     def __init__(self, code: grpc.StatusCode, detail: str) -> None:
         super().__init__(detail)
         self.code = code
-
-
-@dataclass(frozen=True)
-class Tls:
-    """PEM files of one end of a mutual TLS connection."""
-
-    certificate: Path
-    key: Path
-    authority: Path
 
 
 class RpcServer:
@@ -179,19 +168,6 @@ def _watch(certificate: bytes) -> None:
 
     ends_at = x509.load_pem_x509_certificate(certificate).not_valid_after_utc
     metrics.observe(CERTIFICATE, lambda: [((ends_at - datetime.now(UTC)).total_seconds(), {})])
-
-
-def is_loopback(address: str) -> bool:
-    """Whether ``host:port`` (or ``unix:``) can be reached from this machine alone."""
-    if address.startswith("unix:"):
-        return True
-    host = address.rsplit(":", 1)[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def metadata() -> tuple[tuple[str, str], ...]:

@@ -169,13 +169,14 @@ async def _stand(service: str, settings: S, whom: str, streams: Sequence[StreamS
         loop.add_signal_handler(number, stopping.set)
     alone = not isinstance(settings, StandbySettings) or not settings.standby
     name = "health.json" if alone else f"health-{os.getpid()}.json"
-    health = Health(settings.health_port, settings.state_dir, _never, name)
+    health = Health(settings.health_port, settings.state_dir, _not_yet, name)
     health.beat()
     try:
         async with AsyncExitStack() as stack:
             leadership = None
             if isinstance(settings, StandbySettings):
-                waiting = turn(settings, settings.nats_url, settings.state_dir, f"{service}.{whom}", health.stand_by)
+                key = f"{service}.{whom}"
+                waiting = turn(settings, settings.nats_url, settings.state_dir, key, health.stand_by, settings.nats_tls)
                 leading = loop.create_task(stack.enter_async_context(waiting))
                 if not await before(leading, stopping):
                     return
@@ -206,7 +207,7 @@ async def _work(
     def store_lost() -> None:
         stand.outbox.recheck()
 
-    bus = NatsBus(settings.nats_url, service, streams, fail, store_lost)
+    bus = NatsBus(settings.nats_url, service, streams, fail, store_lost, tls=settings.nats_tls)
     outbox = Outbox(journal, bus)
     stand = Stand(service, whom, parse_clock(settings.clock), journal, bus, outbox, stopping)
     try:
@@ -214,7 +215,7 @@ async def _work(
             stand.term = await leadership.outbid(journal.fenced_at)
             journal.fence(stand.term)
             stand.spawn(leadership.keep(), "lease")
-        health.ready = lambda: bus.ready
+        health.lacking = lambda: _lacking(bus, journal)
         async with attend(settings, stand):
             rising = asyncio.create_task(stand.rise())
             stopped = asyncio.create_task(stopping.wait())
@@ -225,14 +226,21 @@ async def _work(
                 await stopped
         await _last_words(stand, rising)
     finally:
-        health.ready = _never
+        health.lacking = _not_yet
         await stand.lie_down()
     if stand.mistake is not None:
         raise stand.mistake
 
 
-def _never() -> bool:
-    return False
+def _not_yet() -> str:
+    return "it does not stand"
+
+
+def _lacking(bus: Bus, journal: Journal) -> str:
+    """What keeps the service from doing its work."""
+    if not bus.ready:
+        return "the bus is away, or streams or consumers are missing"
+    return journal.trouble()
 
 
 async def _last_words(stand: Stand, rising: asyncio.Task[None]) -> None:

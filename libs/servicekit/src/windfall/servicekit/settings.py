@@ -15,7 +15,8 @@ from windfall.contracts.message import Name
 from windfall.contracts.subjects import HUB
 from windfall.servicekit.clock import parse_clock
 from windfall.servicekit.errors import Mistake
-from windfall.servicekit.rpc import Tls
+from windfall.servicekit.nats_tls import NatsTls
+from windfall.servicekit.tls import Tls
 
 PREFIX = "WINDFALL_"
 
@@ -32,7 +33,28 @@ def _server(text: str) -> str:
     return text
 
 
-class Settings(BaseModel):
+class NatsSettings(BaseModel):
+    """How a NATS server is reached over TLS (``tls://``)."""
+
+    nats_authority: Path | None = None
+    """PEM certificate of the authority that signed the server's; unset: whom the system believes."""
+    nats_certificate: Path | None = None
+    """PEM certificate of ours, where the server asks for one."""
+    nats_key: Path | None = None
+    """Its private key."""
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        if (self.nats_certificate is None) != (self.nats_key is None):
+            raise ValueError("WINDFALL_NATS_CERTIFICATE and WINDFALL_NATS_KEY go together")
+        return self
+
+    @property
+    def nats_tls(self) -> NatsTls:
+        return NatsTls(self.nats_authority, self.nats_certificate, self.nats_key)
+
+
+class Settings(NatsSettings):
     """What every service is told."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
@@ -42,7 +64,8 @@ class Settings(BaseModel):
     state_dir: Path
     """Folder of this service alone: its journal and whatever it keeps. It is created when missing."""
     clock: Annotated[str, AfterValidator(_clock)] = "system"
-    """``system``, or ``replay:<trace instant>@<wall instant>x<speed>`` for a demo or a rehearsal."""
+    """``system``, or ``replay:<trace instant>@<wall instant>x<speed>`` for a demo or a rehearsal; ``file:<path>`` names
+    a file that holds one of these."""
     health_port: int = Field(default=0, ge=0, le=65535)
     """Loopback port of the liveness and readiness endpoint; 0 takes a free one. It is written to ``health.json``."""
     traces_file: Path | None = None

@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.leadership import Leadership
 from windfall.servicekit.nats_register import NatsRegister
+from windfall.servicekit.nats_tls import NatsTls
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,12 @@ class StandbySettings(BaseModel):
 
 @asynccontextmanager
 async def turn(
-    settings: StandbySettings, url: str, folder: Path, key: str, standing_by: Callable[[str], None]
+    settings: StandbySettings,
+    url: str,
+    folder: Path,
+    key: str,
+    standing_by: Callable[[str], None],
+    tls: NatsTls = NatsTls(),
 ) -> AsyncIterator[Leadership | None]:
     """Enter when it is this process's turn to work in the folder: with a lease that must be kept, or none that need be.
 
@@ -45,6 +51,7 @@ async def turn(
         url: NATS server of the domain that keeps the lease.
         key: whose lease it is.
         standing_by: told who leads while it is another's turn.
+        tls: towards that server.
 
     Raises:
         Mistake: the folder is another process's, which knows no lease.
@@ -53,7 +60,7 @@ async def turn(
         if not settings.standby:
             yield None
             return
-        register = await NatsRegister.connected(url, key)
+        register = await NatsRegister.connected(url, key, tls)
         holder = f"{socket.gethostname()}/{os.getpid()}/{uuid4().hex[:8]}"
         try:
             leadership = Leadership(register, holder, settings.lease)

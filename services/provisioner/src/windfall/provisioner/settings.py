@@ -71,6 +71,8 @@ class ProvisionerSettings(SiteSettings):
             # Successive leases share it, so that the trainer's own checkpoint survives them.
             "WINDFALL_STATE_DIR": str(self.state_dir.resolve() / "trainer"),
         }
+        tls = {"AUTHORITY": self.nats_authority, "CERTIFICATE": self.nats_certificate, "KEY": self.nats_key}
+        shared |= {f"WINDFALL_NATS_{name}": str(path.resolve()) for name, path in tls.items() if path is not None}
         if self.traces_file is not None:
             shared["WINDFALL_TRACES_FILE"] = str(self.traces_file.resolve())
         shared |= {key: value for key in ("WINDFALL_LOG_LEVEL", "WINDFALL_LOG_FORMAT") if (value := environ.get(key))}

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from windfall.servicekit.errors import ExitCode, Mistake
-from windfall.servicekit.rpc import is_loopback
+from windfall.servicekit.tls import is_loopback
 from windfall.site_trainer.policy import Offer, SitePolicy
 from windfall.site_trainer.settings import TrainerSettings
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from windfall.servicekit.natsserver import NatsServer, ServerPlan, free_port
+from windfall.servicekit.tls import Tls
 
 
 @asynccontextmanager
-async def started_server(folder: Path, domain: str = "site-a") -> AsyncIterator[NatsServer]:
+async def started_server(folder: Path, domain: str = "site-a", tls: Tls | None = None) -> AsyncIterator[NatsServer]:
     """A real JetStream server of its own."""
-    server = NatsServer(ServerPlan(domain, free_port(), folder / "jetstream"), folder)
+    server = NatsServer(ServerPlan(domain, free_port(), folder / "jetstream", tls=tls), folder)
     await server.start()
     try:
         yield server

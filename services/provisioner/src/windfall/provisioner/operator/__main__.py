@@ -71,7 +71,7 @@ async def _lead(settings: OperatorSettings, cluster: Cluster, health: Health, st
     try:
         await _until_first(stopping, leadership.keep(), _operate(settings, cluster, health))
     finally:
-        health.ready = lambda: False
+        health.lacking = lambda: "it does not lead"
         await leadership.release()
 
 
@@ -91,7 +91,7 @@ async def _operate(settings: OperatorSettings, cluster: Cluster, health: Health)
                 orders.release,
                 guard,
             )
-            health.ready = partial(getattr, operating, "primed")
+            health.lacking = partial(_unseen, operating)
             hearing = asyncio.create_task(_hear(settings, operating, orders, clock), name="bus")
             try:
                 await operating.run()
@@ -118,7 +118,7 @@ async def _hear(settings: OperatorSettings, operating: Operating, orders: Orders
             log.error("hears nothing: %s", mistake)
             lost.set()
 
-        bus = NatsBus(settings.nats_url, SERVICE, (), lose)
+        bus = NatsBus(settings.nats_url, SERVICE, (), lose, tls=settings.nats_tls)
         listen(bus, operating.hearsay, operating.queue.add)
         try:
             await bus.start()
@@ -130,6 +130,10 @@ async def _hear(settings: OperatorSettings, operating: Operating, orders: Orders
             orders.bus = None
             await bus.stop()
         await clock.sleep(_BUS_AGAIN)
+
+
+def _unseen(operating: Operating) -> str:
+    return "" if operating.primed else "it has not seen everything yet"
 
 
 async def _until_first(stopping: asyncio.Event, *work: Awaitable[None]) -> None:
@@ -152,7 +156,9 @@ async def _main(settings: OperatorSettings, word: str) -> None:
         if word == "release":
             await release(cluster, settings.kube_namespace)
             return
-        health = Health(settings.health_port, settings.state_dir, lambda: False, f"health-{os.getpid()}.json")
+        health = Health(
+            settings.health_port, settings.state_dir, lambda: "it does not lead yet", f"health-{os.getpid()}.json"
+        )
         health.beat()
         try:
             await _lead(settings, cluster, health, stopping)
