@@ -167,6 +167,44 @@ def demo(
         print(line)
 
 
+@windfall.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--speed", type=click.FloatRange(1, 10_000), default=120.0, show_default=True, help="Of the replay.")
+@click.option("--sites", default="", metavar="A,B", help="Sites, by their columns in the trace.  [default: all]")
+@click.option("--trace", type=click.Path(path_type=Path), help="CSV of gCO2/kWh: point_time and a column per site.")
+@click.option("--fast", is_flag=True, help="Six hours around noon.")
+def stage(folder: Path, speed: float, sites: str, trace: Path | None, fast: bool) -> None:
+    """Lay out what services replay a day from: a trace, each site's text, the clock that they share.
+
+    For a demo in containers or on several machines. The day begins now; what lies in FOLDER already stays, so that a
+    day goes on after a restart.
+    """
+    from windfall.cli.preparation import Asked
+    from windfall.cli.staging import staged
+
+    chosen = tuple(name.strip() for name in sites.split(",") if name.strip())
+    print(staged(folder, Asked(sites=chosen, trace=trace, fast=fast), speed, datetime.now(UTC)))
+
+
+@windfall.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("places", nargs=-1, required=True, metavar="PLACE=NAME,NAME...")
+@click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="A certificate is good for.")
+def keys(folder: Path, places: tuple[str, ...], days: int) -> None:
+    """Make keys and certificates for mutual TLS: FOLDER/PLACE/{tls.key,tls.crt,ca.crt} for each place.
+
+    A place is the hub or a site; its names are those by which others reach its servers. What is good for another third
+    of its life stays. For a demo or a fleet of your own: sites that trust nobody make their keys themselves and have
+    them signed. Keep FOLDER/authority/ca.key to yourself, or delete it.
+    """
+    from datetime import timedelta
+
+    from windfall.cli.keys import issued, place_of
+
+    for line in issued(folder, [place_of(text) for text in places], timedelta(days=days), datetime.now(UTC)):
+        print(line)
+
+
 @windfall.command("run")
 @click.option(
     "--flower-app",

@@ -5,7 +5,7 @@ import errno
 import io
 import socket
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
@@ -67,18 +67,12 @@ def prepare(asked: Asked, now: datetime) -> Prepared:
             full disk.
     """
     flower = None if asked.flower_app is None else _app(asked.flower_app, asked.config, asked.data)
-    name = str(asked.trace) if asked.trace else SHIPPED
-    lines = _lines(asked.trace)
-    sites = _sites(asked.sites, lines, name)
-    whole = {site: _traced(lines, site, name) for site in sites}
-    start, end = max(trace.start for trace in whole.values()), min(trace.end for trace in whole.values())
-    if asked.fast:
-        start, end = _hours(start, end)
-    traces = {site: _cut(trace, start, end, name) for site, trace in whole.items()}
+    traces = replayed(asked)
+    start = min(trace.start for trace in traces.values())
     folder = _made(asked.out or Path("runs") / f"{now:%Y%m%d-%H%M%S}")
     wish = Wish(
         folder=folder,
-        sites=sites,
+        sites=tuple(traces),
         trace_file=folder / "trace.csv",
         trace_start=start,
         trace_end=min(trace.end for trace in traces.values()),
@@ -91,6 +85,21 @@ def prepare(asked: Asked, now: datetime) -> Prepared:
     )
     wish.trace_file.write_text(in_csv(traces), encoding="utf-8")
     return Prepared(wish, traces)
+
+
+def replayed(asked: Asked) -> Mapping[str, Trace]:
+    """The traces of its sites over the hours that they have in common.
+
+    Raises:
+        Mistake: a trace that cannot be read, or a site that it does not have.
+    """
+    name = str(asked.trace) if asked.trace else SHIPPED
+    lines = _lines(asked.trace)
+    whole = {site: _traced(lines, site, name) for site in _sites(asked.sites, lines, name)}
+    start, end = max(trace.start for trace in whole.values()), min(trace.end for trace in whole.values())
+    if asked.fast:
+        start, end = _hours(start, end)
+    return {site: _cut(trace, start, end, name) for site, trace in whole.items()}
 
 
 def _app(folder: Path, config: tuple[str, ...], data: Path | None) -> FlowerApp:
@@ -160,11 +169,16 @@ def furnish(plan: Plan) -> None:
         for site in plan.wish.sites:
             plan.data_of(site).mkdir(parents=True, exist_ok=True)
         return
+    share_out(plan.wish.sites, plan.data_of, plan.held_out)
+
+
+def share_out(sites: Sequence[str], data_of: Callable[[str], Path], held_out: Path) -> None:
+    """Write each site's part of the shipped text, and the part that no site trains on."""
     text = files("windfall.cli").joinpath("data/tinyshakespeare.txt").read_text(encoding="utf-8")
-    shards, held_out = split(text, len(plan.wish.sites))
-    for site, shard in zip(plan.wish.sites, shards, strict=True):
-        _write(plan.data_of(site) / "text.txt", shard)
-    _write(plan.held_out / "text.txt", held_out)
+    shards, kept_back = split(text, len(sites))
+    for site, shard in zip(sites, shards, strict=True):
+        _write(data_of(site) / "text.txt", shard)
+    _write(held_out / "text.txt", kept_back)
 
 
 def split(text: str, sites: int) -> tuple[Sequence[str], str]:
