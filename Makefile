@@ -1,6 +1,6 @@
 # The first two are all that a newcomer needs; both set up what they use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench soak-provisioner proto crds dashboards lock clean
+.PHONY: help setup demo test check bench soak-provisioner images image-bases proto crds dashboards lock clean
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -22,7 +22,7 @@ test: check ## everything that a change must pass
 check: $(READY) ## format, lint, types, directions of imports
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
-	$(BIN)/mypy libs/*/src services/*/src tests deploy/grafana/source
+	$(BIN)/mypy libs/*/src services/*/src tests deploy/grafana/source deploy/images
 	$(BIN)/lint-imports
 
 bench: $(BENCHES) ## every benchmark
@@ -32,6 +32,13 @@ bench-%: $(READY) ## one benchmark: prints a table, writes bench-results/<name>.
 
 soak-provisioner: $(READY) ## 200 windows at 50 sites, with everybody killed at random (WINDFALL_STORM_SEED replays one)
 	$(BIN)/python -m tests.soak_provisioner $(ARGS)
+
+images: $(READY) ## all container images, with docker, podman or buildah (docs/images.md says what can be chosen)
+	@$(BIN)/python -m deploy.images --torch "$(TORCH)" $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(BASE),--base $(BASE)) \
+		$(if $(TORCH_BASE),--torch-base $(TORCH_BASE)) $(if $(SLIM_BASE),--slim-base $(SLIM_BASE)) $(ARGS)
+
+image-bases: ## the bases of the images, from Debian's packages, for where no registry is at hand
+	deploy/images/base.sh build/bases
 
 proto: $(READY) ## generate the gRPC stubs anew
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=libs/contracts/src --pyi_out=libs/contracts/src \
