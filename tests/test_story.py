@@ -20,6 +20,7 @@ from windfall.contracts.events import (
     SiteDrained,
     SiteJoined,
     SiteLeft,
+    TaskLearnt,
     TrainingStarted,
     WindowClosed,
     WindowClosing,
@@ -84,7 +85,7 @@ async def test_one_window(real: bool, tmp_path: Path, spans: None) -> None:
         NodeReady,
         TrainingStarted,
     ]
-    beside = {NodeProfiled, WindowClosing, WindowClosed, SiteLeft, WindowJudged, EnergyRecorded}
+    beside = {NodeProfiled, TaskLearnt, WindowClosing, WindowClosed, SiteLeft, WindowJudged, EnergyRecorded}
     assert set(order) | beside == set(firsts)
     for once in (WindowOpened, WindowClosed, NodeReady, NodeReleased, SiteDrained, TrainingStarted):
         assert story.count(once) == 1

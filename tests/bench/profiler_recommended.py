@@ -11,9 +11,9 @@ from typing import Final
 from tests.bench.figures import Figure
 from tests.bench.profiler_training import SETTINGS, TASK, searched, text
 from windfall.profiler.cpu import Cpu
-from windfall.profiler.measurement.bench import TorchBench, Workload
+from windfall.profiler.measurement.bench import TorchBench
 from windfall.profiler.measurement.estimates import typical
-from windfall.profiler.profile import Link, summarise
+from windfall.profiler.profile import Link, Workload, summarise
 from windfall.profiler.recommendation import Goals, recommend
 from windfall.profiler.settings import ProfilerSettings
 
@@ -28,7 +28,7 @@ async def figures() -> list[Figure]:
     budget: timedelta = ProfilerSettings.model_fields["bench_budget"].default
     host = await Cpu().host()
     with text() as data:
-        bench = TorchBench(budget, full=True, workload=Workload(TASK, SETTINGS, data))
+        bench = TorchBench(budget, full=True, workload=Workload(task=TASK, settings=SETTINGS), data_dir=data)
         compute = await bench.compute(host)
         advice = recommend(summarise("bench", host, compute, Link()), Goals(timedelta(seconds=30)))
         sizes = sorted({*SIZES, advice.micro_batch})

@@ -38,7 +38,9 @@ from windfall.contracts.commands import (
 from windfall.contracts.envelope import MESSAGE_ID, STRUCTURED, Letter, Unreadable, parse, seal, unseal
 from windfall.contracts.events import (
     EVENTS,
+    AdviceGiven,
     CheckpointDamaged,
+    Chosen,
     ContributionAccepted,
     ContributionRefused,
     EnergyRecorded,
@@ -66,11 +68,13 @@ from windfall.contracts.events import (
     SignalRecovered,
     SignalRefused,
     SignalStale,
+    SiteAdvice,
     SiteDrained,
     SiteJoined,
     SiteLeft,
     SiteRefused,
     SiteWithheld,
+    TaskLearnt,
     TrainingStarted,
     WindowClosed,
     WindowClosing,
@@ -219,6 +223,7 @@ SAID = (
             local_steps=40,
             gradient_accumulation=4,
             precision="bf16",
+            told=("gradient_accumulation",),
             because="8 samples take 0.05 s",
         ),
         hardware=Hardware(
@@ -285,6 +290,35 @@ SAID = (
     ),
     said(SiteJoined, federation=FEDERATION, window_id=WINDOW, lease_token=7, attempt=2, round=3),
     said(
+        TaskLearnt,
+        federation=FEDERATION,
+        window_id=WINDOW,
+        lease_token=7,
+        task="gpt-neox",
+        task_settings='{"preset": "small"}',
+    ),
+    said(
+        AdviceGiven,
+        round=3,
+        codec=Chosen(advised="q2-ef", used="topk-ef", by="operator"),
+        fragments=Chosen(advised="1", used="1", by="default"),
+        average_steps=Chosen(advised="30", used="30", by="advice"),
+        sites=(
+            SiteAdvice(
+                site=SITE,
+                takes_part=True,
+                gain=0.85,
+                values={
+                    "micro_batch": Chosen(advised="8", used="16", by="operator"),
+                    "precision": Chosen(used="fp32", by="owner"),
+                },
+                because="with site-a the federation trains 85.0% more",
+            ),
+            SiteAdvice(site="site-b", takes_part=False, gain=-0.25, because="with site-b it trains 25.0% less"),
+        ),
+        because="site-b: q2-ef every 30 steps",
+    ),
+    said(
         RoundStarted,
         round=3,
         base_digest=BASE,
@@ -292,6 +326,7 @@ SAID = (
         ends_at=AT + timedelta(minutes=10),
         local_steps={"site-a": 30, "site-b": 15},
         because="topk-ef every 15 steps",
+        left_out={"site-c": "with site-c the federation trains 25.0% less"},
     ),
     said(TrainingStarted, federation=FEDERATION, window_id=WINDOW, lease_token=7, round=3),
     said(
@@ -622,7 +657,7 @@ def test_whatever_stands_in_a_body_is_believed_whole_or_not_at_all(fields: dict[
 
 @pytest.mark.parametrize("topic", ["", "window", "window.exploded", "windfall.v1.window.opened"])
 def test_an_unknown_topic_is_refused(topic: str) -> None:
-    with pytest.raises(Unreadable, match=r"known are checkpoint\.damaged"):
+    with pytest.raises(Unreadable, match=r"known are advice\.given, checkpoint\.damaged"):
         parse(topic, b"{}")
 
 

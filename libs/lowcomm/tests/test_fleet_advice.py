@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windfall.lowcomm.advice import CANDIDATES, COSTS, Link
-from windfall.lowcomm.fleet_advice import Taking, advise_fleet, fragments_for, worth
+from windfall.lowcomm.fleet_advice import LEAST_GAIN, Taking, advise_fleet, dispensable, fragments_for, worths
 
 RATES = st.floats(1e4, 1e11)
 LINKS = st.builds(Link, RATES, RATES, st.floats(0, 2))
@@ -41,7 +41,7 @@ def test_a_wider_link_never_makes_a_site_worth_less(size: int, fleet: dict[str, 
     site = min(fleet)
     link = fleet[site].link
     wide = replace(fleet[site], link=Link(link.up_bit_per_s * wider, link.down_bit_per_s * wider, link.rtt_s))
-    before, after = (worth(site, "topk-ef", size, each) for each in (fleet, {**fleet, site: wide}))
+    before, after = (worths("topk-ef", size, each)[site] for each in (fleet, {**fleet, site: wide}))
     assert after.gain >= before.gain * (1 - 1e-9) - 1e-9
 
 
@@ -49,7 +49,7 @@ def test_a_wider_link_never_makes_a_site_worth_less(size: int, fleet: dict[str, 
 def test_a_faster_site_is_never_worth_less(size: int, fleet: dict[str, Taking], faster: float) -> None:
     site = min(fleet)
     quick = replace(fleet[site], step_s=fleet[site].step_s / faster)
-    before, after = (worth(site, "topk-ef", size, each) for each in (fleet, {**fleet, site: quick}))
+    before, after = (worths("topk-ef", size, each)[site] for each in (fleet, {**fleet, site: quick}))
     assert after.gain >= before.gain - 1e-9
 
 
@@ -69,3 +69,28 @@ def test_who_is_alone_is_worth_all() -> None:
 def test_no_sites_have_no_advice() -> None:
     with pytest.raises(ValueError, match="no advice"):
         advise_fleet(1000, {}, "fp32")
+
+
+@given(SIZES, FLEETS, st.sampled_from(sorted(COSTS)), st.integers(1, 4))
+def test_who_is_dispensable_costs_more_than_it_brings_and_enough_are_left(
+    size: int, fleet: dict[str, Taking], codec: str, least: int
+) -> None:
+    out = dispensable(size, fleet, codec, least=least)
+    assert len(fleet) - len(out) >= min(len(fleet), least)
+    assert out == dispensable(size, dict(reversed(fleet.items())), codec, least=least)
+    rest = dict(fleet)
+    for site, found in out.items():
+        assert found.gain <= LEAST_GAIN
+        assert found == worths(codec, size, rest)[site]
+        del rest[site]
+    if len(rest) > max(1, least):
+        assert all(worths(codec, size, rest)[site].gain > LEAST_GAIN for site in rest)
+    assert not dispensable(size, fleet, codec, kept=fleet)
+
+
+def test_a_site_behind_a_thread_is_dispensable_and_the_last_one_never_is() -> None:
+    thread = Taking(0.1, 30, Link(1e5, 1e5, 0.3))
+    fleet = {"a": FAST, "b": FAST, "far": thread}
+    assert [*dispensable(10_000_000, fleet, "int8-block")] == ["far"]
+    assert not dispensable(10_000_000, fleet, "int8-block", kept=["far"])
+    assert not dispensable(10_000_000, {"far": thread}, "int8-block")

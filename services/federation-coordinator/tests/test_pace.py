@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windfall.contracts.events import Measured
-from windfall.federation_coordinator.advising import Told, advised
 from windfall.federation_coordinator.deliveries import Deliveries
 from windfall.federation_coordinator.pace import UNMEASURED, Seen, paced, seen
 
@@ -121,17 +120,3 @@ def test_rounds_correct_each_other_until_all_arrive_together(step_s: list[float]
     assert sum(steps.values()) == mean * len(steps)
     slack = max(step_s)
     assert all(max(arrivals.values()) - arrivals[site] <= 1.5 * slack + 0.15 * max(arrivals.values()) for site in steps)
-
-
-def test_what_would_suit_is_told_and_who_is_not_worth_it() -> None:
-    told = Told("fp32", 1, 100_000_000)
-    found = advised(told, {"near": FAST, "far": THIN, "blind": BLIND}, {}, {"near": 30, "far": 30, "blind": 30})
-    assert found is not None
-    assert (found.codec, found.fragments, found.not_worth) == ("topk-ef", 8, ("far",))
-    assert found.line.startswith("codec topk-ef instead of fp32 (")
-    assert "; fragments 8 instead of 1; with far the federation trains " in found.line
-    fits = advised(Told("fp32", 1, 1000), {"a": FAST, "b": FAST}, {}, {"a": 30, "b": 30})
-    assert fits is not None and fits.not_worth == ()
-    assert fits.line.startswith("codec fp32 as it is (") and fits.line.endswith("; fragments as they are")
-    assert advised(told, {"blind": BLIND}, {}, {"blind": 30}) is None
-    assert advised(told, {"near": FAST}, {}, {}) is None

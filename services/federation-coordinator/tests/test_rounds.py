@@ -27,6 +27,7 @@ from windfall.contracts.events import (
 )
 from windfall.contracts.message import Message
 from windfall.federation_coordinator import ending, membership, quality, rounds
+from windfall.federation_coordinator.choosing import ForSite, settings_of
 from windfall.federation_coordinator.federation import (
     Best,
     Contribution,
@@ -40,6 +41,7 @@ from windfall.federation_coordinator.federation import (
     Progress,
     Word,
 )
+from windfall.federation_coordinator.pace import Pace
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 WINDOW = UUID(int=1)
@@ -49,7 +51,22 @@ BY_TOKENS = replace(BY_STEPS, steps=None, tokens=50, straggler_limit=timedelta(m
 LONE = replace(BY_STEPS, alone=timedelta(hours=1), alone_codec="int8-block")
 PAIRS = replace(BY_TIME, minimum=2)
 TURNS = replace(BY_TIME, maximum=2)
-POLICIES = [BY_TIME, BY_STEPS, BY_TOKENS, LONE, PAIRS, TURNS, replace(PAIRS, maximum=2), replace(LONE, maximum=1)]
+SPARED = replace(BY_TIME, left_out={"b": "it costs more than it brings"})
+WITHOUT = replace(PAIRS, sites={"c": ForSite(takes_part=False)})
+CUT = replace(BY_STEPS, steps=None, pace=Pace({"a": 1, "b": 1, "c": 2}, 1, "told"), cuts=True)
+POLICIES = [
+    SPARED,
+    WITHOUT,
+    CUT,
+    BY_TIME,
+    BY_STEPS,
+    BY_TOKENS,
+    LONE,
+    PAIRS,
+    TURNS,
+    replace(PAIRS, maximum=2),
+    replace(LONE, maximum=1),
+]
 
 
 @dataclass
@@ -401,6 +418,25 @@ SCRIPTS: dict[str, tuple[Policy, str, str, Phase]] = {
         "a1 joins 0|0 starts with a|b1 joins 0|a1 counts|finish b|merge",
         Phase.MERGING,
     ),
+    "who costs more than it brings is left out": (
+        SPARED,
+        "join a; join b; push a; merged; push a",
+        "a1 joins 0|0 starts with a|b1 joins 1|a1 counts|merge|0 completed by a: 10|1 starts with a|a1 counts|merge",
+        Phase.MERGING,
+    ),
+    "but not where nobody else is": (SPARED, "join b", "b1 joins 0|0 starts with b", Phase.RUNNING),
+    "who is wanted in no round counts for nothing": (
+        WITHOUT,
+        "join a; join c; join b; push a; push b",
+        "a1 joins 0|c1 joins 0|b1 joins 0|0 starts with a,b|a1 counts|b1 counts|merge",
+        Phase.MERGING,
+    ),
+    "once half have taken their steps the others bring what they have": (
+        CUT,
+        "join a; join b; join c; push a; push b; push c",
+        "a1 joins 0|0 starts with a|b1 joins 0|c1 joins 0|a1 counts|b1 counts|finish c|c1 counts|merge",
+        Phase.MERGING,
+    ),
     "too late for its round, it goes into the next": (
         BY_TIME,
         "join a; join b; wait 20; push a; wait 5; merged; late b 1 7; push a; push b; merged",
@@ -566,6 +602,20 @@ def test_the_round_completed_weighs_the_loss_by_tokens() -> None:
     assert completed.model_digest == play.state.base_digest
 
 
+def test_who_is_left_out_takes_part_now_and_then_and_it_is_said_why() -> None:
+    play = Play(SPARED)
+    play.perform("join a; join b")
+    for _ in range(2 * rounds.AGAIN + 3):
+        for site in ("a", "b"):
+            if rounds.waited_for(play.state, play.state.members[site]):
+                play.push(site)
+        play.merged()
+    started = [message for message in play.said if isinstance(message, RoundStarted)][1:]
+    took_part = [one.round for one in started if "b" in one.members]
+    assert [after - before for before, after in pairwise(took_part)] == [rounds.AGAIN + 1]
+    assert all(("b" in one.members) != (one.left_out == SPARED.left_out) for one in started)
+
+
 def test_a_profile_decides_the_micro_batch() -> None:
     event = NodeProfiled.model_validate(
         {
@@ -579,7 +629,9 @@ def test_a_profile_decides_the_micro_batch() -> None:
             "recommendation": {"micro_batch": 16, "local_steps": 1, "because": "it fits"},
         }
     )
-    assert membership.profiled(Play().state, event).micro_batches == {"a": 16}
+    state = membership.profiled(Play().state, event)
+    assert state.recommended["a"].micro_batch == 16
+    assert settings_of("a", Policy(None, None, timedelta(), None).for_all, state.recommended["a"]).samples == 16
 
 
 # --- promises over any sequence ---------------------------------------------------------------------------------------

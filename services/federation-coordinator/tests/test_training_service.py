@@ -24,9 +24,11 @@ from torch import Tensor
 from windfall.contracts.commands import FinishRound, RollBack, StopFederation
 from windfall.contracts.envelope import seal, unseal
 from windfall.contracts.events import (
+    AdviceGiven,
     ContributionAccepted,
     ContributionRefused,
     FederationFinished,
+    NodeProfiled,
     RoundCompleted,
     RoundDiscarded,
     RoundEvaluated,
@@ -39,6 +41,7 @@ from windfall.contracts.subjects import EVENTS_STREAM, HUB, ORDERS_STREAM, hub_s
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1.training_pb2_grpc import TrainingStub
 from windfall.federation_coordinator.app import Coordinator, Model
+from windfall.federation_coordinator.beginning import PROVISIONAL, Wanted
 from windfall.federation_coordinator.durable import DRAFT
 from windfall.federation_coordinator.federation import Federation, Phase, Policy
 from windfall.federation_coordinator.store import ModelStore
@@ -163,6 +166,8 @@ class Place:
     silence: timedelta = timedelta(seconds=SECONDS)
     evaluate: Callable[[int], Evaluation | None] | None = None
     rule: Rule = RULE
+    wanted: Wanted = field(default_factory=Wanted)
+    patience: timedelta = timedelta(seconds=SECONDS)
     domain: MemoryDomain = field(default_factory=lambda: MemoryDomain(HUB))
     server: MemoryServer = field(default_factory=MemoryServer)
     disk: Disk = field(default_factory=Disk)
@@ -172,8 +177,11 @@ class Place:
         journal = Journal(self.folder / "journal.sqlite", "/test")
         bus = MemoryBus(self.domain, "federation-coordinator", hub_streams(SITES))
         self.stand = Stand("federation-coordinator", "demo", SystemClock(), journal, bus, Outbox(journal, bus))
-        self.store = ModelStore(self.folder / "models", LAYOUT, self.rule)
         journaled = journal.load("federation", Federation)
+        if journaled and journaled.terms:
+            self.rule = Rule.parse(journaled.terms.codec)
+        fragments = journaled.fragments if journaled else 1
+        self.store = ModelStore(self.folder / "models", LAYOUT, self.rule, fragments=fragments)
         first = journaled.base_digest if journaled else self.store.initialise(flat(0))
         self.coordinator = Coordinator(
             self.stand,
@@ -185,6 +193,8 @@ class Place:
             self.silence,
             self.disk,
             self.evaluate,
+            wanted=self.wanted,
+            patience=self.patience,
         )
         self.service = Watched(self.coordinator)
         training = partial(register, self.service)
@@ -946,6 +956,71 @@ async def test_a_contribution_accepted_before_the_takeover_counts(place: Place) 
         await new.leave()
         await other.push(2, tokens=3)
         assert (await other.opened()).base_digest == digest(stepped([(flat(1), 2), (flat(2), 3)]))
+
+
+# --- how contributions are written, chosen before the first round ----------------------------------------------------
+
+
+def profile(site: str) -> NodeProfiled:
+    return NodeProfiled.model_validate(
+        {
+            **{"id": uuid4(), "at": SystemClock().now(), "site": site, "window_id": UUID(int=5), "lease_token": 1},
+            "node": "n",
+            "measured": {
+                **{"fingerprint": "f", "cpu_model": "m", "cpu_cores": 1, "memory_bytes": 1, "link_rtt_ms": 0.01},
+                **{"step_s_by_micro_batch": {"4": 0.001}, "link_up_mb_per_s": 1e5, "link_down_mb_per_s": 1e5},
+            },
+            "recommendation": {
+                **{"micro_batch": 4, "gradient_accumulation": 2, "local_steps": 9, "precision": "bf16"},
+                "because": "it fits",
+            },
+        }
+    )
+
+
+async def test_nothing_opens_before_the_terms_are_chosen_and_then_they_hold(kind: str, tmp_path: Path) -> None:
+    wanted, rule = Wanted(None, None), Rule.parse(PROVISIONAL)
+    policy = replace(LONG, minimum=2)
+    place = Place(kind, tmp_path, policy, rule=rule, wanted=wanted)
+    async with standing(place):
+        sites = [await place.join(name) for name in SITES]
+        async with sites[0].listening(), sites[1].listening():
+            for name in SITES:
+                place.domain.store(seal(profile(name), "/test"))
+            # Who joined before learns them by joining again: nothing was opened meanwhile.
+            assert [await site.word() for site in sites] == [NOT_FOUND, NOT_FOUND]
+        assert not await place.said(RoundStarted)
+        reply = await place.stub.Join(
+            pb.JoinRequest(
+                federation="demo", site="site-a", window_id=str(UUID(int=5)), lease_token=1, protocol=1, fragments=True
+            )
+        )
+        assert reply.codec == "fp32" == place.coordinator.store.rule.codec.name
+        terms = place.coordinator.state.terms
+        assert terms is not None and terms.measured and terms.fragments == reply.fragments
+        assert place.coordinator.state.fragments == reply.fragments
+        other = await place.join("site-b")
+        async with other.listening():
+            opened = await other.opened()
+            # A site's own values follow its profile.
+            assert (opened.micro_batch, opened.accumulation, opened.precision) == (8, 2, "bf16")
+        (advice,) = await place.said(AdviceGiven, 1)
+        assert (advice.codec.used, advice.codec.by, advice.fragments.by) == ("fp32", "advice", "advice")
+    async with standing(Place(kind, tmp_path, policy, rule=rule, wanted=wanted)) as again:
+        assert again.coordinator.store.rule.codec.name == "fp32"
+        assert again.coordinator.state.terms == terms
+
+
+async def test_a_choice_does_not_wait_for_ever(kind: str, tmp_path: Path) -> None:
+    place = Place(
+        kind, tmp_path, LONG, rule=Rule.parse(PROVISIONAL), wanted=Wanted(None, 1), patience=timedelta(seconds=0.05)
+    )
+    async with standing(place):
+        site = await place.join("site-a")
+        async with site.listening():
+            await site.opened()
+        terms = place.coordinator.state.terms
+        assert terms is not None and (terms.codec, terms.measured) == (PROVISIONAL, False)
 
 
 # --- the end of a round and of the federation -------------------------------------------------------------------------

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from windfall.profiler.measurement.bench import TorchBench, Workload
+from windfall.profiler.measurement.bench import TorchBench
 from windfall.profiler.measurement.full import FullBench
 from windfall.profiler.measurement.power import POWER_PARTS, PowerMeter, Watched, powered
-from windfall.profiler.profile import Compute, Host, Trained
+from windfall.profiler.profile import Compute, Host, Trained, Workload
 from windfall.profiler.testing.recorded_machine import load, replayed
 
 HOST = Host(cpu_model="any", cpu_cores=1, memory_bytes=8 * 2**30)
@@ -112,14 +112,24 @@ def test_training_without_a_reading_is_missing() -> None:
 
 
 def test_the_version_follows_task_extent_and_both_programs(tmp_path: Path) -> None:
-    def version(speaks: str = "1", sums: str = "1", full: bool = True, workload: Workload | None = None) -> str:
-        torch = TorchBench(LONG, program=program(tmp_path, "speaks", speaks), full=full, workload=workload)
+    def version(
+        speaks: str = "1",
+        sums: str = "1",
+        full: bool = True,
+        workload: Workload | None = None,
+        data: Path | None = tmp_path,
+    ) -> str:
+        torch = TorchBench(
+            LONG, program=program(tmp_path, "speaks", speaks), full=full, workload=workload, data_dir=data
+        )
         return FullBench(torch, PowerMeter(LONG), LONG, LONG, program=program(tmp_path, "sums", sums)).version
 
-    task, other = Workload("gpt-neox"), Workload("gpt-neox", settings='{"width": 64}')
+    task, other = Workload(task="gpt-neox"), Workload(task="gpt-neox", settings='{"width": 64}')
     assert len({version(), version("2"), version(sums="2"), version(full=False)}) == 4
     assert len({version(), version(workload=task), version(workload=other)}) == 3
-    assert version(workload=task) == version(workload=Workload("gpt-neox"))
+    assert version(workload=task) == version(workload=Workload(task="gpt-neox"))
+    # Without data there is no step of the task to be measured.
+    assert version(workload=task, data=None) == version(data=None) == version()
 
 
 @pytest.mark.slow
@@ -130,7 +140,9 @@ async def test_this_machine_is_measured_in_full(tmp_path: Path) -> None:
     (data / "text.txt").write_text("The sun came out and the site went on. " * 400)
     settings = {"layers": 1, "heads": 2, "width": 32, "context": 32}
     budget = timedelta(seconds=8)
-    torch = TorchBench(budget, full=True, workload=Workload("gpt-neox", json.dumps(settings), data))
+    torch = TorchBench(
+        budget, full=True, workload=Workload(task="gpt-neox", settings=json.dumps(settings)), data_dir=data
+    )
     found = await FullBench(torch, PowerMeter(LONG), timedelta(seconds=1), LONG).compute(HOST)
     assert found.complete, found.missing
     assert found.task == "gpt-neox", found.missing

@@ -10,7 +10,14 @@ from uuid import UUID, uuid5
 import pytest
 
 from windfall.contracts.envelope import MESSAGE_ID, Letter, seal
-from windfall.contracts.events import NodeProfiled, NodeReady, WindowExpected, WindowOpened, WindowWithdrawn
+from windfall.contracts.events import (
+    NodeProfiled,
+    NodeReady,
+    TaskLearnt,
+    WindowExpected,
+    WindowOpened,
+    WindowWithdrawn,
+)
 from windfall.contracts.hardware import Accelerator, Hardware
 from windfall.contracts.message import Message, derived_id
 from windfall.contracts.profile import Identity, Local, Profile
@@ -19,7 +26,7 @@ from windfall.profiler import app
 from windfall.profiler.discovery.hardware import Discovered
 from windfall.profiler.fixed import FixedProbe
 from windfall.profiler.probe import Probes
-from windfall.profiler.profile import COMPUTE_PARTS, LINK_PARTS, Compute, Host, Link, absent
+from windfall.profiler.profile import COMPUTE_PARTS, LINK_PARTS, Compute, Host, Link, Workload, absent
 from windfall.profiler.publication.files import Publish, nowhere
 from windfall.profiler.recommendation import Goals
 from windfall.servicekit.clock import LoopClock
@@ -255,6 +262,60 @@ async def test_twice_heard_is_once_said(tmp_path: Path) -> None:
         fleet.say_again(ready(1))
         fleet.say(ready(2))
         assert [(await fleet.said()).lease_token for _ in range(2)] == [1, 2]
+
+
+class Learning(FixedProbe):
+    """A benchmark of which task's step is known."""
+
+    def __init__(self, of: str = "") -> None:
+        super().__init__()
+        self.version = f"fixed{of}"
+        self.made: list[Learning] = []
+
+    def of(self, workload: Workload) -> FixedProbe:
+        self.made.append(Learning(f" of {workload.task} {workload.settings}"))
+        self.made[-1].compute_reading = self.compute_reading.model_copy(update={"task": workload.task})
+        return self.made[-1]
+
+
+def learnt(token: int, task: str = "gpt-neox") -> TaskLearnt:
+    window = uuid5(UUID(int=0), str(token))
+    return TaskLearnt(
+        id=derived_id(f"{window}/{task}", TaskLearnt.topic, SITE),
+        at=NOON,
+        site=SITE,
+        federation="demo",
+        window_id=window,
+        lease_token=token,
+        task=task,
+    )
+
+
+async def test_what_the_trainer_learns_is_measured_and_remembered(tmp_path: Path) -> None:
+    async with Fleet() as fleet:
+        async with fleet.profiler(tmp_path, Learning()):
+            fleet.say(learnt(1))
+            fleet.say(ready(1))
+            assert (await fleet.said()).measured.task == "gpt-neox"
+        async with fleet.profiler(tmp_path, Learning()):
+            # Another window: the trainer has said nothing yet.
+            fleet.say(ready(2))
+            assert (await fleet.said()).measured.task == "gpt-neox"
+
+
+async def test_a_node_that_was_measured_before_its_task_was_known_is_measured_again(tmp_path: Path) -> None:
+    async with Fleet() as fleet, fleet.profiler(tmp_path, Learning()):
+        fleet.say(ready(1))
+        first = await fleet.said()
+        fleet.say(learnt(1))
+        second = await fleet.said()
+        # Said again, or under another lease, it is no news.
+        fleet.say(learnt(7))
+        fleet.say(learnt(1, "resnet"))
+        third = await fleet.said()
+    assert [one.measured.task for one in (first, second, third)] == [None, "gpt-neox", "resnet"]
+    assert len({first.id, second.id, third.id}) == 3
+    assert (second.window_id, second.node) == (first.window_id, first.node)
 
 
 class Unending(FixedProbe):

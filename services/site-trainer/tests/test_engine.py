@@ -424,6 +424,16 @@ def test_a_step_in_parts_is_the_step_as_a_whole(text_dir: Path, accumulation: in
     torch.testing.assert_close(whole.pseudo_gradient(), parts.pseudo_gradient(), rtol=1e-3, atol=1e-5)
 
 
+def test_how_a_step_is_passed_through_may_change_between_steps(text_dir: Path) -> None:
+    tuned, made = torch_engine(TASK, text_dir), torch_engine(TASK, text_dir, precision="bf16", accumulation=2)
+    tuned.tune(2, "bf16")
+    assert run(tuned, 3) == run(made, 3)
+    tuned.tune(1, "fp32")
+    assert run(tuned, 1)[0].passes == 1
+    with pytest.raises(ValueError, match="gradient scale"):
+        tuned.tune(1, "fp16")
+
+
 def test_bf16_passes_train_fp32_weights(text_dir: Path) -> None:
     exact, rounded = torch_engine(TASK, text_dir), torch_engine(TASK, text_dir, precision="bf16")
     losses = [[report.loss_nats for report in run(engine, 40)] for engine in (exact, rounded)]

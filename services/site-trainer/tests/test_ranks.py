@@ -158,6 +158,19 @@ def test_two_processes_train_as_one_on_twice_the_samples(
         both.load(base[1:])
 
 
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_how_several_pass_through_a_step_may_change_between_steps(
+    group: RankGroup, text_dir: Path, sharding: Sharding
+) -> None:
+    together = several(group, "gpt-neox", SETTINGS, text_dir, sharding)
+    before = together.step(4)
+    together.tune(2, "bf16")
+    after = together.step(4)
+    assert (before.passes, after.passes) == (1, 2)
+    assert after.loss_nats == pytest.approx(before.loss_nats, rel=0.1)
+    together.tune(1, "fp32")
+
+
 def test_what_a_rank_says_is_the_engines_error(group: RankGroup, text_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"embedding.weight\[256, 16\] here, w\[2\] there"):
         RanksEngine(Order("gpt-neox", SETTINGS, Layout((TensorSpec("w", (2,)),)), text_dir, seed=1), group)

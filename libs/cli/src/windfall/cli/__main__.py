@@ -136,6 +136,13 @@ def version() -> None:
 @click.option(
     "--codec", default="topk-ef", show_default=True, metavar="CODEC", help="In which sites send what they learnt."
 )
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any other of the coordinator's settings, like precision=fp32 or micro_batch=16; repeat it.",
+)
 @click.option("--plain", is_flag=True, help="Lines, even in a terminal.")
 @click.option("-v", "--verbose", is_flag=True, help="Every line worth a line, not only the first ones.")
 def demo(
@@ -148,6 +155,7 @@ def demo(
     port: int | None,
     plain: bool,
     codec: str,
+    settings: tuple[str, ...],
     verbose: bool,
 ) -> None:
     """Run a whole fleet on this machine, then report.
@@ -161,7 +169,17 @@ def demo(
     from windfall.cli.report import closing_words
 
     chosen = tuple(name.strip() for name in sites.split(",") if name.strip())
-    asked = Asked(fast=fast, out=out, sites=chosen, seed=seed, trace=trace, port=port, forecast=forecast, codec=codec)
+    asked = Asked(
+        fast=fast,
+        out=out,
+        sites=chosen,
+        seed=seed,
+        trace=trace,
+        port=port,
+        forecast=forecast,
+        codec=codec,
+        settings=settings,
+    )
     harvest = run(asked, plain=plain, everything=verbose, commanded_at=commanded_at)
     for line in closing_words(harvest.summary, harvest.folder):
         print(line)
@@ -432,6 +450,26 @@ def profile_export(folder: Path, server: str) -> None:
 
     for path, new in profiles.export(_wait(profiles.profiles(server)), folder):
         print(f"{path} {'written' if new else 'is as it was'}")
+
+
+@profile.command("advice")
+@click.argument("federation", required=False)
+@_server
+@_form
+def profile_advice(federation: str | None, server: str, output: str) -> None:
+    """Print what FEDERATION is advised to train with, what of it is used, who chose that, and why.
+
+    Without FEDERATION it is whichever was advised last.
+    """
+    from windfall.cli import advice
+    from windfall.cli import profile as profiles
+
+    found = _wait(advice.given(server, federation))
+    if output == "table":
+        profiles.printed(advice.table(found))
+        print(*advice.reasons(found), sep="\n")
+    else:
+        print(profiles.structured(found.model_dump(mode="json"), output))
 
 
 @windfall.command()

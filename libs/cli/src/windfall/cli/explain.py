@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from windfall.cli.advice import of_site
 from windfall.cli.last_words import last_words
 from windfall.cli.server import connection, known_sites
 from windfall.contracts.events import (
+    AdviceGiven,
     NodeFailed,
     NodeHindered,
     NodeReady,
@@ -61,13 +63,18 @@ class Explanation:
     """Why no node is ready there, though one was asked for."""
     kept_out: str = ""
     """What last kept its trainer out: the site's own policy, or the rules of the federation."""
+    advice: str = ""
+    """With what it is to train, or why its federation leaves it out; the hub knows."""
 
 
 def explained(site: str, last: Iterable[Message]) -> Explanation | None:
     """Fold the last word of each kind into one explanation; none when there is no word about the site."""
     words = list(last)
     told = _moved(site, words)
-    return None if told is None else replace(told, without_node=_without_node(words), kept_out=_kept_out(words))
+    advice = next((of_site(word, site) for word in words if isinstance(word, AdviceGiven)), "")
+    if told is None:
+        return None
+    return replace(told, without_node=_without_node(words), kept_out=_kept_out(words), advice=advice)
 
 
 def _moved(site: str, words: Sequence[Message]) -> Explanation | None:
@@ -97,7 +104,8 @@ async def explain(url: str, site: str) -> Explanation:
             raise Mistake(f"unknown site {site!r}", f"This server knows: {', '.join(known) or 'none'}")
         kinds: list[type[Message]] = [WindowJudged, SiteWithheld, SiteRefused, *_OF_NODES, *_MOVES]
         subjects = [subject_for(kind, site) for kind in kinds]
-        found = explained(site, await last_words(client, [*subjects, subject_for(PlanMade, "*")]))
+        of_all = [subject_for(kind, "*") for kind in (PlanMade, AdviceGiven)]
+        found = explained(site, await last_words(client, [*subjects, *of_all]))
     if found is None:
         raise Mistake(
             f"nothing was said yet about the windows of {site!r}",
@@ -107,13 +115,13 @@ async def explain(url: str, site: str) -> Explanation:
 
 
 def in_words(told: Explanation) -> str:
-    """Two sentences, and one more where its node does not come, or its trainer was kept out."""
+    """Two sentences, and more where its node does not come, its trainer was kept out, or is advised."""
     why = f"{told.site} is {_STATES[told.state]} since {_instant(told.since)}: {told.because}"
     change = "Its watcher has not said yet what would change it"
     if told.would_change:
         change = f"It {'' if told.would_change.startswith('stays ') else 'goes '}{told.would_change}"
     foreseen = f"; foreseen for {_instant(told.next_change_at)}" if told.next_change_at else ""
-    more = "".join(f"\n{said}." for said in (told.without_node, told.kept_out) if said)
+    more = "".join(f"\n{said}." for said in (told.without_node, told.kept_out, told.advice) if said)
     return f"{why}{f'; {told.plan}' if told.plan else ''}.\n{change}{foreseen}.{more}"
 
 

@@ -100,6 +100,8 @@ class Wish:
     task_settings: Mapping[str, Any] = field(default_factory=dict)
     codec: str = "topk-ef"
     """In which contributions travel."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Any other of the coordinator's, without their prefix."""
     flower: FlowerApp | None = None
     """What is trained, when it is no task of ours."""
 
@@ -202,7 +204,7 @@ def _programs(plan: Plan) -> Iterator[Program]:
         yield _service(plan, "energy-watcher", site, site_servers[site], _watching(plan, site))
         yield _service(plan, "provisioner", site, site_servers[site], _provisioning(plan, site))
     for site in plan.wish.sites:
-        yield _service(plan, "profiler", site, site_servers[site], _profiling(plan), coordinator.name)
+        yield _service(plan, "profiler", site, site_servers[site], _profiling(plan, site), coordinator.name)
 
 
 def _coordinator(plan: Plan) -> Program:
@@ -228,6 +230,7 @@ def _coordinator(plan: Plan) -> Program:
         "CODEC": wish.codec,
         "SEED": str(wish.seed),
         "HELD_OUT_DIR": str(plan.held_out),
+        **wish.settings,
     }
     return _service(plan, "federation-coordinator", HUB, hub, settings)
 
@@ -285,12 +288,13 @@ def _hosting(plan: Plan, site: str) -> dict[str, str]:
     }
 
 
-def _profiling(plan: Plan) -> dict[str, str]:
+def _profiling(plan: Plan, site: str) -> dict[str, str]:
     # What is measured competes with what trains, on a laptop: short benchmarks, and little over the link.
     return {
         "COORDINATOR": plan.coordinator,
         "BENCH": "training",
         "BENCH_BUDGET": _iso(timedelta(seconds=0.5)),
+        "BENCH_DATA_DIR": str(plan.data_of(site)),
         "LINK_BYTES": str(1024 * 1024),
         "TARGET_ROUND": _iso(plan.wish.pace.round_length),
     }

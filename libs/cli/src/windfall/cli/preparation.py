@@ -43,6 +43,8 @@ class Asked:
     """Whether sites see the ends of their windows coming."""
     codec: str = "topk-ef"
     """In which contributions travel."""
+    settings: tuple[str, ...] = ()
+    """``NAME=VALUE``: any other of the coordinator's settings."""
     flower_app: Path | None = None
     """Folder of a Flower app to run; none trains our own model."""
     config: tuple[str, ...] = ()
@@ -81,6 +83,7 @@ def prepare(asked: Asked, now: datetime) -> Prepared:
         forecast=asked.forecast,
         task_settings={"preset": "tiny" if asked.fast else "small"},
         codec=asked.codec,
+        settings=_settings(asked.settings),
         flower=flower,
     )
     wish.trace_file.write_text(in_csv(traces), encoding="utf-8")
@@ -100,6 +103,21 @@ def replayed(asked: Asked) -> Mapping[str, Trace]:
     if asked.fast:
         start, end = _hours(start, end)
     return {site: _cut(trace, start, end, name) for site, trace in whole.items()}
+
+
+def _settings(told: tuple[str, ...]) -> dict[str, str]:
+    """The coordinator's by their names without prefix, in capitals; it says itself what is wrong with a value.
+
+    Raises:
+        Mistake: one has no name and value.
+    """
+    found = {}
+    for one in told:
+        name, equals, value = one.partition("=")
+        if not (name.strip() and equals):
+            raise Mistake(f"{one!r} is no setting", "Say NAME=VALUE, like --set precision=fp32")
+        found[name.strip().upper().removeprefix("WINDFALL_")] = value.strip()
+    return found
 
 
 def _app(folder: Path, config: tuple[str, ...], data: Path | None) -> FlowerApp:

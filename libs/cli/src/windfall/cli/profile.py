@@ -123,15 +123,16 @@ def document(profile: Profile) -> str:
 def shown(found: Profiles, form: str, alone: bool) -> str:
     """Profiles as ``json`` or ``yaml``: one document when one was asked for, else a list."""
     documents = [profile.model_dump(mode="json", exclude_none=True) for _, profile in sorted(found.items())]
-    return _structured(documents[0] if alone else documents, form)
+    return structured(documents[0] if alone else documents, form)
 
 
 def shown_drift(found: Sequence[Drift], form: str) -> str:
     """What drifted as ``json`` or ``yaml``: a list."""
-    return _structured([asdict(one) for one in found], form)
+    return structured([asdict(one) for one in found], form)
 
 
-def _structured(value: Any, form: str) -> str:
+def structured(value: Any, form: str) -> str:
+    """Plain values as ``json`` or ``yaml``."""
     if form == "json":
         return json.dumps(value, indent=2, ensure_ascii=False)
     import yaml

@@ -297,6 +297,9 @@ class Measured(BaseModel):
 Precision = Literal["fp32", "bf16"]
 """What a trainer multiplies in."""
 
+TrainingValue = Literal["micro_batch", "gradient_accumulation", "local_steps", "precision"]
+"""What a profile recommends for a site."""
+
 
 class Recommendation(BaseModel):
     """Training settings that follow from a measurement, with the sentence that explains them."""
@@ -310,6 +313,8 @@ class Recommendation(BaseModel):
     """Micro-batches in a step."""
     precision: Precision | None = None
     """None where it was not measured which is faster."""
+    told: tuple[TrainingValue, ...] = ()
+    """Values that the site's owner chose, whatever was measured."""
 
 
 class NodeProfiled(SiteEvent):
@@ -399,6 +404,69 @@ class SiteJoined(SiteEvent):
     round: int = Field(ge=0)
 
 
+class TaskLearnt(SiteEvent):
+    """site-trainer: the coordinator has admitted the site and said what is trained; a profile measures steps of it."""
+
+    topic: ClassVar[str] = "task.learnt"
+    federation: Name
+    window_id: UUID
+    lease_token: int = Field(ge=1)
+    task: str = Field(max_length=300)
+    """As ``windfall.tasks`` is asked for it."""
+    task_settings: str = Field(default="{}", max_length=64 * 1024)
+    """JSON object, as the coordinator has it."""
+
+
+Chooser = Literal["advice", "operator", "owner", "default"]
+"""Who chose a value: what was measured, the federation's operator, the site's owner, or nobody."""
+
+
+class Chosen(BaseModel):
+    """One value: what was advised, what is used, and who chose that."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    advised: str = Field(default="", max_length=100)
+    """Empty where nothing is known that it could follow from."""
+    used: str = Field(default="", max_length=100)
+    """Empty where it is left to the trainer."""
+    by: Chooser
+
+
+class SiteAdvice(BaseModel):
+    """What is advised for one site of a federation."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    site: Name
+    takes_part: bool
+    """False where it is left out of the round, because it costs the others more than it brings."""
+    gain: float | None = Field(default=None, ge=-1)
+    """By how much more the federation trains in the same time with the site than without it; none where its speed or
+    its link is not known."""
+    values: dict[TrainingValue, Chosen] = Field(default_factory=dict)
+    because: Sentence = ""
+
+
+class AdviceGiven(FederationEvent):
+    """federation-coordinator: what was advised for a federation, what of it is used, and what its operator or a site's
+    owner has overridden; said when it changes."""
+
+    topic: ClassVar[str] = "advice.given"
+    round: int = Field(ge=0)
+    """The first that goes by it."""
+    codec: Chosen
+    fragments: Chosen
+    average_steps: Chosen
+    """Local steps of a round, on average over its sites."""
+    sites: tuple[SiteAdvice, ...] = Field(default=(), max_length=200)
+    """By name; of more sites the first ones."""
+    unlisted: int = Field(default=0, ge=0)
+    """Further sites."""
+    because: Sentence = ""
+    """Why that codec and so many fragments."""
+
+
 class RoundStarted(FederationEvent):
     """federation-coordinator: members train from this base."""
 
@@ -412,6 +480,8 @@ class RoundStarted(FederationEvent):
     """After so many each site finishes by itself; empty when the round is boxed by time alone."""
     because: Sentence = ""
     """Why so many, in one sentence, when nobody said how many."""
+    left_out: dict[str, Sentence] = Field(default_factory=dict)
+    """Members that do not train in this round, because they cost the others more than they bring → why."""
 
 
 class TrainingStarted(SiteEvent):
@@ -663,6 +733,8 @@ EVENTS: tuple[type[SiteEvent] | type[FederationEvent], ...] = (
     LinkRecovered,
     SiteRefused,
     SiteJoined,
+    TaskLearnt,
+    AdviceGiven,
     RoundStarted,
     TrainingStarted,
     ContributionAccepted,

@@ -311,6 +311,13 @@ FACTS: Final[dict[str, dict[str, Leaves]]] = {
     },
     "link.degraded": _OF_A_BAND,
     "link.recovered": _OF_A_BAND,
+    "task.learnt": {
+        **_FACT,
+        **_WINDOW,
+        **_LEASE,
+        **_all(Cargo.IDENTIFIER, federation="in which federation"),
+        **_all(Cargo.LAYOUT, task="what the coordinator said itself", task_settings="what the coordinator said itself"),
+    },
     "training.started": {
         **_FACT,
         **_WINDOW,
@@ -464,6 +471,7 @@ PARTS: Final[dict[str, dict[str, Leaves]]] = {
     "Recommendation": {
         **_all(Cargo.PROFILE, micro_batch="what suits the node", local_steps="what suits the node"),
         **_all(Cargo.PROFILE, gradient_accumulation="what suits the node", precision="what suits the node"),
+        **_all(Cargo.STATE, told="which of these the site's owner chose"),
         **_BECAUSE,
     },
 }

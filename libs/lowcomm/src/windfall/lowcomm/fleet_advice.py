@@ -3,12 +3,16 @@
 Pure. Every number is an estimate (``windfall.lowcomm.advice`` says from what), so this is advice and no order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from windfall.lowcomm.advice import COSTS, MOST_SHARE, Link, advise, fragments_of, synchronisation
 from windfall.lowcomm.compressor import parse_compressor
+
+LEAST_GAIN: Final = -0.05
+"""By so much less a federation must train with a site than without it before that counts against the site: what is held
+against it is an estimate."""
 
 _MOST_FRAGMENTS: Final = 8
 
@@ -65,8 +69,8 @@ def advise_fleet(parameters: int, sites: Mapping[str, Taking], codec: str) -> Fl
     by_site = {site: advise(parameters, one.step_s, one.link, len(sites)) for site, one in sites.items()}
     worst = max(sorted(sites), key=lambda site: (-COSTS[_name(by_site[site].codec)].bits, by_site[site].steps))
     fragments = max(fragments_for(used, parameters, one, len(sites)) for one in sites.values())
-    worths = {site: worth(site, used, parameters, sites) for site in sites}
-    return FleetAdvice(by_site[worst].codec, fragments, worths, f"{worst}: {by_site[worst].line}")
+    found = worths(used, parameters, sites)
+    return FleetAdvice(by_site[worst].codec, fragments, found, f"{worst}: {by_site[worst].line}")
 
 
 def fragments_for(codec: str, parameters: int, site: Taking, count: int) -> int:
@@ -87,29 +91,57 @@ def fragments_for(codec: str, parameters: int, site: Taking, count: int) -> int:
     return fragments
 
 
-def worth(site: str, codec: str, parameters: int, sites: Mapping[str, Taking]) -> Worth:
-    """Hold a federation with this site against the one without it. All wait for the slowest, in training and then in
+def worths(codec: str, parameters: int, sites: Mapping[str, Taking]) -> dict[str, Worth]:
+    """Hold a federation with each site against the one without it. All wait for the slowest, in training and then in
     synchronising; a site that is alone is worth all that is trained.
 
     Args:
         codec: its name.
     """
-    own = sites[site]
-    once = synchronisation(codec, parameters, own.link, len(sites))
-    each = (once.up_bytes + once.down_bytes) / own.steps
-    others = {name: one for name, one in sites.items() if name != site}
-    if not others:
-        return Worth(1.0, each, f"{site} trains alone")
-    gain = _rate(codec, parameters, sites) / _rate(codec, parameters, others) - 1
-    verdict = f"{gain:.1%} more" if gain > 0 else f"{-gain:.1%} less, so it is not worth its synchronisation"
-    return Worth(gain, each, f"with {site} the federation trains {verdict}")
+    count = len(sites)
+    once = {name: synchronisation(codec, parameters, one.link, count) for name, one in sites.items()}
+    each = {name: (once[name].up_bytes + once[name].down_bytes) / one.steps for name, one in sites.items()}
+    if count == 1:
+        return {name: Worth(1.0, each[name], f"{name} trains alone") for name in sites}
+    training = {name: one.steps * one.step_s for name, one in sites.items()}
+    fewer = {name: synchronisation(codec, parameters, one.link, count - 1).total_s for name, one in sites.items()}
+    steps = sum(one.steps for one in sites.values())
+    together = steps / (max(training.values()) + max(one.total_s for one in once.values()))
+    slowest, after = _most_of_others(training), _most_of_others(fewer)
+    found = {}
+    for name, one in sites.items():
+        without = (steps - one.steps) / (slowest[name] + after[name])
+        gain = together / without - 1
+        verdict = f"{gain:.1%} more" if gain > 0 else f"{-gain:.1%} less, so it is not worth its synchronisation"
+        found[name] = Worth(gain, each[name], f"with {name} the federation trains {verdict}")
+    return found
 
 
-def _rate(codec: str, parameters: int, sites: Mapping[str, Taking]) -> float:
-    """Steps per second of all."""
-    training_s = max(one.steps * one.step_s for one in sites.values())
-    after_s = max(synchronisation(codec, parameters, one.link, len(sites)).total_s for one in sites.values())
-    return sum(one.steps for one in sites.values()) / (training_s + after_s)
+def dispensable(
+    parameters: int, sites: Mapping[str, Taking], codec: str, kept: Collection[str] = (), least: int = 1
+) -> dict[str, Worth]:
+    """Sites without which the federation trains more, the worst first: each is held against those that are left.
+
+    Args:
+        codec: the setting in which contributions travel.
+        kept: sites that are not looked at.
+        least: of the sites that must be left.
+    """
+    used, rest, found = parse_compressor(codec).name, dict(sites), dict[str, Worth]()
+    while len(rest) > max(1, least):
+        judged = {site: one for site, one in worths(used, parameters, rest).items() if site not in kept}
+        worst = min(sorted(judged), key=lambda site: judged[site].gain, default=None)
+        if worst is None or judged[worst].gain > LEAST_GAIN:
+            break
+        found[worst] = judged[worst]
+        del rest[worst]
+    return found
+
+
+def _most_of_others(values: Mapping[str, float]) -> dict[str, float]:
+    """For each, the largest value of the others."""
+    second, first = sorted(values, key=lambda name: values[name])[-2:]
+    return {name: values[second if name == first else first] for name in values}
 
 
 def _name(setting: str) -> str:

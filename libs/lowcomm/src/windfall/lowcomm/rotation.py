@@ -34,9 +34,14 @@ class Rotation:
     count: int = 1
 
     def __post_init__(self) -> None:
-        most = max(1, -(-self.model.trained // CHUNK))
+        most = self.most(self.model)
         if not 1 <= self.count <= most:
             raise ValueError(f"{self.model.trained} elements make 1 to {most} fragments, not {self.count}")
+
+    @staticmethod
+    def most(model: Split) -> int:
+        """Fragments that a model makes at most."""
+        return max(1, -(-model.trained // CHUNK))
 
     @cached_property
     def _plan(self) -> Fragments:

@@ -46,9 +46,14 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
     if layout is None:
         first = await asyncio.to_thread(task.model, settings.seed)
         layout = layout_of_model(first)
-    _check_settings(settings, stand.journal.load("federation", Federation))
+    journaled = stand.journal.load("federation", Federation)
+    _check_settings(settings, journaled)
+    terms = None if journaled is None else journaled.terms
+    policy, fragments = settings.policy_of(terms), settings.wanted.fragments
+    if fragments is None:
+        fragments = 1 if journaled is None else journaled.fragments
     try:
-        store = ModelStore(settings.state_dir / "models", layout, settings.rule, stand.term, settings.fragments)
+        store = ModelStore(settings.state_dir / "models", layout, settings.rule_of(terms), stand.term, fragments)
     except ValueError as error:
         raise Mistake(f"the model cannot be cut so: {error}", "Set WINDFALL_FRAGMENTS to less") from error
     digest = await asyncio.to_thread(
@@ -57,7 +62,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         stand.journal,
         partial(_first, task, settings.seed, first, layout),
         stand.clock.now(),
-        settings.policy,
+        policy,
     )
     # This frame lives as long as the service, and the model lies on disk.
     del first
@@ -77,7 +82,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         stand,
         settings.federation,
         Model(settings.task, settings.task_settings, layout),
-        settings.policy,
+        policy,
         store,
         digest,
         settings.silence,
@@ -88,6 +93,8 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         settings.limits,
         leases,
         settings.overlap,
+        settings.wanted,
+        settings.advice_patience,
     )
     coordinator.attend()
     try:
@@ -132,7 +139,7 @@ def _check_settings(settings: CoordinatorSettings, journaled: Federation | None)
             f"{settings.state_dir} holds the federation {journaled.name!r}, not {settings.federation!r}",
             "Set WINDFALL_FEDERATION to what it was, or WINDFALL_STATE_DIR to another folder",
         )
-    if journaled is not None and journaled.fragments != settings.fragments:
+    if journaled is not None and settings.fragments != "auto" and journaled.fragments != settings.fragments:
         raise Mistake(
             f"the federation {journaled.name!r} synchronises {journaled.fragments} fragments in turn, not"
             f" {settings.fragments}: that is set once",

@@ -4,32 +4,43 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 from uuid import UUID
 
 from windfall.contracts.commands import ReadmitSite, RollBack, StopFederation
-from windfall.contracts.events import ContributionRefused, EnergyRecorded, NodeProfiled, RoundEvaluated, RoundStarted
+from windfall.contracts.events import (
+    ContributionRefused,
+    EnergyRecorded,
+    LinkMeasured,
+    NodeProfiled,
+    RoundEvaluated,
+    RoundStarted,
+)
 from windfall.contracts.message import derived_id
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator import ending, membership, quality, rounds
-from windfall.federation_coordinator.advising import Advised, Told, advised
+from windfall.federation_coordinator.advisor import Advisor
+from windfall.federation_coordinator.beginning import Wanted, chosen, pending
 from windfall.federation_coordinator.checkpoints import KEY as CHECKPOINTS
 from windfall.federation_coordinator.checkpoints import Checkpoint, Kept, led_to, left_out, stayed, stepped
 from windfall.federation_coordinator.checks import Refusal
+from windfall.federation_coordinator.choosing import settings_of
 from windfall.federation_coordinator.deliveries import Deliveries
 from windfall.federation_coordinator.federation import Best, Contribution, Decision, Federation, Phase, Policy, Word
 from windfall.federation_coordinator.firewall import Limits
 from windfall.federation_coordinator.guard import Guard
 from windfall.federation_coordinator.incoming import Chunk
-from windfall.federation_coordinator.pace import paced
 from windfall.federation_coordinator.planning import Planning
 from windfall.federation_coordinator.presence import Presence
 from windfall.federation_coordinator.reception import Reception
 from windfall.federation_coordinator.row_leases import RowLeases, ranges_of
 from windfall.federation_coordinator.store import ModelStore
 from windfall.lowcomm.layout import Layout
+from windfall.lowcomm.rotation import Rotation
+from windfall.lowcomm.rule import Rule
 from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.offload import Offload
@@ -60,6 +71,8 @@ class Coordinator:
         evaluate: the model from which a round starts, on held-out data; none when there is no such model any more.
         overlaps: sites train on while they synchronise: they wait at no barrier, and how fast they get to one is not
             how fast they are.
+        wanted: how contributions are to be written, where that was not chosen before.
+        patience: wall time that such a choice waits for sites to be measured.
     """
 
     def __init__(
@@ -78,14 +91,16 @@ class Coordinator:
         limits: Limits | None = None,
         leases: RowLeases | None = None,
         overlaps: bool = False,
+        wanted: Wanted = Wanted(),
+        patience: timedelta = timedelta(minutes=3),
     ) -> None:
         self.stand = stand
         self.model = model
         self.store = store
         self.offload = offload
         self._told = policy
-        self._follows_links = follows_links
         self._planning = planning
+        self._patience = patience
         self.leases = leases or RowLeases()
         self._evaluate = evaluate
         self._presence = Presence(stand.clock, silence, self._drop)
@@ -95,7 +110,8 @@ class Coordinator:
         self._fresh_model = asyncio.Event()
         self._scored: tuple[str, Evaluation] | None = None
         self._bytes_down = 0
-        self._advised: Advised | None = None
+        self._advisor = Advisor(policy, store, model.layout.elements, wanted, follows_links, waits=not overlaps)
+        self._moved = asyncio.Event()
         fragments = store.fragments.count
         self._guard = Guard(stand.journal, limits or Limits(), fragments)
         self.state = stand.journal.load(_STATE, Federation) or Federation(
@@ -106,13 +122,13 @@ class Coordinator:
         """Register handlers and start the loops; after a restart, go on where the journal stands."""
         bus = self.stand.bus
         bus.hears(NodeProfiled, "*", self._profiled)
+        bus.hears(LinkMeasured, "*", self._linked)
         bus.hears(StopFederation, self.state.name, self._stop)
         bus.hears(RollBack, self.state.name, self._roll_back)
         bus.hears(ReadmitSite, self.state.name, self._readmit)
         if self._told.ends.emissions_kg is not None and self._planning is None:
             bus.hears(EnergyRecorded, "*", self._emitted)
-        rule = json.dumps(self.store.rule.settings) + self.leases.rule
-        state, decision = membership.ruled(self.state, rule, self.stand.clock.now(), self.policy)
+        state, decision = membership.ruled(self.state, self._rule, self.stand.clock.now(), self.policy)
         for member in state.members.values():
             self._presence.watch(member.site, member.attempt)
         led = led_to(self.stand.journal.load(CHECKPOINTS, Kept), state.round)
@@ -120,18 +136,30 @@ class Coordinator:
         self.stand.spawn(self._keep_time(), "rounds")
         self.stand.spawn(self._keep_score(), "evaluation")
         self._commit(state, decision + Decision(merge=state.phase is Phase.MERGING))
+        if pending(state, self._advisor.wanted):
+            self.stand.spawn(self._choose(), "terms")
         if self._planning is not None:
             self._planning.attend(lambda: self.state, self._conclude)
 
     @property
     def policy(self) -> Policy:
-        """As told, with the pace that follows from what is known now."""
-        return self._paced()
+        """As told, with what follows from what is known now."""
+        return self._advisor.policy(self.state, self._speeds)
+
+    @property
+    def _rule(self) -> str:
+        fragments = self.store.fragments.count
+        return json.dumps(self.store.rule.settings) + self.leases.rule + (f" in {fragments}" if fragments > 1 else "")
 
     # --- heard on the bus ---------------------------------------------------------------------------------------------
 
     async def _profiled(self, event: NodeProfiled) -> None:
         self._commit(membership.profiled(self.state, event), Decision(), event.id)
+
+    async def _linked(self, event: LinkMeasured) -> None:
+        state = membership.linked(self.state, event)
+        if state is not self.state:
+            self._commit(state, Decision(), event.id)
 
     async def _emitted(self, event: EnergyRecorded) -> None:
         if not self.stand.journal.heard(event.id):
@@ -176,7 +204,8 @@ class Coordinator:
         """Admit a site and give its attempt number. Raises ``federation.Fenced``; ``Refusal`` when it is shut out."""
         self._guard.admit(site, self.state.round)
         now, progresses = self.stand.clock.now(), self._presence.progresses
-        state, decision = membership.join(self.state, site, window_id, lease_token, now, self._paced(site), progresses)
+        policy = self._advisor.policy(self.state, self._speeds, site)
+        state, decision = membership.join(self.state, site, window_id, lease_token, now, policy, progresses)
         self._commit(state, decision)
         reach("join.admitted")
         attempt = state.attempts[site]
@@ -195,14 +224,6 @@ class Coordinator:
             return
         if self._presence.beat(beat) and (self._told.tokens is not None or self.state.phase is Phase.FINISHING):
             self._rearm.set()
-
-    def _paced(self, *joining: str) -> Policy:
-        if not self._follows_links:
-            return self._told
-        members = {site: self.state.profiles.get(site) for site in (*self.state.members, *joining)}
-        codec, parameters = self.store.rule.settings[0], self.store.fragments.most_elements
-        told, fixed = self._told.average_steps, self._told.site_steps
-        return replace(self._told, pace=paced(codec, parameters, members, self._speeds, told, fixed))
 
     @property
     def _speeds(self) -> Mapping[str, float]:
@@ -309,6 +330,36 @@ class Coordinator:
             if state is not self.state:
                 self._commit(state, decision)
                 reach("finish.journaled")
+
+    async def _choose(self) -> None:
+        """Wait until those who are there were measured, and not for ever; then choose how contributions are written.
+        Who has joined joins again and learns it: nothing was trained yet."""
+        advisor = self._advisor
+        while len(self.state.members) < max(1, self._told.minimum):
+            self._moved.clear()
+            await self._moved.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._patience.total_seconds()):
+                while not advisor.ready(self.state, self._speeds):
+                    self._moved.clear()
+                    await self._moved.wait()
+        layout = self.model.layout
+        known, most = advisor.known(self.state, self._speeds), Rotation.most(layout.split)
+        terms = chosen(advisor.wanted, self._told, layout.elements, most, known)
+        _, _, clip, merge = self.store.rule.settings
+        rule = Rule.parse(terms.codec, "", clip, merge)
+        await self.offload(self.store.adopt, rule, terms.fragments)
+        self._guard.cut(terms.fragments)
+        self._told = replace(self._told, alone_codec=advisor.wanted.alone(rule.sparse))
+        kept = Kept(current=Checkpoint(round=0, digest=self.state.base_digest, sums=self.store.sums(0)))
+        log.info("chosen: codec %s, %d fragments; %s", terms.codec, terms.fragments, terms.because)
+        state = self.state.model_copy(update={"terms": terms, "fragments": terms.fragments})
+        now = self.stand.clock.now()
+        policy = self._advisor.policy(state, self._speeds)
+        state, decision = membership.ruled(state, self._rule, now, policy)
+        # Where it is what sites were told already, nobody joins again.
+        state, opened = rounds.open_round(state, now, policy)
+        self._commit(state, decision + opened, kept=kept)
 
     async def _merge(self) -> None:
         contributions = sorted(self.state.contributions, key=lambda one: one.key)
@@ -429,34 +480,30 @@ class Coordinator:
             self._fresh_model.set()
         if decision.merge:
             self.stand.spawn(self._merge(), "merge")
+        self._moved.set()
         if any(isinstance(message, RoundStarted) for message in decision.say):
-            self._advise()
-
-    def _advise(self) -> None:
-        """Tell an operator what would suit the federation, whenever that is something else than before."""
-        told = Told(self.store.rule.settings[0], self.store.fragments.count, self.model.layout.elements)
-        members = {site: self.state.profiles.get(site) for site in self.state.members}
-        found, before = advised(told, members, self._speeds, self.state.local_steps), self._advised
-        if found is None:
-            return
-        self._advised = found
-        if before is None or replace(before, line="") != replace(found, line=""):
-            log.info("advice: %s", found.line)
+            said = self._advisor.news(state, self._speeds, self.stand.clock)
+            if said is not None:
+                self.stand.journal.commit(say=(said,))
+                self.stand.outbox.wake()
 
     def _directive(self, word: Word) -> pb.Directive:
         state = self.state
         if word.kind == "opened":
             if self._deliveries is not None:
                 self._deliveries.opened(word.site, state.members[word.site].attempt, state.round, _now_s())
+            settings = settings_of(word.site, self._told.for_all, state.recommended.get(word.site))
             return pb.Directive(
                 round_opened=pb.RoundOpened(
                     round=state.round,
                     base_digest=state.base_digest,
                     base_bytes=self.model.layout.nbytes,
                     local_steps=membership.steps_of(state, word.site, self.policy),
-                    micro_batch=self._told.micro_batch or state.micro_batches.get(word.site, 0),
+                    micro_batch=settings.samples,
+                    accumulation=settings.accumulation,
+                    precision=settings.precision or "",
                     tokens=state.tokens_total,
-                    sites=len(state.members),
+                    sites=sum(one.since <= state.round for one in state.members.values()),
                     codec=self._told.alone_codec if state.lone else "",
                 )
             )

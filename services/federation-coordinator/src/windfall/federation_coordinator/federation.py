@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from windfall.contracts.events import Precision, Recommendation
 from windfall.contracts.message import Digest, Instant, Message, Name
+from windfall.federation_coordinator.choosing import ForAll, ForSite
 from windfall.federation_coordinator.pace import Pace, Seen
 from windfall.lowcomm import staleness
 from windfall.tasks.ranges import Ranges
@@ -57,6 +59,21 @@ class Policy:
     """Once a round is over and has a contribution: how long a site may stand still and still be waited for."""
     micro_batch: int | None
     """Samples per step for every site; none follows each site's profile."""
+    gradient_accumulation: int | None = None
+    """Passes in a step at every site; none follows each site's profile."""
+    precision: Precision | None = None
+    """What every site multiplies in; none follows each site's profile."""
+    sites: Mapping[str, ForSite] = field(default_factory=dict)
+    """What is wanted of single sites, whatever is advised."""
+    weighs: bool = True
+    """Sites that cost the others more than they bring are left out."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Which sites those are now → why."""
+    cuts: bool = False
+    """A round is over for the others once half of its sites have brought all their steps: speeds are estimates, and
+    nobody waits long for one that was wrong."""
+    held: bool = False
+    """No round opens: how contributions are written is still to be chosen."""
     pace: Pace = field(default_factory=Pace)
     """Local steps of each site where ``steps`` does not say: as links and speeds are known now."""
     tokens: int | None = None
@@ -81,6 +98,16 @@ class Policy:
     canary: float | None = None
     """A merged model whose held-out loss is worse by more than this share of the last one's is discarded; none does not
     look."""
+
+    @property
+    def for_all(self) -> ForAll:
+        """What sites are told to train with."""
+        return ForAll(self.micro_batch, self.gradient_accumulation, self.precision, self.sites)
+
+    @property
+    def excluded(self) -> frozenset[str]:
+        """Sites that an operator wants in no round."""
+        return frozenset(site for site, one in self.sites.items() if one.takes_part is False)
 
 
 class Member(Frozen):
@@ -138,6 +165,16 @@ class Receipt(Frozen):
     attempt: int
 
 
+class Terms(Frozen):
+    """How contributions are written, where that was chosen by what was measured."""
+
+    codec: str
+    fragments: int
+    because: str
+    measured: bool = True
+    """False where nothing was in time, and the defaults stand."""
+
+
 class Best(Frozen):
     """The model that did best on held-out data."""
 
@@ -182,10 +219,14 @@ class Federation(Frozen):
     must hear that it counts."""
     openings: int = 0
     """Rounds opened, those included that were opened again: no two openings are one sentence."""
-    micro_batches: dict[str, int] = Field(default_factory=dict)
-    """Samples in a step, by each site's profile; it makes as many passes of them as memory asks for."""
+    recommended: dict[str, Recommendation] = Field(default_factory=dict)
+    """With what each site should train, by its profile."""
     profiles: dict[str, Seen] = Field(default_factory=dict)
-    """What each site's profile says about its way here."""
+    """How fast each site is by its profile, and how far away and how wide its link was when last measured."""
+    left_out: dict[str, int] = Field(default_factory=dict)
+    """Rounds in a row that a site was left out of."""
+    terms: Terms | None = None
+    """None where an operator chose them, or while nothing is chosen."""
     local_steps: dict[str, int] = Field(default_factory=dict)
     """Of each site in the running round; empty when it is boxed otherwise alone."""
     tokens_total: int = 0
@@ -198,6 +239,18 @@ class Federation(Frozen):
     """Of the newest model that was evaluated, on held-out data."""
     stopping: bool = False
     stopped_because: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before(cls, data: Any) -> Any:
+        """A journal of a version that remembered samples in a step alone."""
+        if isinstance(data, dict) and "micro_batches" in data and "recommended" not in data:
+            known = {
+                site: {"micro_batch": samples, "local_steps": 1, "because": ""}
+                for site, samples in data["micro_batches"].items()
+            }
+            return {**data, "recommended": known}
+        return data
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,10 @@ class Guard:
         self.state = journal.load(STATE, Firewall) or Firewall()
         self._looked_at: dict[tuple[str, int], tuple[float, int, str, int]] = {}
 
+    def cut(self, fragments: int) -> None:
+        """The model is cut into so many fragments after all; nothing was looked at before."""
+        self._fragments = fragments
+
     def admit(self, site: str, round_number: int) -> None:
         """Let a site join.
 

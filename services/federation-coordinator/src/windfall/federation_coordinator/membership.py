@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from windfall.contracts.events import NodeProfiled, SiteJoined, SiteLeft
+from windfall.contracts.events import LinkMeasured, NodeProfiled, SiteJoined, SiteLeft
 from windfall.contracts.message import derived_id
+from windfall.contracts.subjects import HUB
 from windfall.federation_coordinator.federation import (
     Decision,
     Federation,
@@ -24,7 +25,7 @@ from windfall.federation_coordinator.federation import (
     Progresses,
     Word,
 )
-from windfall.federation_coordinator.pace import seen
+from windfall.federation_coordinator.pace import measured_again, seen
 from windfall.federation_coordinator.rounds import fill, finish, open_round, settle, waited_for
 
 
@@ -57,7 +58,9 @@ def join(
         (one := (progresses or {}).get(other)) is not None and one.round == state.round and one.tokens > 0
         for other in state.members
     )
-    at_once = state.phase is Phase.DARK or (state.phase is Phase.RUNNING and not trained and _has_room(state, policy))
+    wanted = site not in policy.excluded and (site not in policy.left_out or not state.members)
+    room = wanted and _has_room(state, policy)
+    at_once = state.phase is Phase.DARK or (state.phase is Phase.RUNNING and not trained and room)
     since = state.round if at_once else state.round + 1
     member = Member(site=site, attempt=attempt, lease_token=lease_token, window_id=window_id, since=since)
     state = state.model_copy(
@@ -83,7 +86,7 @@ def join(
         state, settled = settle(state, now, policy)
         state, opened = open_round(state, now, policy)
         return state, decision + settled + opened
-    if trained and _has_room(state, policy):
+    if trained and room:
         # Who was alone has trained on without a box: the newcomer begins with what it learnt.
         state, finishing = finish(state, now, policy)
         return state, decision + finishing
@@ -108,18 +111,28 @@ def ruled(state: Federation, rule: str, now: datetime, policy: Policy) -> tuple[
 
 
 def profiled(state: Federation, event: NodeProfiled) -> Federation:
-    """Remember what the profiler recommends for a site."""
-    advice = event.recommendation
-    passes = advice.gradient_accumulation
+    """Remember what the profiler recommends for a site. Of its link, what was measured last counts."""
+    advice, before = event.recommendation, state.profiles.get(event.site)
+    found = seen(event.measured, advice.micro_batch, advice.gradient_accumulation)
+    accelerators = 0 if event.hardware is None else len(event.hardware.accelerators)
+    found = found.model_copy(update={"link_at": event.at, "accelerators": accelerators})
+    if before is not None and before.link_at is not None and before.link_at > event.at:
+        newer = before.model_dump(include={"rtt_ms", "up_mb_per_s", "down_mb_per_s", "link_at"}, exclude_none=True)
+        found = found.model_copy(update=newer)
     return state.model_copy(
         update={
-            "micro_batches": {**state.micro_batches, event.site: advice.micro_batch * passes},
-            "profiles": {
-                **state.profiles,
-                event.site: seen(event.measured, advice.micro_batch, passes),
-            },
+            "recommended": {**state.recommended, event.site: advice},
+            "profiles": {**state.profiles, event.site: found},
         }
     )
+
+
+def linked(state: Federation, event: LinkMeasured) -> Federation:
+    """Remember how far away a site is and how wide its way here. The way to another site is not this federation's."""
+    if event.target != HUB:
+        return state
+    found = measured_again(state.profiles.get(event.site), event)
+    return state.model_copy(update={"profiles": {**state.profiles, event.site: found}})
 
 
 def steps_of(state: Federation, site: str, policy: Policy) -> int:

@@ -6,7 +6,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from windfall.contracts.events import Measured
+from windfall.contracts.events import LinkMeasured, Measured
+from windfall.contracts.message import Instant
 from windfall.lowcomm.advice import Link, advise
 from windfall.lowcomm.schedule import steps_by_speed
 
@@ -18,15 +19,18 @@ _BITS: Final = 8e6
 
 
 class Seen(BaseModel):
-    """What a site's profile says about its way here and its speed; what could not be measured is none."""
+    """What was measured last of a site's way here, and its speed by its profile; what could not be is none."""
 
     model_config = ConfigDict(frozen=True)
 
-    rtt_ms: float | None
-    up_mb_per_s: float | None
-    down_mb_per_s: float | None
-    step_s: float | None
-    """Of the profiler's reference model."""
+    rtt_ms: float | None = None
+    up_mb_per_s: float | None = None
+    down_mb_per_s: float | None = None
+    step_s: float | None = None
+    """Of the federation's task, or of the profiler's reference model."""
+    link_at: Instant | None = None
+    """When the link was measured last; none in a journal of before it was told."""
+    accelerators: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,23 @@ def seen(measured: Measured, micro_batch: int, passes: int = 1) -> Seen:
         up_mb_per_s=_within(measured.link_up_mb_per_s, 1e-6, 1e6),
         down_mb_per_s=_within(measured.link_down_mb_per_s, 1e-6, 1e6),
         step_s=_within(None if pass_s is None else passes * pass_s, 1e-7, 1e5),
+    )
+
+
+def measured_again(before: Seen | None, link: LinkMeasured) -> Seen:
+    """After a link was measured anew. What could not be measured is what it was; an older word changes nothing."""
+    before = before or Seen()
+    if before.link_at is not None and link.at < before.link_at:
+        return before
+    rtt_ms = _within(link.rtt_ms, 0, 1e5)
+    up, down = _within(link.up_mb_per_s, 1e-6, 1e6), _within(link.down_mb_per_s, 1e-6, 1e6)
+    return before.model_copy(
+        update={
+            "rtt_ms": before.rtt_ms if rtt_ms is None else rtt_ms,
+            "up_mb_per_s": before.up_mb_per_s if up is None else up,
+            "down_mb_per_s": before.down_mb_per_s if down is None else down,
+            "link_at": link.at,
+        }
     )
 
 

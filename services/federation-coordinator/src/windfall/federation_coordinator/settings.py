@@ -7,11 +7,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from windfall.contracts.events import Chooser, Precision
 from windfall.contracts.jurisdiction import Jurisdiction
 from windfall.contracts.message import Instant, Name
 from windfall.energy.fleet import Told
 from windfall.energy.goal import Goal
-from windfall.federation_coordinator.federation import Ends, Policy
+from windfall.federation_coordinator.beginning import PROVISIONAL, Wanted
+from windfall.federation_coordinator.choosing import ForSite
+from windfall.federation_coordinator.federation import Ends, Policy, Terms
 from windfall.federation_coordinator.firewall import Limits
 from windfall.federation_coordinator.jurisdiction import Law
 from windfall.lowcomm.rule import MEMORYLESS, Rule
@@ -56,7 +59,8 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     seed: int = 0
     codec: str = "topk-ef"
     """In which contributions travel, with its settings: ``topk-ef`` (0.15 bit per parameter), ``dct-momentum``,
-    ``q2-ef``, ``int4-block``, ``int8-block``, ``bf16`` or ``fp32``, as in ``topk-ef:keep=32``."""
+    ``q2-ef``, ``int4-block``, ``int8-block``, ``bf16`` or ``fp32``, as in ``topk-ef:keep=32``. ``auto`` is chosen once,
+    for good, before the first round, by links, model and speeds as they were measured."""
     outer: str = ""
     """The outer optimizer: ``average`` or ``nesterov:lr=0.7,momentum=0.6``. Unset goes with the codec: ``average`` for
     the sparse ones, that Nesterov for the others."""
@@ -93,9 +97,14 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     overlap: bool = False
     """Sites train on while they synchronise, towards the next round: for links on which synchronising takes long. A
     site of several processes (``WINDFALL_PROCESSES``) waits all the same."""
-    fragments: int = Field(default=1, ge=1)
+    fragments: Literal["auto"] | Annotated[int, Field(ge=1)] = 1
     """Of the model: round r synchronises fragment r mod this, so that each round moves so many times less. For good:
-    set once, at the federation's beginning. Each site must train in one process."""
+    set once, at the federation's beginning. Each site must train in one process. ``auto`` is chosen like the codec."""
+    advice_patience: timedelta = Field(default=timedelta(minutes=3), ge=timedelta(0))
+    """Wall time that the first round waits for sites to be measured, where codec or fragments are ``auto``."""
+    leave_out: bool = True
+    """Leave a site out of a round when all others wait so long for it that less is trained than without. It takes part
+    in every twentieth round all the same."""
     alone: timedelta = Field(default=timedelta(minutes=30), ge=timedelta(0))
     """How long a site that is alone trains on before it hands its model in: there is nobody to synchronise with. It
     does so at once when another site joins, or when its window closes. 0 treats it like many."""
@@ -117,6 +126,14 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     """Wall time without a heartbeat after which a site counts as gone."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Samples per step at every site; unset follows each site's profile."""
+    gradient_accumulation: int | None = Field(default=None, ge=1, le=4096)
+    """Passes in a step at every site; unset follows each site's profile."""
+    precision: Precision | None = None
+    """What every site multiplies in, ``fp32`` or ``bf16``; unset follows each site's profile."""
+    site_settings: Annotated[dict[Name, ForSite], BeforeValidator(_object)] = Field(default_factory=dict)
+    """JSON: ``{"site-a": {"micro_batch": 16, "gradient_accumulation": 2, "precision": "bf16", "local_steps": 20,
+    "takes_part": true}}``: what single sites train with, whatever is advised, and whether they are never or always left
+    out."""
     corpus: Literal["sovereign", "shared"] = "sovereign"
     """``sovereign``: every site trains its own data. ``shared``: every site holds a copy of one corpus, whose rows are
     leased to sites, so that each is trained once per epoch."""
@@ -161,17 +178,32 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     def _ruled(self) -> Self:
         # Unknown names and values are said now.
         _ = self.rule
+        if self.codec == "auto" and self.outer:
+            raise ValueError("WINDFALL_OUTER goes with a codec that is told, not with WINDFALL_CODEC=auto")
         return self
 
     @model_validator(mode="after")
     def _stepped(self) -> Self:
-        told = {"WINDFALL_AVERAGE_STEPS": self.average_steps, "WINDFALL_SITE_STEPS": self.site_steps}
+        steps = {site: one for site, one in self.site_settings.items() if one.local_steps is not None}
+        told = {
+            "WINDFALL_AVERAGE_STEPS": self.average_steps,
+            "WINDFALL_SITE_STEPS": self.site_steps,
+            "local_steps in WINDFALL_SITE_SETTINGS": steps,
+        }
         if not self.follows_links and (vain := [name for name, value in told.items() if value]):
             boxes = "WINDFALL_ROUND_LENGTH, WINDFALL_ROUND_STEPS and WINDFALL_ROUND_TOKENS"
             raise ValueError(f"{' and '.join(vain)} go without {boxes}")
-        if strange := sorted(set(self.site_steps) - set(self.sites)):
-            raise ValueError(f"WINDFALL_SITE_STEPS names {', '.join(strange)}, which WINDFALL_SITES does not")
+        for name, of_sites in (("SITE_STEPS", self.site_steps), ("SITE_SETTINGS", self.site_settings)):
+            if strange := sorted(set(of_sites) - set(self.sites)):
+                raise ValueError(f"WINDFALL_{name} names {', '.join(strange)}, which WINDFALL_SITES does not")
+        if twice := sorted(site for site in self.site_steps if self._wanted_of(site).local_steps is not None):
+            raise ValueError(
+                f"both WINDFALL_SITE_STEPS and WINDFALL_SITE_SETTINGS say local steps of {', '.join(twice)}"
+            )
         return self
+
+    def _wanted_of(self, site: str) -> ForSite:
+        return self.site_settings.get(site, ForSite())
 
     @model_validator(mode="after")
     def _shared(self) -> Self:
@@ -235,7 +267,28 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
 
     @property
     def rule(self) -> Rule:
-        return Rule.parse(self.codec, self.outer, self.clip, self.merge)
+        """What contributions are written and merged by; where the codec is to be chosen, what it is until then."""
+        return self.rule_of(None)
+
+    def rule_of(self, terms: Terms | None) -> Rule:
+        """The same, once something was chosen."""
+        codec = self.wanted.codec or (terms.codec if terms is not None else PROVISIONAL)
+        return Rule.parse(codec, self.outer, self.clip, self.merge)
+
+    @property
+    def wanted(self) -> Wanted:
+        """How contributions are to be written."""
+
+        def by(name: str) -> Chooser:
+            return "operator" if name in self.model_fields_set else "default"
+
+        return Wanted(
+            None if self.codec == "auto" else self.codec,
+            None if self.fragments == "auto" else self.fragments,
+            by("codec"),
+            by("fragments"),
+            self.alone_codec,
+        )
 
     @property
     def limits(self) -> Limits:
@@ -249,8 +302,13 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
 
     @property
     def policy(self) -> Policy:
+        """How rounds are boxed, while nothing is chosen."""
+        return self.policy_of(None)
+
+    def policy_of(self, terms: Terms | None) -> Policy:
+        """The same, once something was chosen."""
         length = _LONGEST_ROUND if self.follows_links else self.round_length
-        alone_codec = self.alone_codec or ("int8-block" if self.rule.sparse else "")
+        alone_codec = self.wanted.alone(self.rule_of(terms).sparse)
         return Policy(
             length,
             self.round_steps,
@@ -265,6 +323,10 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
             rounds_late=self.rounds_late,
             ends=Ends(self.stop_tokens, self.stop_loss, self.stop_at, self.stop_kg),
             canary=self.canary,
+            gradient_accumulation=self.gradient_accumulation,
+            precision=self.precision,
+            sites=self.site_settings,
+            weighs=self.leave_out,
             average_steps=self.average_steps,
             site_steps=self.site_steps,
         )

@@ -64,18 +64,31 @@ class ModelStore:
         self._folder = folder
         self._term = term
         self._layout = layout
-        self.rule = rule
         self._header = _header(layout)
-        self.fragments = Rotation(layout.split, fragments)
-        self._sizes = self.fragments.sizes(rule.outer)
         # Decoding takes memory: one contribution is looked at at a time.
         self._looking = Lock()
         self._looked_at: set[Path] = set()
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             sync_folder(folder.parent)
-            followed = self.fragments.followed(rule)
-            self._log = History(folder, self.fragments, self._nbytes_followed) if followed else None
+        self._go_by(rule, fragments)
+
+    def _go_by(self, rule: Rule, fragments: int) -> None:
+        self.rule = rule
+        self.fragments = Rotation(self._layout.split, fragments)
+        self._sizes = self.fragments.sizes(rule.outer)
+        followed = self.fragments.followed(rule)
+        self._log = History(self._folder, self.fragments, self._nbytes_followed) if followed else None
+
+    def adopt(self, rule: Rule, fragments: int) -> None:
+        """Go by another rule, before anything was trained: an empty outer state of it lies beside round 0.
+
+        Raises:
+            ValueError: the model has less fragments.
+        """
+        self._go_by(rule, fragments)
+        with explained(self._folder):
+            self._lay_states()
 
     @property
     def final(self) -> Path:
@@ -92,13 +105,16 @@ class ModelStore:
 
     def initialise(self, flat: Tensor) -> str:
         """Lay down the model of round 0 and an empty outer state; gives the model's digest. Twice is harmless."""
-        for path, size in zip(self.states(0), self._sizes, strict=True):
-            with Whole(path) as file:
-                file.truncate(size * FLOAT32_BYTES)
+        self._lay_states()
         with Whole(self._base_path(0)) as file:
             file.write(self._header)
             file.write(raw(flat))
         return hashlib.sha256(raw(flat)).hexdigest()
+
+    def _lay_states(self) -> None:
+        for path, size in zip(self.states(0), self._sizes, strict=True):
+            with Whole(path) as file:
+                file.truncate(size * FLOAT32_BYTES)
 
     def check(self, round_number: int, digest: str) -> None:
         """Hold the base on disk against the digest in the journal, and see that the outer state lies beside it.

@@ -4,14 +4,16 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
-from windfall.contracts.events import NodeReady, WindowClosed, WindowExpected, WindowOpened, WindowWithdrawn
+from windfall.contracts.events import NodeReady, TaskLearnt, WindowClosed, WindowExpected, WindowOpened, WindowWithdrawn
 from windfall.contracts.message import Message
 from windfall.contracts.profile import told
 from windfall.contracts.subjects import HUB
 from windfall.profiler import ahead as waits
+from windfall.profiler import learning
 from windfall.profiler.ahead import Ahead
+from windfall.profiler.learning import Learnt
 from windfall.profiler.links import Cadence, Links
-from windfall.profiler.probe import Probes
+from windfall.profiler.probe import ComputeProbe, Probes
 from windfall.profiler.profile import Benchmarked, fingerprint, profiled, reusable, summarise
 from windfall.profiler.publication.files import Publish, nowhere
 from windfall.profiler.recommendation import Goals
@@ -23,6 +25,9 @@ BENCHMARKED: Final = "benchmarked"
 """Journal key of the last compute reading: the same hardware is not measured again for every window."""
 AHEAD: Final = "ahead"
 """Journal key of the expected window and the node that waits for it."""
+
+LEARNT: Final = "learnt"
+"""Journal key of what the site's trainers train."""
 
 T = TypeVar("T")
 
@@ -46,6 +51,7 @@ def attend(
     stand.bus.hears(WindowOpened, stand.whom, opened)
     stand.bus.hears(WindowWithdrawn, stand.whom, profiler.forget)
     stand.bus.hears(WindowClosed, stand.whom, closed)
+    stand.bus.hears(TaskLearnt, stand.whom, profiler.learn)
     stand.bus.hears(NodeReady, stand.whom, profiler.profile)
     links.attend()
 
@@ -59,11 +65,26 @@ class Profiler:
         self._probes = probes
         self._goals = goals
         self._ahead = stand.journal.load(AHEAD, Ahead) or Ahead()
+        self._learnt = stand.journal.load(LEARNT, Learnt) or Learnt()
 
     async def expect(self, expected: WindowExpected) -> None:
         """A window is near: what becomes ready for it now is ready ahead of it."""
         if not self._stand.journal.heard(expected.id):
             self._keep(waits.expected(self._ahead, expected.window_id), expected)
+
+    async def learn(self, event: TaskLearnt) -> None:
+        """The trainer says what it trains: measure steps of that from now on, and at once where the node was measured
+        without."""
+        if self._stand.journal.heard(event.id):
+            return
+        version, known = self._compute.version, self._learnt
+        if self._probes.learns:
+            self._learnt = learning.learnt(known, event)
+        ready = learning.again(known, event)
+        if ready is None or self._compute.version == version:
+            self._stand.journal.commit(state={LEARNT: self._learnt}, heard=event.id)
+        else:
+            await self._measured(ready, event, self._ahead, may_benchmark=True)
 
     async def profile(self, ready: NodeReady) -> None:
         """A node is ready: measure it, unless that has to wait."""
@@ -85,33 +106,43 @@ class Profiler:
     async def forget(self, over: WindowWithdrawn | WindowClosed) -> None:
         """A window does not come, or is over: its node goes unmeasured."""
         if not self._stand.journal.heard(over.id):
+            self._learnt = learning.closed(self._learnt, over.window_id)
             self._keep(waits.over(self._ahead, over.window_id), over)
 
+    @property
+    def _compute(self) -> ComputeProbe:
+        probe, workload = self._probes.compute, self._learnt.workload
+        return probe if workload is None else probe.of(workload)
+
     async def _measured(
-        self, ready: NodeReady, cause: NodeReady | WindowOpened, ahead: Ahead, may_benchmark: bool
+        self, ready: NodeReady, cause: NodeReady | WindowOpened | TaskLearnt, ahead: Ahead, may_benchmark: bool
     ) -> bool:
         """Measure, say, and keep what is ahead from now on; false when unknown hardware must not be benchmarked yet."""
         host = await self._probes.host.host()
         found = await _unless_stopping(self._stand, self._probes.hardware.discover())
-        mark = fingerprint(host, found.hardware, self._probes.compute.version)
+        probe = self._compute
+        mark = fingerprint(host, found.hardware, probe.version)
         compute = reusable(self._stand.journal.load(BENCHMARKED, Benchmarked), mark)
         if compute is None and not may_benchmark:
             return False
         with span("measure node", attributes={"windfall.node": ready.node, "windfall.cached": compute is not None}):
             if compute is None:
-                compute = await _unless_stopping(self._stand, self._probes.compute.compute(host))
+                compute = await _unless_stopping(self._stand, probe.compute(host))
             link = await _unless_stopping(self._stand, self._probes.link.link())
         measured = summarise(mark, host, compute, link)
-        said = profiled(ready, measured, found.hardware, self._goals, self._stand.clock.now())
+        once_more = cause.id if isinstance(cause, TaskLearnt) else None
+        said = profiled(ready, measured, found.hardware, self._goals, self._stand.clock.now(), once_more)
         self._publish(told(said, found.local))
         kept = Benchmarked(fingerprint=mark, compute=compute)
-        self._stand.journal.commit(state={BENCHMARKED: kept, AHEAD: ahead}, say=[said], heard=cause.id)
+        self._learnt = learning.profiled(self._learnt, ready)
+        state = {BENCHMARKED: kept, AHEAD: ahead, LEARNT: self._learnt}
+        self._stand.journal.commit(state=state, say=[said], heard=cause.id)
         self._ahead = ahead
         self._stand.outbox.wake()
         return True
 
     def _keep(self, ahead: Ahead, cause: Message) -> None:
-        self._stand.journal.commit(state={AHEAD: ahead}, heard=cause.id)
+        self._stand.journal.commit(state={AHEAD: ahead, LEARNT: self._learnt}, heard=cause.id)
         self._ahead = ahead
 
 

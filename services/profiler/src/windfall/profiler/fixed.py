@@ -6,7 +6,7 @@ It ships because whoever embeds a fleet in one process needs it: no child proces
 from dataclasses import dataclass, field
 
 from windfall.profiler.discovery.hardware import Discovered
-from windfall.profiler.profile import Compute, Host, Link
+from windfall.profiler.profile import Compute, Host, Link, Workload
 
 _HOST = Host(cpu_model="fixed", cpu_cores=2, memory_bytes=8 * 2**30, platform="fixed")
 _COMPUTE = Compute(
@@ -33,6 +33,9 @@ class FixedProbe:
 
     async def host(self) -> Host:
         return self.host_reading
+
+    def of(self, workload: Workload) -> "FixedProbe":
+        return self
 
     async def compute(self, host: Host) -> Compute:
         self.benchmarks += 1

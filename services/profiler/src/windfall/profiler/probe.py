@@ -15,11 +15,11 @@ from windfall.profiler.cpu import Cpu
 from windfall.profiler.discovery.hardware import Discovered, of_node
 from windfall.profiler.fixed import FixedProbe
 from windfall.profiler.link import GrpcLink
-from windfall.profiler.measurement.bench import LOADING, TorchBench, Workload
+from windfall.profiler.measurement.bench import LOADING, TorchBench
 from windfall.profiler.measurement.full import FullBench
 from windfall.profiler.measurement.power import PowerMeter
-from windfall.profiler.profile import Compute, Host, Link
-from windfall.profiler.settings import ProfilerSettings
+from windfall.profiler.profile import Compute, Host, Link, Workload
+from windfall.profiler.settings import REFERENCE, ProfilerSettings
 from windfall.servicekit import rpc
 
 
@@ -41,6 +41,9 @@ class ComputeProbe(Protocol):
     @property
     def version(self) -> str:
         """Changes when the benchmark, or the runtime that it measures with, does."""
+
+    def of(self, workload: Workload) -> "ComputeProbe":
+        """The same, measuring steps of this task."""
 
     async def compute(self, host: Host) -> Compute:
         """Measure with no more than the cores of ``host``."""
@@ -66,15 +69,17 @@ class Probes:
     link: LinkProbe
     peers: Mapping[str, LinkProbe] = field(default_factory=dict)
     """The ways to other sites, as far as the owner of this one has said where they are."""
+    learns: bool = True
+    """Steps of the task that the site's trainer learns of are measured; not where the owner said whose."""
 
 
 def bench(settings: ProfilerSettings) -> ComputeProbe:
     """The compute benchmark that the settings ask for."""
     budget, full = settings.bench_budget, settings.bench == "full"
     workload = None
-    if settings.bench_task is not None:
-        workload = Workload(settings.bench_task, settings.bench_task_settings, settings.bench_data_dir)
-    torch = TorchBench(budget, full=full, workload=workload)
+    if settings.bench_task not in (None, REFERENCE):
+        workload = Workload(task=settings.bench_task, settings=settings.bench_task_settings)
+    torch = TorchBench(budget, full=full, workload=workload, data_dir=settings.bench_data_dir)
     # A sum over all devices is short beside all else, and has torch to load again.
     return FullBench(torch, PowerMeter(LOADING + 2 * budget), budget / 5, LOADING) if full else torch
 
@@ -90,6 +95,7 @@ def node(settings: ProfilerSettings) -> Probes:
             site: GrpcLink(target, settings.link_bytes, connect=_connect(settings), what=site)
             for site, target in settings.peers.items()
         },
+        learns=settings.bench_task is None,
     )
 
 

@@ -7,6 +7,7 @@ with the reason; a part is called what :class:`~windfall.contracts.events.Measur
 import hashlib
 from datetime import datetime
 from typing import Literal
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -106,6 +107,15 @@ class Link(Reading):
     """What finding out cost, both ways together; what frames add to it does not count."""
 
 
+class Workload(BaseModel):
+    """A federation's task as a site trains it: what ``windfall.tasks`` is asked for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    settings: str = "{}"
+
+
 class Benchmarked(BaseModel):
     """A compute reading kept for the next window, with the fingerprint under which it was taken."""
 
@@ -174,10 +184,16 @@ def _with_fp32(compute: Compute) -> dict[str, dict[Dtype, float]]:
     }
 
 
-def profiled(ready: NodeReady, measured: Measured, hardware: Hardware, goals: Goals, at: datetime) -> NodeProfiled:
-    """What to say of the node that came up."""
+def profiled(
+    ready: NodeReady, measured: Measured, hardware: Hardware, goals: Goals, at: datetime, cause: UUID | None = None
+) -> NodeProfiled:
+    """What to say of the node that came up.
+
+    Args:
+        cause: the sentence for which it was measured once more; none the first time.
+    """
     return NodeProfiled(
-        id=derived_id(ready.id, NodeProfiled.topic, ready.site),
+        id=derived_id(cause or ready.id, NodeProfiled.topic, ready.site),
         at=at,
         site=ready.site,
         window_id=ready.window_id,

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from math import ceil
-from typing import Final
+from typing import Final, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from windfall.contracts.events import Measured, Precision, Recommendation
+from windfall.contracts.events import Measured, Precision, Recommendation, TrainingValue
 from windfall.contracts.measures import Dtype
 
 NEAR_BEST: Final = 0.97
@@ -63,15 +63,16 @@ def recommend(measured: Measured, goals: Goals) -> Recommendation:
         precision = wishes.precision
     elif why:
         because.append(why)
-    told = [name.replace("_", " ") for name in Wishes.model_fields if getattr(wishes, name) is not None]
+    told = tuple(name for name in get_args(TrainingValue) if getattr(wishes, name) is not None)
     if told:
-        because.append(f"{', '.join(told)} as told")
+        because.append(f"{', '.join(told).replace('_', ' ')} as told")
     line = "; ".join(because)
     return Recommendation(
         micro_batch=size,
         gradient_accumulation=passes,
         local_steps=steps,
         precision=precision,
+        told=told,
         because=f"{line[:1].upper()}{line[1:]}.",
     )
 

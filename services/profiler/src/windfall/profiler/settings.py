@@ -3,7 +3,7 @@
 import json
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
@@ -11,6 +11,8 @@ from windfall.contracts.message import Name
 from windfall.profiler.recommendation import Wishes
 from windfall.servicekit.link_probe import PROBE_CAP_BYTES
 from windfall.servicekit.settings import SiteSettings, TlsSettings
+
+REFERENCE: Final = "reference"
 
 Target = Annotated[str, StringConstraints(pattern=r"^\S+:\d{1,5}$")]
 """``host:port``."""
@@ -38,11 +40,12 @@ class ProfilerSettings(SiteSettings, TlsSettings):
     bench_budget: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0), le=timedelta(minutes=10))
     """Wall time that the compute benchmark may measure for, loading of torch not counted."""
     bench_task: str | None = None
-    """Name of the federation's task in ``windfall.tasks``, whose step is measured; none measures a reference model."""
+    """Name in ``windfall.tasks`` of the task whose step is measured, or ``reference`` for the benchmark's own model.
+    Unset: what the site's trainer is told to train, as soon as it says so; the reference model until then."""
     bench_task_settings: str = "{}"
-    """JSON object, as the coordinator has it."""
-    bench_data_dir: Path = Path()
-    """The site's data that the task is measured on."""
+    """JSON object, as the coordinator has it; with ``bench_task``."""
+    bench_data_dir: Path | None = None
+    """The site's data that the task is measured on; unset measures the reference model."""
     link_bytes: int = Field(default=4 * 1024 * 1024, ge=1, le=PROBE_CAP_BYTES)
     """Bytes that each direction of a link measurement may move."""
     target_round: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))

@@ -18,6 +18,7 @@ from windfall.site_trainer.engines import Engines
 from windfall.site_trainer.guarded import GuardedLink
 from windfall.site_trainer.policy_file import offer_of, read_policy
 from windfall.site_trainer.settings import TrainerSettings
+from windfall.site_trainer.tuning import Owner
 
 
 @asynccontextmanager
@@ -37,6 +38,7 @@ async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]
         settings.checkpoint_every,
         settings.state_dir / "checkpoint.safetensors",
         settings.window_opens_at,
+        Owner(settings.accumulation, settings.precision),
     )
     link = GuardedLink(
         connect(settings.coordinator, settings.tls), offer_of(settings), settings.site, stand, policy, terms.drain_time

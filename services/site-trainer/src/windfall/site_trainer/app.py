@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict
 from windfall.contracts.commands import FinishRound, StopTraining
 from windfall.contracts.events import (
     SiteDrained,
+    TaskLearnt,
     TrainingStarted,
     WindowClosed,
     WindowClosing,
@@ -50,13 +51,14 @@ from windfall.site_trainer.barrier import Barrier
 from windfall.site_trainer.bases import Bases
 from windfall.site_trainer.beside import Beside
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership, unknown
-from windfall.site_trainer.engine import Engine, TrainsOn, on_rows
+from windfall.site_trainer.engine import Engine, TrainsOn, Tunes, on_rows
 from windfall.site_trainer.foresight import fits, foreseen, remember
 from windfall.site_trainer.local_training import LocalTraining
 from windfall.site_trainer.overlapping import next_action
 from windfall.site_trainer.saving import Saving
 from windfall.site_trainer.session import Action, Opening, Session, Work
 from windfall.site_trainer.supply import Supply
+from windfall.site_trainer.tuning import Owner, Tuning, tuned
 from windfall.tasks.ranges import NONE, Ranges
 
 if TYPE_CHECKING:
@@ -101,6 +103,8 @@ class Terms:
     """Where unfinished work is kept; none keeps it nowhere."""
     opens_at: datetime | None = None
     """When the window is expected to open; none when it is open."""
+    owner: Owner = field(default_factory=Owner)
+    """What goes before the coordinator's word."""
 
 
 class Trainer:
@@ -147,6 +151,8 @@ class Trainer:
         self._restoring = terms.checkpoint is not None
         self._holds_base = False
         self._started = False
+        self._tuning = tuned(terms.owner, Session())
+        """What the engine goes by; at first as it was made."""
         self._skipped = 0
         self._vain_joins = 0
         self.session = Session(permitted=terms.opens_at is None, lead=terms.drain_time * self._speed)
@@ -267,6 +273,7 @@ class Trainer:
             self._stream.cancel()
         self._stream = self._stand.spawn(self._listen(membership), "heartbeat")
         remember(self._stand.journal, self._terms.federation, membership)
+        self._say_learnt(membership)
         if self._foreseen is not None and not fits(self._foreseen, membership):
             self._engine = None
         self._foreseen = None
@@ -278,6 +285,7 @@ class Trainer:
             return
         if self._engine is None:
             self._engine = await self._train(self._make_engine, membership)
+            self._tuning = tuned(self._terms.owner, Session())
         self.loaded.set()
         goes_on = isinstance(self._engine, TrainsOn)
         if membership.fragments > 1 and not goes_on:
@@ -365,6 +373,8 @@ class Trainer:
                 word.tokens,
                 word.sites,
                 word.codec,
+                word.accumulation,
+                word.precision,
             )
             self._become(overlapping.opened(self.session, opening))
         elif kind == "finish_round":
@@ -437,6 +447,7 @@ class Trainer:
         rows = await self._draw(engine, size)
         if self._supply is not None and (not rows or self.session.loaded != session.base_digest):
             return
+        await self._tune(engine, tuned(self._terms.owner, session))
         self._become(sessions.stepping(self.session))
         report = await (self._train(on_rows(engine).step_on, rows) if rows else self._train(engine.step, size))
         reach("step.done")
@@ -453,6 +464,12 @@ class Trainer:
         if work.steps and not self._started:
             self._say_started(session.round or 0)
         await self._saving.when_due(engine)
+
+    async def _tune(self, engine: Engine, wanted: Tuning) -> None:
+        if wanted != self._tuning and isinstance(engine, Tunes):
+            await self._train(engine.tune, wanted.accumulation, wanted.precision)
+            log.info("steps in %d passes at least, in %s", wanted.accumulation, wanted.precision)
+        self._tuning = wanted
 
     async def _draw(self, engine: Engine, count: int) -> Ranges:
         """Rows of the shared corpus for the next step; none where the site trains its own data."""
@@ -651,6 +668,22 @@ class Trainer:
     def _pace(self, step: timedelta) -> None:
         """A step that begins just before we drain is waited for: begin to drain earlier by as much."""
         self._become(sessions.paced(self.session, (self._drain_time + step) * self._speed))
+
+    def _say_learnt(self, membership: Membership) -> None:
+        """Once under a lease, unless it is another task then; whoever measures this node measures steps of it."""
+        terms, key = self._terms, f"{membership.task}/{membership.task_settings}"
+        learnt = TaskLearnt(
+            id=derived_id(f"{terms.window_id}/{terms.lease_token}/{key}", TaskLearnt.topic, terms.site),
+            at=self._stand.clock.now(),
+            site=terms.site,
+            federation=terms.federation,
+            window_id=terms.window_id,
+            lease_token=terms.lease_token,
+            task=membership.task,
+            task_settings=membership.task_settings,
+        )
+        self._stand.journal.commit(say=(learnt,))
+        self._stand.outbox.wake()
 
     def _say_started(self, number: int) -> None:
         self._started = True

@@ -175,6 +175,18 @@ class TrainsRows(Protocol):
 
 
 @runtime_checkable
+class Tunes(Protocol):
+    """What an engine offers beside when the way it passes through a step's samples can be changed between steps."""
+
+    def tune(self, accumulation: int, precision: Precision) -> None:
+        """From the next step on: so many passes at least, in this precision.
+
+        Raises:
+            ValueError: to ``fp16`` or from it; its gradient scale is there from the beginning.
+        """
+
+
+@runtime_checkable
 class TrainsOn(Protocol):
     """What an engine offers beside when it can train on while what it trained is on its way, by the mathematics of
     :mod:`windfall.lowcomm.overlap`. Loading a base forgets that anything was told."""

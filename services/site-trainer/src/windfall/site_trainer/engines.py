@@ -87,8 +87,8 @@ class Engines:
             settings.seed,
             settings.torch_threads,
             settings.device,
-            settings.precision,
-            settings.accumulation,
+            settings.precision or "fp32",
+            settings.accumulation or 1,
             settings.compile,
             rows=None if shared is None else row_loader(task, settings.data_dir, shared.rows, shared.seed),
         )
@@ -105,8 +105,8 @@ class Engines:
             settings.seed,
             settings.torch_threads,
             settings.device,
-            settings.precision,
-            settings.accumulation,
+            settings.precision or "fp32",
+            settings.accumulation or 1,
             settings.compile,
             settings.sharding,
         )

@@ -100,7 +100,8 @@ class GuardedLink(CoordinatorLink):
                     await self._go(why)
                     raise self._withheld("train", why)
                 if opened:
-                    directive.round_opened.micro_batch = min(directive.round_opened.micro_batch, MOST_SAMPLES)
+                    word = directive.round_opened
+                    word.micro_batch = min(word.micro_batch, MOST_SAMPLES)
                 yield directive
 
     async def pull(

@@ -52,16 +52,25 @@ class Passes:
         if precision == "fp16" and peers.sharded:
             raise ValueError("fp16 is not scaled over shards. Set WINDFALL_PRECISION=bf16, or WINDFALL_SHARDING=ddp")
         self._model, self._device, self._seed, self._peers = model, device, seed, peers
-        self._dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-        self._autocast = precision != "fp32"
-        self._accumulation = accumulation
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self._dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+        self.tune(accumulation, precision)
         self.room = Room()
         # Sharded weights are gathered block by block, around what is compiled.
         self._compiled = (units(model) or [model]) if compiled and peers.sharded else [model] if compiled else []
         for unit in self._compiled:
             unit.compile()
         self._loss = peers.wrap(LossOf(task, model), device)
+
+    def tune(self, accumulation: int, precision: Precision) -> None:
+        """From the next step on: so many parts at least, in this precision.
+
+        Raises:
+            ValueError: to ``fp16`` or from it; its gradient scale is there from the beginning.
+        """
+        if (precision == "fp16") != self.scaler.is_enabled():
+            raise ValueError("fp16 has a gradient scale, which is there from the beginning or not at all")
+        self._accumulation, self._autocast = accumulation, precision != "fp32"
 
     def over(self, loader: Loader, samples: int) -> Passed:
         """Pass through the next samples of the loader.

@@ -53,6 +53,10 @@ class Opening:
     """How many train in it, as far as was known then."""
     codec: str = ""
     """In which to say what was learnt; empty for the federation's own."""
+    accumulation: int = 0
+    """Passes into which a step's samples are cut at least; 0 leaves it to us."""
+    precision: str = ""
+    """What they multiply in; empty leaves it to us."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,10 @@ class Session:
     """How many train in it, as far as was known then."""
     codec: str = ""
     """In which this round's contribution is said; empty for the federation's own."""
+    accumulation: int = 0
+    """Passes into which a step's samples are cut at least; 0 leaves it to us."""
+    precision: str = ""
+    """What they multiply in; empty leaves it to us."""
     stepping: bool = False
     """A step is being taken."""
     then: Opening | None = None
@@ -226,6 +234,8 @@ def opened(session: Session, opening: Opening) -> Session:
             session,
             local_steps=opening.local_steps,
             micro_batch=opening.micro_batch,
+            accumulation=opening.accumulation,
+            precision=opening.precision,
             codec=opening.codec,
             sites=opening.sites,
             then=None,
@@ -362,6 +372,8 @@ def entered(session: Session, opening: Opening) -> Session:
         base_bytes=opening.base_bytes,
         local_steps=opening.local_steps,
         micro_batch=opening.micro_batch,
+        accumulation=opening.accumulation,
+        precision=opening.precision,
         tokens=opening.tokens,
         sites=opening.sites,
         codec=opening.codec,

@@ -35,15 +35,15 @@ class TrainerSettings(SiteSettings, TlsSettings):
     step takes ``micro_batch`` samples for each."""
     sharding: Sharding = "ddp"
     """How several train together: ``ddp`` where each holds the model, ``fsdp`` (FSDP2) where it fits no single GPU."""
-    precision: Precision = "fp32"
+    precision: Precision | None = None
     """Of forward and backward pass, ``fp16`` with a gradient scale; weights, optimizer state and what travels are
-    fp32."""
+    fp32. Unset follows the coordinator's word, ``fp32`` where it has none."""
     compile: bool = False
     """Compile the model with ``torch.compile``: minutes at the start, faster steps. Without a compiler on the node, the
     log says so and training goes on."""
-    accumulation: int = Field(default=1, ge=1)
+    accumulation: int | None = Field(default=None, ge=1)
     """Parts into which a step's samples are cut at least; what does not fit into memory is cut smaller without being
-    told."""
+    told. Unset follows the coordinator's word."""
     micro_batch: int = Field(default=8, ge=1)
     """Samples per step when the coordinator does not say."""
     drain_time: timedelta = timedelta(seconds=1)

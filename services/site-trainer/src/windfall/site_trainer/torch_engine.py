@@ -173,6 +173,9 @@ class TorchEngine:
         self._progress = replace(self._progress.after(report), cursor=self._samples.drawn)
         return report
 
+    def tune(self, accumulation: int, precision: Precision) -> None:
+        self._passes.tune(accumulation, precision)
+
     def step_on(self, rows: Ranges) -> StepReport:
         self._samples.give(rows)
         report = self.step(size(rows))

@@ -151,7 +151,7 @@ class Directive(_message.Message):
     def __init__(self, round_opened: _Optional[_Union[RoundOpened, _Mapping]] = ..., finish_round: _Optional[_Union[FinishRound, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ...) -> None: ...
 
 class RoundOpened(_message.Message):
-    __slots__ = ("round", "base_digest", "base_bytes", "local_steps", "micro_batch", "tokens", "sites", "codec", "jurisdictions")
+    __slots__ = ("round", "base_digest", "base_bytes", "local_steps", "micro_batch", "tokens", "sites", "codec", "accumulation", "precision", "jurisdictions")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     BASE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +160,8 @@ class RoundOpened(_message.Message):
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     SITES_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
+    ACCUMULATION_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     JURISDICTIONS_FIELD_NUMBER: _ClassVar[int]
     round: int
     base_digest: str
@@ -169,8 +171,10 @@ class RoundOpened(_message.Message):
     tokens: int
     sites: int
     codec: str
+    accumulation: int
+    precision: str
     jurisdictions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, round: _Optional[int] = ..., base_digest: _Optional[str] = ..., base_bytes: _Optional[int] = ..., local_steps: _Optional[int] = ..., micro_batch: _Optional[int] = ..., tokens: _Optional[int] = ..., sites: _Optional[int] = ..., codec: _Optional[str] = ..., jurisdictions: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, round: _Optional[int] = ..., base_digest: _Optional[str] = ..., base_bytes: _Optional[int] = ..., local_steps: _Optional[int] = ..., micro_batch: _Optional[int] = ..., tokens: _Optional[int] = ..., sites: _Optional[int] = ..., codec: _Optional[str] = ..., accumulation: _Optional[int] = ..., precision: _Optional[str] = ..., jurisdictions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FinishRound(_message.Message):
     __slots__ = ("round",)

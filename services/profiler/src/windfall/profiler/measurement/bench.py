@@ -12,7 +12,6 @@ import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
@@ -21,13 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from windfall.profiler.child_process import CHILDREN, died, ended
 from windfall.profiler.measurement.estimates import Timed, estimated
-from windfall.profiler.profile import COMPUTE_PARTS, Compute, Host, absent, merge
+from windfall.profiler.profile import COMPUTE_PARTS, Compute, Host, Workload, absent, merge
 
 TORCH_BENCH = CHILDREN / "torch_bench.py"
 
 LOADING = timedelta(seconds=60)
 """torch takes two seconds to load on an idle machine, and many times that on a busy disk."""
-AIM = 0.6
+AIM = 0.75
 """Share of the budget that the benchmark plans with; the rest is for a machine too slow to keep to the plan."""
 
 # The node may be training already. OpenMP threads that spin while they wait take the cores from it, and on a busy
@@ -44,15 +43,6 @@ class Line(BaseModel):
     timed: dict[str, Timed] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Workload:
-    """A federation's task as a site trains it: what ``windfall.tasks`` is asked for."""
-
-    task: str
-    settings: str = "{}"
-    data_dir: Path = Path()
-
-
 class TorchBench:
     """Measures with torch.
 
@@ -63,6 +53,7 @@ class TorchBench:
         program: the benchmark.
         full: whether to measure more than a recommendation needs.
         workload: whose training step is measured; none measures the benchmark's own reference model.
+        data_dir: the site's data, that it is measured on; none measures no task.
     """
 
     def __init__(
@@ -73,6 +64,7 @@ class TorchBench:
         program: Path = TORCH_BENCH,
         full: bool = False,
         workload: Workload | None = None,
+        data_dir: Path | None = None,
     ) -> None:
         self._budget = budget
         self._loading = loading
@@ -80,12 +72,21 @@ class TorchBench:
         self._program = program
         self._full = full
         self._workload = workload
+        self._data_dir = data_dir
+
+    def of(self, workload: Workload) -> "TorchBench":
+        """The same benchmark of this task's step."""
+        return TorchBench(
+            self._budget, self._loading, self._python, self._program, self._full, workload, self._data_dir
+        )
 
     @property
     def version(self) -> str:
-        asked = repr((self._full, self._workload)).encode()
+        # Without data it is the reference model whose steps are measured, whatever is trained.
+        workload = self._workload if self._data_dir is not None else None
+        asked = repr((self._full, workload, self._data_dir if workload else None)).encode()
         benchmark = hashlib.sha256(self._program.read_bytes() + asked).hexdigest()[:12]
-        of = f" of {self._workload.task}" if self._workload else ""
+        of = f" of {workload.task}" if workload else ""
         try:
             return f"{self._program.stem} {benchmark}{of}, torch {metadata.version('torch')}"
         except metadata.PackageNotFoundError:
@@ -103,7 +104,7 @@ class TorchBench:
 
     async def _started(self, host: Host) -> Process:
         lifetime = self._loading + self._budget
-        task = self._workload
+        task, data = self._workload, self._data_dir
         return await asyncio.create_subprocess_exec(
             *self._python,
             str(self._program),
@@ -113,8 +114,8 @@ class TorchBench:
             f"--lifetime-s={math.ceil(lifetime.total_seconds()) + 1}",
             *(["--full"] if self._full else ()),
             *(
-                [f"--task={task.task}", f"--task-settings={task.settings}", f"--data-dir={task.data_dir}"]
-                if task
+                [f"--task={task.task}", f"--task-settings={task.settings}", f"--data-dir={data}"]
+                if task is not None and data is not None
                 else ()
             ),
             env=_ENVIRONMENT | os.environ,
@@ -127,6 +128,8 @@ class TorchBench:
         """What the child says until it ends or its time is over."""
         assert child.stdout is not None
         found = Compute(benchmark=self.version)
+        if self._workload is not None and self._data_dir is None:
+            found = merge(found, Compute(missing={"task": "no data to measure it on (WINDFALL_BENCH_DATA_DIR)"}))
         timed: dict[str, Timed] = {}
         loaded = False
 

@@ -8,6 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from copy import copy
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -16,7 +17,7 @@ from windfall.profiler.child_process import CHILDREN, hear
 from windfall.profiler.measurement.bench import Line, TorchBench
 from windfall.profiler.measurement.estimates import estimated
 from windfall.profiler.measurement.power import PowerMeter, powered
-from windfall.profiler.profile import Compute, Host, merge
+from windfall.profiler.profile import Compute, Host, Workload, merge
 
 ALL_REDUCE: Final = CHILDREN / "all_reduce.py"
 _PART: Final = "all_reduce_gb_per_s"
@@ -53,6 +54,12 @@ class FullBench:
             f"--lifetime-s={math.ceil(self._within.total_seconds()) + 1}",
         )
         self._program = program
+
+    def of(self, workload: Workload) -> "FullBench":
+        """The same benchmark of this task's step."""
+        made = copy(self)
+        made._torch = self._torch.of(workload)
+        return made
 
     @property
     def version(self) -> str:

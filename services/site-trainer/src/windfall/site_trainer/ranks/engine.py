@@ -103,6 +103,11 @@ class RanksEngine:
         self._progress = Progress(**answer["progress"])
         return StepReport(**{**said, "skipped": skipped, "refused": self._refused - before})
 
+    def tune(self, accumulation: int, precision: Precision) -> None:
+        # A group that forms anew begins with it.
+        self._order = replace(self._order, accumulation=accumulation, precision=precision)
+        self._ask("tune", accumulation=accumulation, precision=precision)
+
     def pseudo_gradient(self) -> Tensor:
         base = self._loaded()
         self._ask("take")

@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from windfall.lowcomm.layout import Layout, TensorSpec
 from windfall.site_trainer.checkpoint import about
+from windfall.site_trainer.engine import Precision
 from windfall.site_trainer.passes import is_out_of_memory
 from windfall.site_trainer.peers import Peers
 from windfall.site_trainer.ranks.flats import leave, mapped
@@ -30,6 +31,7 @@ class Rank:
             "begin": self._begin,
             "load": self._load,
             "step": self._step,
+            "tune": self._tune,
             "take": self._take,
             "snapshot": self._snapshot,
             "restore": self._restore,
@@ -98,6 +100,11 @@ class Rank:
         self._samples = max(self._engine.room.cut(samples, self._accumulation))
         report = self._engine.step(samples)
         return {"report": asdict(report), "progress": asdict(self._engine.progress)}
+
+    def _tune(self, accumulation: int, precision: Precision) -> Mapping[str, object]:
+        self._accumulation = accumulation
+        self._engine.tune(accumulation, precision)
+        return {}
 
     def _take(self) -> Mapping[str, object]:
         vector = self._engine.local()
