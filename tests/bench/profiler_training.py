@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from windfall.site_trainer.torch_engine import TorchEngine
@@ -44,23 +44,27 @@ def engine(data: Path, threads: int) -> "TorchEngine":
 
 
 def searched(data: Path, threads: int, sizes: Sequence[int], within_s: float) -> dict[int, list[float]]:
-    """Seconds of steps by micro-batch, all sizes in turn, in a process in which threads that wait do not spin.
+    """Seconds of steps by micro-batch, all sizes in turn."""
+    found: dict[str, list[float]] = _apart("search", data, threads, within_s, sizes)
+    return {int(size): times for size, times in found.items()}
+
+
+def trained(data: Path, threads: int, micro_batch: int, within_s: float) -> list[float]:
+    """When each step ended, on the machine's monotonic clock; as many as fit in, torch loaded before."""
+    found: list[float] = _apart("train", data, threads, within_s, [micro_batch])
+    return found
+
+
+def _apart(what: str, data: Path, threads: int, within_s: float, sizes: Sequence[int]) -> Any:
+    """In a process of its own, in which threads that wait do not spin.
 
     What spins takes the cores from whatever else runs, and torch asks the environment when it is loaded.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "tests.bench.profiler_training",
-        str(data),
-        str(threads),
-        str(within_s),
-        *map(str, sizes),
-    ]
+    program = [sys.executable, "-m", "tests.bench.profiler_training", what, str(data), str(threads), str(within_s)]
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    found: dict[str, list[float]] = json.loads(done.stdout)
-    return {int(size): times for size, times in found.items()}
+    command = [*program, *map(str, sizes)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 def _search(data: Path, threads: int, within_s: float, sizes: Sequence[int]) -> dict[int, list[float]]:
@@ -75,6 +79,16 @@ def _search(data: Path, threads: int, within_s: float, sizes: Sequence[int]) -> 
     return taken
 
 
+def _train(data: Path, threads: int, within_s: float, sizes: Sequence[int]) -> list[float]:
+    running = engine(data, threads)
+    ends: list[float] = []
+    begun = time.monotonic()
+    while time.monotonic() - begun < within_s:
+        running.step(sizes[0])
+        ends.append(time.monotonic())
+    return ends
+
+
 def step_s(trained: "TorchEngine", micro_batch: int) -> float:
     """Seconds of one step."""
     begun = time.perf_counter()
@@ -83,5 +97,6 @@ def step_s(trained: "TorchEngine", micro_batch: int) -> float:
 
 
 if __name__ == "__main__":
-    folder, cores, lasts_s, *each = sys.argv[1:]
-    print(json.dumps(_search(Path(folder), int(cores), float(lasts_s), [int(size) for size in each])))
+    wanted, folder, cores, lasts_s, *each = sys.argv[1:]
+    work = {"search": _search, "train": _train}[wanted]
+    print(json.dumps(work(Path(folder), int(cores), float(lasts_s), [int(size) for size in each])))

@@ -15,7 +15,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from windfall.profiler.hw import dcgm
 from windfall.profiler.hw.counted import Counted
 from windfall.profiler.hw.mapping import TABLE, told
-from windfall.profiler.hw.telemetry import INSTRUMENTS, Child, counters, watch
+from windfall.profiler.hw.telemetry import INSTRUMENTS, Child, counters, watch, where_counted
 from windfall.profiler.testing.recorded_machine import load, replayed
 from windfall.servicekit import metrics
 from windfall.servicekit.instruments import ALL
@@ -226,6 +226,26 @@ def test_the_child_reads_recorded_machines(tmp_path: Path) -> None:
     assert amd["hw.power gpu"] == 44.0
     assert amd["hw.temperature gpu"] == 51.0
     assert amd["hw.energy gpu"] == pytest.approx(0.0153)
+
+
+@pytest.mark.parametrize(
+    ("path", "reads"),
+    [("dev/nvidiactl", 1), ("dev/kfd", 1), ("sys/class/powercap/intel-rapl:0", 1), ("sys/class/powercap/dtpm", 0)],
+)
+def test_no_process_is_started_where_nothing_counts(path: str, reads: int, tmp_path: Path) -> None:
+    there = tmp_path / path
+    there.parent.mkdir(parents=True)
+    there.touch()
+    asked: list[Counted] = []
+
+    def read() -> Counted:
+        asked.append(Counted(lost={"nvidia.0": "it fell off the bus"}))
+        return asked[-1]
+
+    found = where_counted(read, tmp_path)
+    assert len(asked) == reads
+    assert (found in asked) == bool(reads)
+    assert reads or (not found.devices and not found.missing)
 
 
 def test_a_driver_that_hangs_is_asked_once(tmp_path: Path) -> None:

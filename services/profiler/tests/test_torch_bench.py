@@ -55,7 +55,7 @@ def test_memory_that_runs_out_ends_the_sizes_and_not_the_benchmark(
 
     best = program.step_s_by_micro_batch(device, step, time.perf_counter() + 0.1)
     lines = said(capsys)
-    assert best.keys() == {1, 2, 4}
+    assert best.keys() == {1, 2, 3, 4}
     why = "CUDA out of memory. Tried to allocate 20.00 GiB."
     assert [one["missing"] for one in lines if "missing" in one] == [
         {f"step_s_by_micro_batch.{size}": why} for size in (8, 16, 32, 64, 128)
@@ -96,3 +96,19 @@ def test_runs_of_one_piece_of_work_fit_a_line(program: ModuleType, capsys: pytes
     """Whoever listens reads lines of at most 64 KiB."""
     program.say_timed("matmul_gflops", 1 / 3, [1 / 3e4] * program.MOST_RUNS)
     assert len(capsys.readouterr().out) < 2**16
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ({1: 10.0}, [1]),
+        ({1: 10.0, 2: 11.0}, [1, 2]),
+        ({8: 10.0, 16: 30.0, 32: 31.0, 64: 12.0}, [16, 24, 32, 48]),
+        ({16: 30.0, 24: 33.0, 32: 31.0}, [16, 20, 24, 28, 32]),
+        ({1: 50.0, 64: 90.0, 128: 100.0}, [64, 96, 128]),
+    ],
+)
+def test_who_may_still_be_the_fastest_gets_more_turns_and_so_does_what_lies_between(
+    rates: dict[int, float], expected: list[int], program: ModuleType
+) -> None:
+    assert program.contenders({size: size / rate for size, rate in rates.items()}) == expected

@@ -27,6 +27,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,10 @@ LARGEST_SIDE = {"cpu": 1024, "cuda": 8192}
 COPY_FLOATS = {"cpu": 16 * 2**20, "cuda": 64 * 2**20}
 """64 and 256 MiB: well over the last-level cache of what we run on, well under its memory."""
 PINNED_FLOATS = 16 * 2**20
+FAIR_TURNS = 2
+"""Turns of every size, before those that are far behind get no more."""
+NEAR = 0.75
+"""Share of the fastest size's throughput from which on one is not far behind, by the shortest step of each."""
 MOST_RUNS = 200
 """Of one piece of work; more say nothing new."""
 
@@ -145,7 +150,8 @@ def pinned_copies(device: Device, up: bool, ends: float) -> None:
 
 def step_s_by_micro_batch(device: Device, step: Step, ends: float) -> dict[int, float]:
     """Every size in turn, again and again; the shortest of each. A size that does not fit the memory or the budget is
-    said to be missing, and so are those above it."""
+    said to be missing, and so are those above it. Once each had a few turns, those that are far behind the fastest get
+    no more, and those between it and its neighbours get theirs."""
     sizes = list(MICRO_BATCHES + (MORE_MICRO_BATCHES if device.kind == "cuda" else ()))
     best_s: dict[int, float] = {}
     for size in list(sizes):
@@ -167,14 +173,32 @@ def step_s_by_micro_batch(device: Device, step: Step, ends: float) -> dict[int, 
         break
     if not best_s:
         raise RuntimeError(why)
+    turns = 1
     while time.perf_counter() < ends:
-        for size in best_s:
+        for size in contenders(best_s) if turns >= FAIR_TURNS else sorted(best_s):
+            if size not in best_s:
+                device.run_s(partial(step, size))
             taken = device.run_s(partial(step, size))
-            best_s[size] = min(best_s[size], taken)
+            best_s[size] = min(best_s.get(size, taken), taken)
             say_timed(f"step_s_by_micro_batch.{size}", None, [taken])
             if time.perf_counter() >= ends:
                 break
+        turns += 1
     return best_s
+
+
+def contenders(best_s: dict[int, float]) -> list[int]:
+    """The sizes that may still be the fastest, by the shortest step of each; and those that lie between the fastest and
+    the next ones below and above."""
+    rates = {size: size / step_s for size, step_s in best_s.items()}
+    fastest = max(rates, key=lambda size: rates[size])
+    near = {size for size, rate in rates.items() if rate >= NEAR * rates[fastest]}
+    ordered = sorted(best_s)
+    at = ordered.index(fastest)
+    for below, above in pairwise(ordered[max(0, at - 1) : at + 2]):
+        if above - below > max(1, below // 4):
+            near.add((below + above) // 2)
+    return sorted(near)
 
 
 def trained(device: Device, step: Step, size: int, ends: float) -> None:
@@ -285,21 +309,21 @@ def measure(options: argparse.Namespace, device: Device, step: Step) -> None:
     def until(share: float) -> float:
         return begun + share * float(options.budget_s)
 
-    attempt("matmul_gflops", lambda: matmul("fp32", device, "matmul_gflops", until(0.08 if full else 0.15)))
+    attempt("matmul_gflops", lambda: matmul("fp32", device, "matmul_gflops", until(0.05 if full else 0.1)))
     if full:
         for number, dtype in enumerate(DTYPES, start=1):
             part = f"matmul_gflops_by_dtype.{dtype}"
-            attempt(part, partial(matmul, dtype, device, part, until(0.08 + 0.04 * number)))
+            attempt(part, partial(matmul, dtype, device, part, until(0.05 + 0.015 * number)))
         for index in range(1, torch.cuda.device_count() if device.kind == "cuda" else 0):
             part = f"matmul_gflops_by_device.{index}"
-            attempt(part, partial(matmul, "fp32", Device(f"cuda:{index}"), part, until(0.28 + 0.01 * index)))
-    attempt("memory_bandwidth_gb_per_s", lambda: memory_bandwidth_gb_per_s(device, until(0.4 if full else 0.3)))
+            attempt(part, partial(matmul, "fp32", Device(f"cuda:{index}"), part, until(0.125 + 0.01 * index)))
+    attempt("memory_bandwidth_gb_per_s", lambda: memory_bandwidth_gb_per_s(device, until(0.22 if full else 0.15)))
     if full and device.kind == "cuda":
-        attempt("host_to_device_gb_per_s", lambda: pinned_copies(device, True, until(0.44)))
-        attempt("device_to_host_gb_per_s", lambda: pinned_copies(device, False, until(0.48)))
+        attempt("host_to_device_gb_per_s", lambda: pinned_copies(device, True, until(0.24)))
+        attempt("device_to_host_gb_per_s", lambda: pinned_copies(device, False, until(0.26)))
 
     def steps() -> None:
-        best_s = step_s_by_micro_batch(device, step, until(0.85 if full else 1))
+        best_s = step_s_by_micro_batch(device, step, until(0.92 if full else 1))
         if full:
             fastest = max(best_s, key=lambda size: size / best_s[size])
             trained(device, step, fastest, until(1))
