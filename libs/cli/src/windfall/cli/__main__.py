@@ -25,11 +25,14 @@ import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from windfall.servicekit.errors import ExitCode, Mistake
+
+if TYPE_CHECKING:
+    from windfall.cli.resources.showing import Form
 
 T = TypeVar("T")
 EPILOG = """\b
@@ -42,10 +45,20 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def main() -> NoReturn:
     """The console script: run the command, and end with a documented code."""
+    # Looking through all that is installed for plugins takes pydantic longer than a command should take to begin.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")
     sys.exit(_ended(_command))
 
 
+_COMPLETE = "_WINDFALL_COMPLETE"
+"""Set by a shell that wants to complete what is being typed."""
+
+
 def _command() -> None:
+    if instruction := os.environ.get(_COMPLETE):
+        from click.shell_completion import shell_complete
+
+        raise click.exceptions.Exit(shell_complete(windfall, {}, "windfall", _COMPLETE, instruction))
     # Not click's own main: it turns a closed pipe into a failure.
     with windfall.make_context("windfall", sys.argv[1:]) as context:
         windfall.invoke(context)
@@ -95,6 +108,12 @@ def _complain(text: str) -> None:
 
 def _wait(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
+
+
+def _resources(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    from windfall.cli.resources.registry import ALL
+
+    return [one.name for one in ALL if one.name.startswith(incomplete)]
 
 
 _server = click.option(
@@ -346,6 +365,85 @@ def explain(site: str, server: str, output: str) -> None:
 
     told = _wait(asked(server, site))
     print(in_json(told) if output == "json" else in_words(told))
+
+
+@windfall.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete this command: eval "$(windfall completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    print(found(windfall, {}, "windfall", _COMPLETE).source())
+
+
+_what = click.argument("what", metavar="WHAT", shell_complete=_resources)
+_as = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "wide", "json", "yaml", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="json, yaml and jsonl are for machines and say their version.",
+)
+
+
+@windfall.command()
+@_what
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@_server
+@_as
+def get(what: str, names: tuple[str, ...], server: str, output: "Form") -> None:
+    """List sites, windows, leases, profiles, federations or rounds.
+
+    An id may be cut as long as one alone begins so.
+    """
+    from windfall.cli.resources.reading import rows
+    from windfall.cli.resources.registry import chosen, resource
+    from windfall.cli.resources.showing import shown
+
+    of = resource(what)
+    print(shown(of, chosen(of, _wait(rows(server, of)), names), output, alone=len(names) == 1))
+
+
+@windfall.command()
+@_what
+@click.argument("name")
+@_server
+@click.option("--events", "count", type=click.IntRange(min=0), default=10, show_default=True, metavar="N")
+def describe(what: str, name: str, server: str, count: int) -> None:
+    """Print everything that is known of one, and the last events about it."""
+    from windfall.cli.resources.describing import described
+
+    print(_wait(described(server, what, name, count)))
+
+
+@windfall.command()
+@_what
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@_server
+@click.option("-o", "--output", type=click.Choice(["line", "jsonl"]), default="line", show_default=True)
+def watch(what: str, names: tuple[str, ...], server: str, output: str) -> None:
+    """Print each one as it stands, and again whenever it changes, until it is interrupted."""
+    from windfall.cli.resources.registry import resource
+    from windfall.cli.resources.watching import follow
+
+    _wait(follow(server, resource(what), names, output == "jsonl", lambda text: print(text, flush=True)))
+
+
+@windfall.command()
+@_what
+@click.argument("name")
+@click.option("--for", "wish", required=True, metavar="FIELD=VALUE", help="Like window=on or state=completed.")
+@click.option("--timeout", type=click.FloatRange(min=0), default=300.0, show_default=True, metavar="SECONDS")
+@_server
+def wait(what: str, name: str, wish: str, timeout: float, server: str) -> None:
+    """Return when a field of one has a value; end with 1 when it has not by then."""
+    from windfall.cli.resources.registry import resource
+    from windfall.cli.resources.watching import until
+
+    print(_wait(until(server, resource(what), name, wish, timeout)))
 
 
 @windfall.group("fleet")

@@ -11,6 +11,9 @@ from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
+import windfall.cli.slim_nats  # noqa: F401
+
+# isort: split
 import nats
 import nats.errors
 import nats.js.errors
@@ -29,6 +32,7 @@ OLDEST: Final = (2, 10, 0)
 
 _CONNECT_TIMEOUT_S: Final = 5.0
 _FETCH_TIMEOUT_S: Final = 1.0
+_BATCH: Final = 500
 _LOST: Final = timedelta(milliseconds=250)
 _JETSTREAM_LOST: Final = (nats.js.errors.NotFoundError, nats.js.errors.ServiceUnavailableError, nats.errors.Error)
 
@@ -198,6 +202,47 @@ async def letters(
                     await reader.unsubscribe()
         except (TimeoutError, *_JETSTREAM_LOST):
             await asyncio.sleep(_LOST.total_seconds())
+
+
+async def kept(
+    client: Client, stream: str, subjects: Sequence[str], newest: bool = False
+) -> AsyncGenerator[Stored, None]:
+    """What a stream holds now, in order.
+
+    Args:
+        newest: only the newest letter of each subject.
+
+    Raises:
+        Mistake: the server does not answer, or has no such stream.
+    """
+    await stream_info(client, stream)
+    jetstream = client.jetstream()
+    config = api.ConsumerConfig(
+        filter_subjects=list(subjects),
+        deliver_policy=api.DeliverPolicy.LAST_PER_SUBJECT if newest else api.DeliverPolicy.ALL,
+        ack_policy=api.AckPolicy.NONE,
+        inactive_threshold=60.0,
+        mem_storage=True,
+    )
+    try:
+        info = await jetstream.add_consumer(stream, config)
+        waiting = info.num_pending or 0
+        reader = await jetstream.pull_subscribe_bind(info.name, stream)
+        try:
+            while waiting > 0:
+                for message in await reader.fetch(min(waiting, _BATCH), timeout=_CONNECT_TIMEOUT_S):
+                    waiting -= 1
+                    letter = Letter(message.subject, dict(message.headers or {}), message.data)
+                    yield Stored(message.metadata.sequence.stream, letter)
+        finally:
+            with suppress(nats.errors.Error):
+                await reader.unsubscribe()
+    except (TimeoutError, nats.errors.Error) as error:
+        raise Mistake(
+            f"the server did not give what its stream {stream} holds ({type(error).__name__})",
+            "Try again",
+            ExitCode.SERVER,
+        ) from error
 
 
 async def _reader(

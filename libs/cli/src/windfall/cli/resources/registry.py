@@ -1,0 +1,64 @@
+"""Every resource that a person can name, in the singular, in the plural, or nearly."""
+
+from difflib import get_close_matches
+from typing import Final
+
+from windfall.cli.resources.federations import FEDERATIONS
+from windfall.cli.resources.leases import LEASES
+from windfall.cli.resources.profiles import PROFILES
+from windfall.cli.resources.resource import Resource, Row, Rows
+from windfall.cli.resources.rounds import ROUNDS
+from windfall.cli.resources.sites import SITES
+from windfall.cli.resources.windows import WINDOWS
+from windfall.servicekit.errors import Mistake
+
+ALL: Final = (SITES, WINDOWS, LEASES, PROFILES, FEDERATIONS, ROUNDS)
+_BY_NAME: Final = {name: one for one in ALL for name in (one.name, *one.aliases)}
+_SHORTEST_PREFIX: Final = 4
+_ALIKE: Final = 0.7
+"""Of the letters of two names, so many in common are a slip of the fingers."""
+
+
+def resource(name: str) -> Resource:
+    """The one of this name.
+
+    Raises:
+        Mistake: there is none; the nearest is named.
+    """
+    found = _BY_NAME.get(name.lower())
+    if found is None:
+        raise Mistake(f"unknown resource {name!r}", near(name, [one.name for one in ALL]))
+    return found
+
+
+def chosen(of: Resource, rows: Rows, names: tuple[str, ...]) -> list[Row]:
+    """Rows of these names, or all of them; an id may be cut, as long as it is the only one that begins so.
+
+    Raises:
+        Mistake: there is none of a name; the nearest is named.
+    """
+    if not names:
+        return list(rows.values())
+    return [_one(of, rows, name) for name in names]
+
+
+def _one(of: Resource, rows: Rows, name: str) -> Row:
+    if name in rows:
+        return rows[name]
+    begin = [key for key in rows if key.startswith(name)] if len(name) >= _SHORTEST_PREFIX else []
+    if len(begin) == 1:
+        return rows[begin[0]]
+    if begin:
+        raise Mistake(f"{len(begin)} {of.name} begin with {name!r}", f"Name one: {', '.join(sorted(begin)[:5])}")
+    if not rows:
+        raise Mistake(f"there is no {of.name[:-1]} {name!r}", of.empty[:1].upper() + of.empty[1:])
+    raise Mistake(f"unknown {of.name[:-1]} {name!r}", near(name, list(rows)))
+
+
+def near(name: str, known: list[str]) -> str:
+    """The cure for a name that is nearly right, or else all that there are."""
+    close = get_close_matches(name, known, n=1, cutoff=_ALIKE)
+    if close:
+        return f"Did you mean {close[0]}?"
+    shown = sorted(known)[:10]
+    return f"There is {', '.join(shown)}{'' if len(shown) == len(known) else f' and {len(known) - len(shown)} more'}"

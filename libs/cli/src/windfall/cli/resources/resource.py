@@ -1,0 +1,56 @@
+"""A kind of thing that a person can ask for: its rows, its columns, and the events that make them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Final
+
+from windfall.contracts.message import Message
+
+VERSION: Final = "windfall.dev/cli/v1"
+"""Of what ``-o json`` and its like print. A field may be added under it; none is taken away or changes its meaning."""
+
+Row = Any
+"""A frozen dataclass whose first field is its name."""
+Rows = dict[str, Row]
+"""By name."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Of one kind.
+
+    Attributes:
+        name: in the plural, as a person types it.
+        kind: in the singular, as machines read it.
+        aliases: other spellings.
+        row: the dataclass of its rows.
+        columns: header and field of what a table shows.
+        wide: further ones of ``-o wide``.
+        hears: the events that make rows.
+        fold: takes one event into the rows.
+        newest: whether the newest event of each kind and site says everything; otherwise all are read.
+        empty: what to do when there is none.
+    """
+
+    name: str
+    kind: str
+    aliases: tuple[str, ...]
+    row: type
+    columns: tuple[tuple[str, str], ...]
+    wide: tuple[tuple[str, str], ...]
+    hears: tuple[type[Message], ...]
+    fold: Callable[[Rows, Message], None]
+    newest: bool
+    empty: str
+
+
+def record(row: Row) -> Mapping[str, object]:
+    """A row as machines read it: instants in ISO 8601, everything by its field's name."""
+    return {one.name: _plain(getattr(row, one.name)) for one in fields(row)}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return list(value) if isinstance(value, tuple) else value

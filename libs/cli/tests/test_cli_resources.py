@@ -1,0 +1,245 @@
+"""``windfall get``, ``describe``, ``watch`` and ``wait``: folds over events, and the commands on a real server."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import fields, replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+
+from windfall.cli.recording import Said
+from windfall.cli.resources.describing import described
+from windfall.cli.resources.reading import rows
+from windfall.cli.resources.registry import ALL, chosen, resource
+from windfall.cli.resources.resource import Resource, Rows, record
+from windfall.cli.resources.showing import Form, shown
+from windfall.cli.resources.sites import SITES, Site
+from windfall.cli.resources.watching import until
+from windfall.cli.server import connection, declared, store
+from windfall.contracts.envelope import Letter
+from windfall.contracts.events import NodeHindered, SignalStale, WindowOpened
+from windfall.contracts.subjects import HUB
+from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.servicekit.natsserver import NatsServer
+
+
+@pytest.fixture
+async def hub(nats_server: NatsServer, recorded: Sequence[Said]) -> AsyncIterator[str]:
+    """A hub that has heard the recorded run, and one letter that is no sentence."""
+    await declared([replace(nats_server.plan, domain=HUB)])
+    async with connection(nats_server.url) as client:
+        for said in recorded:
+            await store(client, said.letter())
+        await store(client, Letter("windfall.v1.window.opened.site-a", {}, b"nonsense"))
+    yield nats_server.url
+
+
+def folded(of: Resource, recorded: Sequence[Said]) -> Rows:
+    found: Rows = {}
+    for said in recorded:
+        if isinstance(said.message, of.hears):
+            of.fold(found, said.message)
+    return found
+
+
+async def ran(*arguments: str, url: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "windfall.cli", *arguments),
+        env={**os.environ, "WINDFALL_NATS_URL": url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+# --- folds ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("of", ALL, ids=lambda of: of.name)
+def test_columns_are_fields_and_names_are_first(of: Resource) -> None:
+    known = [one.name for one in fields(of.row)]
+    assert known[0] == "name"
+    assert {field for _, field in of.columns + of.wide} <= set(known)
+    assert resource(of.name) is resource(of.aliases[0]) is of
+
+
+def test_a_whole_run(recorded: Sequence[Said]) -> None:
+    sites, windows = folded(SITES, recorded), folded(resource("windows"), recorded)
+    assert sorted(sites) == ["site-a", "site-b", "site-c"]
+    assert (sites["site-a"].window, sites["site-a"].node, sites["site-a"].training) == ("off", "released", "drained")
+    assert [one.state for one in windows.values()] == ["closed"] * 4
+    leases = folded(resource("leases"), recorded)
+    assert {(one.state, one.reason) for one in leases.values()} == {("released", "drained")}
+    rounds = folded(resource("rounds"), recorded)
+    assert list(rounds) == [f"demo/{number}" for number in range(5)]
+    assert (rounds["demo/2"].loss_nats, rounds["demo/2"].held_out_nats) == pytest.approx((3.4, 3.5))
+    (federation,) = folded(resource("federations"), recorded).values()
+    assert (federation.state, federation.tokens_total, federation.completed) == ("finished", 100_000, 4)
+
+
+def test_what_keeps_a_node_stands_until_it_comes(recorded: Sequence[Said]) -> None:
+    found = folded(SITES, recorded)
+    at = recorded[-1].message.at
+    lease = {"window_id": UUID(int=1), "lease_id": UUID(int=2), "lease_token": 9}
+    hindered = NodeHindered(id=UUID(int=3), at=at, site="site-a", because="0 of 1 workers fit", **lease)
+    SITES.fold(found, hindered)
+    assert (found["site-a"].node, found["site-a"].trouble) == ("hindered", "0 of 1 workers fit")
+    SITES.fold(found, hindered.model_copy(update={"because": ""}))
+    assert found["site-a"].trouble == ""
+    SITES.fold(found, SignalStale(id=UUID(int=4), at=at, site="site-a", last_point_time=None, limit_s=900))
+    assert found["site-a"].window == "stale"
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [("site", None), ("SITES", None), ("sities", "Did you mean sites?"), ("pods", "There is federations, leases,")],
+)
+def test_a_resource_by_nearly_its_name(name: str, cure: str | None) -> None:
+    if cure is None:
+        assert resource(name) is SITES
+        return
+    with pytest.raises(Mistake, match=rf"unknown resource '{name}'. {cure.replace('?', '[?]')}"):
+        resource(name)
+
+
+def test_an_id_may_be_cut_while_one_alone_begins_so(recorded: Sequence[Said]) -> None:
+    of = resource("windows")
+    found = folded(of, recorded)
+    name = next(iter(found))
+    assert chosen(of, found, (name[:8],)) == [found[name]]
+    with pytest.raises(Mistake, match="unknown window"):
+        chosen(of, found, (name[:2],))
+    with pytest.raises(Mistake, match=r"unknown site 'site-aa'\. Did you mean site-a"):
+        chosen(SITES, {"site-a": Site("site-a")}, ("site-aa",))
+    with pytest.raises(Mistake, match=r"there is no site 'site-x'\. No site has said anything yet"):
+        chosen(SITES, {}, ("site-x",))
+
+
+@pytest.mark.parametrize("of", ALL, ids=lambda of: of.name)
+def test_every_form_of_every_resource(of: Resource, recorded: Sequence[Said]) -> None:
+    found = list(folded(of, recorded).values())
+    document = json.loads(shown(of, found, "json"))
+    assert (document["apiVersion"], document["kind"]) == ("windfall.dev/cli/v1", f"{of.kind}List")
+    assert document == yaml.safe_load(shown(of, found, "yaml"))
+    lines = [json.loads(line) for line in shown(of, found, "jsonl").splitlines()]
+    assert [{"apiVersion": "windfall.dev/cli/v1", "kind": of.kind, **item} for item in document["items"]] == lines
+    forms: tuple[Form, ...] = ("table", "wide")
+    for form in forms:
+        text = shown(of, found, form)
+        assert all(one.name in text for one in found), "an identifier is never cut"
+        assert "…" not in text
+    if found:
+        alone = json.loads(shown(of, found[:1], "json", alone=True))
+        assert alone["name"] == found[0].name
+        assert set(alone) == {"apiVersion", "kind", *record(found[0])}
+    else:
+        assert shown(of, found, "table") == of.empty[:1].upper() + of.empty[1:] + "."
+
+
+async def test_a_shell_completes_resources() -> None:
+    code, out, err = await ran("completion", "bash", url="")
+    assert (code, err) == (0, "")
+    assert "_WINDFALL_COMPLETE=bash_complete" in out
+    asked = {"_WINDFALL_COMPLETE": "bash_complete", "COMP_WORDS": "windfall get s", "COMP_CWORD": "2"}
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-m", "windfall.cli"], env={**os.environ, **asked}, capture_output=True
+    )
+    assert (done.returncode, done.stdout) == (0, b"plain,sites\n")
+
+
+# --- on a server ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("of", ALL, ids=lambda of: of.name)
+async def test_a_server_is_asked_for_what_its_events_say(of: Resource, hub: str, recorded: Sequence[Said]) -> None:
+    assert await rows(hub, of) == folded(of, recorded)
+
+
+async def test_a_server_of_which_nothing_is_known(nats_server: NatsServer) -> None:
+    await declared([replace(nats_server.plan, domain=HUB)])
+    assert await ran("get", "rounds", url=nats_server.url) == (
+        0,
+        "No round has started yet: the first one opens when enough sites have joined.\n",
+        "",
+    )
+
+
+async def test_the_commands(hub: str) -> None:
+    code, out, err = await ran("get", "sites", "site-b", "-o", "json", url=hub)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["window"] == "off"
+    code, out, _ = await ran("get", "rounds", url=hub)
+    head, *lines = out.splitlines()
+    assert head.split() == ["ROUND", "STATE", "STARTED", "LASTED", "SITES", "TOKENS", "LOSS", "HELD", "OUT"]
+    assert len(lines) == 5
+    code, out, err = await ran("get", "site", "site-aa", url=hub)
+    assert (code, out, err) == (2, "", "windfall: unknown site 'site-aa'. Did you mean site-a?\n")
+    code, out, _ = await ran("wait", "federation", "demo", "--for", "state=finished", url=hub)
+    assert (code, out) == (0, "demo state=finished\n")
+
+
+async def test_one_is_described_with_what_was_said_of_it_last(hub: str, recorded: Sequence[Said]) -> None:
+    text = await described(hub, "round", "demo/2", 10)
+    assert [line.split()[-1] for line in text.splitlines() if line.startswith("held out nats:")] == ["3.5"]
+    assert [line.split()[1] for line in text.partition("Last events:\n")[2].splitlines()] == [
+        "round.started",
+        "round.completed",
+        "round.evaluated",
+    ]
+    window = next(iter(folded(resource("windows"), recorded)))
+    assert [line.split()[1] for line in (await described(hub, "window", window, 2)).splitlines()[-2:]] == [
+        "window.closing",
+        "window.closed",
+    ]
+    assert "window.opened" in await described(hub, "site", "site-a", 30)
+
+
+async def test_who_waits_in_vain_is_told_how_it_stands(hub: str) -> None:
+    with pytest.raises(Mistake, match=r"site-a did not come to window=on within 0.5 s: window is off") as late:
+        await until(hub, SITES, "site-a", "window=on", 0.5)
+    assert late.value.exit_code == ExitCode.FAILED
+    with pytest.raises(Mistake, match=r"sites have no field 'windw'. Write field=value. Did you mean window\?"):
+        await until(hub, SITES, "site-a", "windw=on", 0.5)
+
+
+async def test_who_watches_sees_what_stands_and_what_changes(hub: str, recorded: Sequence[Said]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "windfall.cli", "watch", "sites", "site-a", "-o", "jsonl"),
+        env={**os.environ, "WINDFALL_NATS_URL": hub},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+
+    async def seen() -> Any:
+        return json.loads(await process.stdout.readline())  # type: ignore[union-attr]
+
+    try:
+        assert (await seen())["window"] == "off"
+        opened = next(said for said in recorded if isinstance(said.message, WindowOpened))
+        again = opened.message.model_copy(update={"id": UUID(int=1), "at": recorded[-1].message.at})
+        async with connection(hub) as client:
+            await store(client, replace(opened, message=again).letter())
+        assert (await seen())["window"] == "on"
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == ExitCode.INTERRUPTED
+
+
+def test_nothing_heavy_is_loaded_to_list_what_is_there() -> None:
+    """A command that people type all day must not wait for torch, faststream or gRPC."""
+    program = (
+        "import sys\n"
+        "import windfall.cli.__main__, windfall.cli.resources.reading, windfall.cli.resources.showing\n"
+        "print([name for name in ('torch', 'numpy', 'faststream', 'grpc', 'aiohttp', 'rich', 'yaml', 'matplotlib')"
+        " if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
