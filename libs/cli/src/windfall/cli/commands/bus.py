@@ -1,0 +1,129 @@
+"""Events and dead letters."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from windfall.cli.commands.options import server as on_server
+from windfall.cli.commands.options import wait_for
+
+
+@click.group()
+def events() -> None:
+    """Read what a fleet says, and say it something."""
+
+
+@events.command()
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="json", show_default=True)
+def schema(output: str) -> None:
+    """Print every event and command as an AsyncAPI 3.0 document."""
+    from importlib.metadata import version as installed
+
+    from windfall.cli.events import schema as text
+
+    print(text(installed("windfall-contracts"), output))
+
+
+@events.command()
+@on_server
+@click.option("--topic", metavar="TOPIC", help="Only these, like window.opened or window.*")
+@click.option("--site", metavar="SITE", help="Only those about one site.")
+@click.option("-o", "--output", type=click.Choice(["line", "json"]), default="line", show_default=True)
+@click.option("--from-start", is_flag=True, help="From the oldest that the server keeps.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
+def tail(server: str, topic: str | None, site: str | None, output: str, from_start: bool, count: int | None) -> None:
+    """Print events as they are said; -o json prints a recording that `replay` reads."""
+    from windfall.cli.events import in_json, in_words
+    from windfall.cli.events import tail as follow
+
+    form = in_json if output == "json" else in_words
+    wait_for(follow(server, topic, site, from_start, count, lambda said: print(form(said), flush=True)))
+
+
+@events.command()
+@click.argument("topic")
+@click.option("--file", default="-", show_default=True, metavar="FILE", help="JSON body; - is standard input.")
+@on_server
+def publish(topic: str, file: str, server: str) -> None:
+    """Say one event or command; a bad one is refused with the reason. id and at are filled in when absent."""
+    from windfall.cli.events import body_of, sentence
+    from windfall.cli.events import publish as say
+
+    message = sentence(topic, body_of(file))
+    new = wait_for(say(server, message))
+    print(f"{message.id} {'stored' if new else 'was stored before'}")
+
+
+@events.command()
+@click.option("--from-file", required=True, type=click.Path(path_type=Path), metavar="FILE", help="A recording.")
+@on_server
+def replay(from_file: Path, server: str) -> None:
+    """Say a recording again under the same ids, so that a stream keeps one of each."""
+    from windfall.cli.events import replay as say_again
+
+    new, known = wait_for(say_again(server, from_file))
+    print(f"{new} stored, {known} were stored before")
+
+
+@click.group()
+def dlq() -> None:
+    """Read, replay or drop what a service could not handle."""
+
+
+@dlq.command("list")
+@on_server
+def dlq_list(server: str) -> None:
+    """List the dead letters of a server's domain, oldest first."""
+    from windfall.cli.dead_letters import listed
+
+    for dead in wait_for(listed(server)):
+        print(f"{dead.sequence:>6}  {dead.consumer:24} {dead.letter.subject:44} {dead.reason}")
+
+
+@dlq.command("show")
+@click.argument("number", type=int)
+@on_server
+def dlq_show(number: int, server: str) -> None:
+    """Print one dead letter: its headers and its body."""
+    from windfall.cli.dead_letters import one
+
+    dead = wait_for(one(server, number))
+    print(f"{dead.letter.subject}\nnot handled by {dead.consumer}: {dead.reason}\n")
+    for name, value in dead.letter.headers.items():
+        print(f"{name}: {value}")
+    print(f"\n{dead.letter.body.decode(errors='backslashreplace')}")
+
+
+def _which(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.argument("number", type=int, required=False),
+        click.option("--all", "everything", is_flag=True, help="All of them."),
+        on_server,
+    ):
+        command = option(command)
+    return command
+
+
+def _number(number: int | None, everything: bool) -> int | None:
+    if (number is None) != everything:
+        raise click.UsageError("Give the number of one dead letter, or --all", click.get_current_context())
+    return number
+
+
+@dlq.command("replay")
+@_which
+def dlq_replay(number: int | None, everything: bool, server: str) -> None:
+    """Say a dead letter again, and take it off the list."""
+    from windfall.cli.dead_letters import replay as say_again
+
+    print(f"{wait_for(say_again(server, _number(number, everything)))} replayed")
+
+
+@dlq.command("drop")
+@_which
+def dlq_drop(number: int | None, everything: bool, server: str) -> None:
+    """Forget a dead letter."""
+    from windfall.cli.dead_letters import drop
+
+    print(f"{wait_for(drop(server, _number(number, everything)))} dropped")

@@ -1,0 +1,112 @@
+"""Nodes and links."""
+
+from pathlib import Path
+
+import click
+
+from windfall.cli.commands.options import server as on_server
+from windfall.cli.commands.options import wait_for
+
+
+@click.group()
+def profile() -> None:
+    """Show what nodes are made of and can do, and what became of it."""
+
+
+_form = click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
+
+
+@profile.command("get")
+@click.argument("site", required=False)
+@on_server
+@_form
+def profile_get(site: str | None, server: str, output: str) -> None:
+    """Print the newest profile of SITE, or of every site.
+
+    SITE may also be a file, or a folder of files, that `export` or a profiler wrote.
+    """
+    from windfall.cli import profile as profiles
+
+    found = wait_for(profiles.of(site, server) if site else profiles.profiles(server))
+    if output == "table":
+        profiles.printed(profiles.table(found))
+    else:
+        print(profiles.shown(found, output, alone=site is not None and len(found) == 1))
+
+
+@profile.command("diff")
+@click.argument("before")
+@click.argument("after", required=False)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 100),
+    default=20.0,
+    show_default=True,
+    metavar="%",
+    help="By how much what is measured may be worse.",
+)
+@on_server
+@_form
+def profile_diff(before: str, after: str | None, tolerance: float, server: str, output: str) -> None:
+    """Say what is not as it was; ends with 6 when something is not.
+
+    BEFORE and AFTER are sites, files or folders of files; without AFTER it is what the server knows now.
+    """
+    from windfall.cli import profile as profiles
+
+    found = wait_for(profiles.compared(server, before, after, tolerance / 100))
+    if output != "table":
+        print(profiles.shown_drift(found, output))
+    elif found:
+        profiles.printed(profiles.drift_table(found))
+    profiles.raise_for(found)
+
+
+@profile.command("export")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
+@on_server
+def profile_export(folder: Path, server: str) -> None:
+    """Write the newest profile of every site as DIR/SITE.json, for Git.
+
+    Which devices they are (UUID, address) stays at the site and is not in it.
+    """
+    from windfall.cli import profile as profiles
+
+    for path, new in profiles.export(wait_for(profiles.profiles(server)), folder):
+        print(f"{path} {'written' if new else 'is as it was'}")
+
+
+@profile.command("advice")
+@click.argument("federation", required=False)
+@on_server
+@_form
+def profile_advice(federation: str | None, server: str, output: str) -> None:
+    """Print what FEDERATION is advised to train with, what of it is used, who chose that, and why.
+
+    Without FEDERATION it is whichever was advised last.
+    """
+    from windfall.cli import advice
+    from windfall.cli import profile as profiles
+
+    found = wait_for(advice.given(server, federation))
+    if output == "table":
+        profiles.printed(advice.table(found))
+        print(*advice.reasons(found), sep="\n")
+    else:
+        print(profiles.structured(found.model_dump(mode="json"), output))
+
+
+@click.command()
+@on_server
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def links(server: str, output: str) -> None:
+    """Show every link of the fleet as it was measured last: from whom, to whom, how far and how wide."""
+    from rich.console import Console
+
+    from windfall.cli.links import in_json, read, show
+
+    matrix = wait_for(read(server))
+    if output == "json":
+        print(in_json(matrix))
+    else:
+        show(matrix, Console())

@@ -1,0 +1,124 @@
+"""What there is, what becomes of it, and what is wrong."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from windfall.cli.commands.options import COMPLETE, wait_for
+from windfall.cli.commands.options import server as on_server
+from windfall.servicekit.errors import ExitCode
+
+if TYPE_CHECKING:
+    from windfall.cli.resources.showing import Form
+
+
+@click.command()
+@click.argument("site")
+@on_server
+@click.option("-o", "--output", type=click.Choice(["line", "json"]), default="line", show_default=True)
+def explain(site: str, server: str, output: str) -> None:
+    """Say why a site is on or off, and what would change it."""
+    from windfall.cli.explain import explain as asked
+    from windfall.cli.explain import in_json, in_words
+
+    told = wait_for(asked(server, site))
+    print(in_json(told) if output == "json" else in_words(told))
+
+
+def _resources(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    from windfall.cli.resources.registry import ALL
+
+    return [one.name for one in ALL if one.name.startswith(incomplete)]
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete this command: eval "$(windfall completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    print(found(click.get_current_context().find_root().command, {}, "windfall", COMPLETE).source())
+
+
+_what = click.argument("what", metavar="WHAT", shell_complete=_resources)
+_as = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "wide", "json", "yaml", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="json, yaml and jsonl are for machines and say their version.",
+)
+
+
+@click.command()
+@_what
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@on_server
+@_as
+def get(what: str, names: tuple[str, ...], server: str, output: "Form") -> None:
+    """List sites, windows, leases, profiles, federations or rounds.
+
+    An id may be cut as long as one alone begins so.
+    """
+    from windfall.cli.resources.reading import rows
+    from windfall.cli.resources.registry import chosen, resource
+    from windfall.cli.resources.showing import shown
+
+    of = resource(what)
+    print(shown(of, chosen(of, wait_for(rows(server, of)), names), output, alone=len(names) == 1))
+
+
+@click.command()
+@_what
+@click.argument("name")
+@on_server
+@click.option("--events", "count", type=click.IntRange(min=0), default=10, show_default=True, metavar="N")
+def describe(what: str, name: str, server: str, count: int) -> None:
+    """Print everything that is known of one, and the last events about it."""
+    from windfall.cli.resources.describing import described
+
+    print(wait_for(described(server, what, name, count)))
+
+
+@click.command()
+@_what
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@on_server
+@click.option("-o", "--output", type=click.Choice(["line", "jsonl"]), default="line", show_default=True)
+def watch(what: str, names: tuple[str, ...], server: str, output: str) -> None:
+    """Print each one as it stands, and again whenever it changes, until it is interrupted."""
+    from windfall.cli.resources.registry import resource
+    from windfall.cli.resources.watching import follow
+
+    wait_for(follow(server, resource(what), names, output == "jsonl", lambda text: print(text, flush=True)))
+
+
+@click.command()
+@_what
+@click.argument("name")
+@click.option("--for", "wish", required=True, metavar="FIELD=VALUE", help="Like window=on or state=completed.")
+@click.option("--timeout", type=click.FloatRange(min=0), default=300.0, show_default=True, metavar="SECONDS")
+@on_server
+def wait(what: str, name: str, wish: str, timeout: float, server: str) -> None:
+    """Return when a field of one has a value; end with 1 when it has not by then."""
+    from windfall.cli.resources.registry import resource
+    from windfall.cli.resources.watching import until
+
+    print(wait_for(until(server, resource(what), name, wish, timeout)))
+
+
+@click.command()
+@on_server
+@click.option("-o", "--output", type=click.Choice(["line", "json"]), default="line", show_default=True)
+def doctor(server: str, output: str) -> None:
+    """Look for what is wrong with a fleet, and say what to do about it; end with 1 when something has failed."""
+    from windfall.cli.doctor.examining import examined
+    from windfall.cli.doctor.finding import Level, in_json, in_words, worst
+
+    found = wait_for(examined(server))
+    print(in_json(found) if output == "json" else in_words(found))
+    if worst(found) is Level.FAILURE:
+        raise click.exceptions.Exit(ExitCode.FAILED)

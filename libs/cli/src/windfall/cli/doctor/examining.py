@@ -1,0 +1,37 @@
+"""Everything at once, from where a person stands."""
+
+import os
+from datetime import UTC, datetime
+
+from windfall.cli.doctor import bus, fleet, machine
+from windfall.cli.doctor.finding import Finding, failure
+from windfall.cli.links import read
+from windfall.cli.resources.reading import rows
+from windfall.cli.resources.registry import resource
+from windfall.cli.server import connection
+from windfall.contracts.hardware import Hardware
+from windfall.servicekit.errors import Mistake
+from windfall.servicekit.settings import NatsSettings, load
+
+
+async def examined(url: str) -> list[Finding]:
+    """What this machine and that server say. A server that is away is a finding like any other."""
+    settings = load(NatsSettings, os.environ)
+    files = {"our certificate": settings.nats_certificate, "the authority": settings.nats_authority}
+    found = list(machine.look(files, datetime.now(UTC)))
+    try:
+        async with connection(url) as client:
+            found += await bus.look(client, datetime.now(UTC))
+        for site in (await rows(url, resource("sites"))).values():
+            found += fleet.of_site(site)
+        found += fleet.of_links(await read(url))
+        found += fleet.of_hardware(await _hardware(url))
+    except Mistake as mistake:
+        found.append(failure("server", mistake.cause, mistake.cure))
+    return found
+
+
+async def _hardware(url: str) -> dict[str, Hardware]:
+    from windfall.cli.profile import profiles
+
+    return {site: one.hardware for site, one in (await profiles(url)).items()}

@@ -1,0 +1,71 @@
+"""``windfall drain|cordon|uncordon SITE`` and ``windfall stop|rollback FEDERATION``: orders that a person gives."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from windfall.cli.events import SOURCE
+from windfall.cli.resources.registry import near
+from windfall.cli.server import connection, known_sites, store
+from windfall.contracts.commands import (
+    CordonSite,
+    ReadmitSite,
+    ReleaseNode,
+    RollBack,
+    StopFederation,
+    UncordonSite,
+)
+from windfall.contracts.envelope import seal
+from windfall.contracts.message import Message
+from windfall.servicekit.errors import Mistake
+
+
+def draining(site: str, reason: str) -> tuple[Message, ...]:
+    """No more leases, and the one that is held is given back when what was trained is delivered."""
+    return (*cordoning(site, reason), ReleaseNode(id=uuid4(), at=_now(), site=site, reason=reason))
+
+
+def cordoning(site: str, reason: str) -> tuple[Message, ...]:
+    """No more leases; what is held is kept."""
+    return (CordonSite(id=uuid4(), at=_now(), site=site, reason=reason),)
+
+
+def uncordoning(site: str, reason: str) -> tuple[Message, ...]:
+    """Leases again."""
+    return (UncordonSite(id=uuid4(), at=_now(), site=site, reason=reason),)
+
+
+def stopping(federation: str, reason: str) -> tuple[Message, ...]:
+    """The running round is finished, the final model written, and nothing more begun."""
+    return (StopFederation(id=uuid4(), at=_now(), federation=federation, reason=reason),)
+
+
+def rolling_back(federation: str, reason: str) -> tuple[Message, ...]:
+    """On from the best model; what came after it is not kept."""
+    return (RollBack(id=uuid4(), at=_now(), federation=federation, reason=reason),)
+
+
+def readmitting(federation: str, site: str, reason: str) -> tuple[Message, ...]:
+    """A site that was shut out may join again."""
+    return (ReadmitSite(id=uuid4(), at=_now(), federation=federation, member=site, reason=reason),)
+
+
+async def give(url: str, orders: Sequence[Message], site: str = "") -> None:
+    """Have a server keep orders until their addressee takes them.
+
+    Args:
+        site: whom they concern, if the server must know it.
+
+    Raises:
+        Mistake: the server cannot be used, or does not know the site.
+    """
+    async with connection(url) as client:
+        known = await known_sites(client)
+        if site and site not in known:
+            raise Mistake(f"unknown site {site!r}", near(site, list(known)))
+        for order in orders:
+            await store(client, seal(order, SOURCE))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
