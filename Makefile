@@ -22,7 +22,7 @@ test: check ## everything that a change must pass
 check: $(READY) ## format, lint, types, directions of imports
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
-	$(BIN)/mypy libs/*/src services/*/src tests deploy/grafana/source deploy/images
+	$(BIN)/mypy libs/*/src services/*/src tests deploy/grafana/source deploy/images deploy/compose
 	$(BIN)/lint-imports
 
 bench: $(BENCHES) ## every benchmark
