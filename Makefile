@@ -30,7 +30,7 @@ bench: $(BENCHES) ## every benchmark
 bench-%: $(READY) ## one benchmark: prints a table, writes bench-results/<name>.json
 	$(BIN)/python -m tests.bench.bench_$* $(ARGS)
 
-soak-provisioner: $(READY) ## 200 windows at 50 sites, with everybody killed at random (WINDFALL_STORM_SEED replays one)
+soak-provisioner: $(READY) ## 200 windows at 50 sites, with everybody killed at random (ARGS="--backend all" mixes the backends)
 	$(BIN)/python -m tests.soak_provisioner $(ARGS)
 
 images: $(READY) ## all container images, with docker, podman or buildah (docs/images.md says what can be chosen)

@@ -1,7 +1,8 @@
 """The storm of :mod:`tests.test_windows_storm` in full: 200 windows at 50 sites, with a table of what came of it.
 
 ``WINDFALL_STORM_SEED`` replays one; ``--sites``, ``--windows``, ``--seconds``, ``--kills`` and ``--workers`` make it
-larger or smaller. The exit code is 1 where something does not hold.
+larger or smaller; ``--backend`` says what the sites are made of, ``all`` of them mixed. The exit code is 1 where
+something does not hold.
 """
 
 import argparse
@@ -16,15 +17,18 @@ from pathlib import Path
 from random import SystemRandom
 
 from tests.bench.figures import Figure, report
+from tests.storm.outcome import Outcome
 from tests.storm.plan import GRACE, SEED, Size
+from tests.storm.platforms import CONTRACTS, KUBERNETES, MACHINES, MIXED, Platform
 from tests.storm.servers import STARTER, double, real
-from tests.storm.weather import Outcome, weather
+from tests.storm.weather import weather
 
 
-def figures(outcome: Outcome) -> list[Figure]:
+def figures(outcome: Outcome, platform: Platform, server: str) -> list[Figure]:
     size, ends = outcome.storm.size, outcome.ends
     conditions = (
-        f"seed {outcome.storm.seed}, {size.sites} sites in {size.workers} processes, {size.lasts.total_seconds():.0f} s"
+        f"seed {outcome.storm.seed}, {size.sites} sites in {size.workers} processes, "
+        f"{size.lasts.total_seconds():.0f} s, {platform} on {server}"
     )
 
     def row(
@@ -36,6 +40,7 @@ def figures(outcome: Outcome) -> list[Figure]:
     return [
         row("windows", size.windows + len(outcome.storm.lasting), {"sentences said": outcome.sentences}),
         row("leases", ends.released + ends.failed, leases),
+        row("leases that were ready %", 100 * ends.ready / max(1, ends.released + ends.failed), goal="≥ 70"),
         row("releases by reason", ends.released, ends.reasons),
         row("kills with -9", outcome.kills.total(), outcome.kills),
         row("leases that did not end exactly once", len(ends.faults), goal="0"),
@@ -49,16 +54,20 @@ def figures(outcome: Outcome) -> list[Figure]:
 
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, usual in (("sites", 50), ("windows", 200), ("seconds", 100), ("kills", 40), ("workers", 4)):
+    for name, usual in (("sites", 50), ("windows", 200), ("seconds", 200), ("kills", 40), ("workers", 4)):
         parser.add_argument(f"--{name}", type=int, default=usual)
     parser.add_argument("--real", action="store_true", help=f"on the control plane that {STARTER.name} starts")
+    parser.add_argument("--backend", choices=(KUBERNETES, *MACHINES, MIXED), default=KUBERNETES)
+    parser.add_argument("--contract", choices=CONTRACTS, default=CONTRACTS[0], help="of Cluster API and k0smotron")
     said = parser.parse_args(words)
+    platform = Platform(said.backend, said.contract)
     seed = int(os.environ.get(SEED) or SystemRandom().randrange(1_000_000))
     size = Size(said.sites, said.windows, said.workers, timedelta(seconds=said.seconds), said.kills)
     say = partial(print, flush=True)
     with tempfile.TemporaryDirectory(prefix="windfall-storm-") as folder:
-        outcome = asyncio.run(weather(Path(folder), seed, size, say, real if said.real else double))
-    report("soak-provisioner", figures(outcome))
+        outcome = asyncio.run(weather(Path(folder), seed, size, say, real if said.real else double, platform))
+    server = "kube-apiserver" if said.real else "the double"
+    report("soak-provisioner", figures(outcome, platform, server))
     wrong = [*outcome.faults, *([f"{outcome.ends.late} releases were late"] if outcome.ends.late else [])]
     if wrong:
         print(outcome.storm)

@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from tests.storm.plan import SEED, Size
+from tests.storm.platforms import CONTRACTS, KUBERNETES, MIXED, Platform
 from tests.storm.weather import weather
 
 SMALL: Final = Size(sites=10, windows=40, workers=2, lasts=timedelta(seconds=20), kills=8)
@@ -19,10 +20,12 @@ SMALL: Final = Size(sites=10, windows=40, workers=2, lasts=timedelta(seconds=20)
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_every_lease_ends_once_whoever_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", [KUBERNETES, MIXED])
+async def test_every_lease_ends_once_whoever_is_killed(tmp_path: Path, backend: str) -> None:
     seed = int(os.environ.get(SEED) or SystemRandom().randrange(1_000_000))
-    print(f"{SEED}={seed}")
-    outcome = await weather(tmp_path, seed, SMALL, print)
+    platform = Platform(backend, CONTRACTS[seed % len(CONTRACTS)])
+    print(f"{SEED}={seed}: {platform}")
+    outcome = await weather(tmp_path, seed, SMALL, print, platform=platform)
     print(outcome.storm)
     print(outcome.ends, dict(outcome.kills))
     assert not outcome.faults, "\n".join([*outcome.faults, f"replay: {SEED}={seed}"])

@@ -16,7 +16,9 @@ SEED: Final = "WINDFALL_STORM_SEED"
 GRACE: Final = timedelta(seconds=3)
 """Of every site's nodes."""
 PATIENCE: Final = timedelta(seconds=2)
-READY_WITHIN: Final = timedelta(seconds=5)
+READY_WITHIN: Final = timedelta(seconds=15)
+_LONGEST: Final = 30.0
+"""Of a window, in seconds; less where the whole storm is short."""
 _LATEST: Final = 3.0
 """A sentence comes at most so many seconds after it was said, its copies included."""
 
@@ -121,8 +123,8 @@ class Storm:
         courses = {
             Course(starts=starts, stops=stops): 50,
             Course(starts=starts, stops=slow): 15,
-            Course(becomes_ready=False, stops=stops): 8,
-            Course(waits=("ErrImagePull", "no such image")): 7,
+            Course(becomes_ready=False, stops=stops): 4,
+            Course(waits=("ErrImagePull", "no such image")): 4,
             Course(starts=starts, runs=_seconds(chance.uniform(0.5, 3))): 8,
             Course(starts=starts, runs=_seconds(chance.uniform(0.1, 2)), exit_code=3): 6,
             Course(starts=starts, lost=True): 6,
@@ -145,8 +147,9 @@ def storm(seed: int, size: Size, began: datetime) -> Storm:
     lasts = size.lasts.total_seconds()
     for site, ids in windows.items():
         for number, window in enumerate(ids):
-            begin = 1 + (lasts - 8) * (number + chance.random()) / len(ids)
-            blows += _window(chance, began, site, window, begin)
+            longest = min(_LONGEST, lasts / 3)
+            begin = 1 + (lasts - longest - 3) * (number + chance.random()) / len(ids)
+            blows += _window(chance, began, site, window, begin, longest)
     targets = ["api", "operator", *(f"worker-{number}" for number in range(size.workers))]
     for number in range(size.kills):
         # Each of them in turn, so that a small storm has one of each kind.
@@ -173,9 +176,10 @@ def ends(chance: Random, began: datetime, site: str, window: UUID, at: float) ->
     return [Said(_seconds(at), _closed(chance, began, site, window, at)), Said(_seconds(at), asked)]
 
 
-def _window(chance: Random, began: datetime, site: str, window: UUID, begin: float) -> list[Said]:
+def _window(chance: Random, began: datetime, site: str, window: UUID, begin: float, longest: float) -> list[Said]:
     """One window's sentences, in whatever order and number the bus may give them."""
-    end = begin + chance.uniform(0.5, 6)
+    # One in ten is over before its node can be ready.
+    end = begin + (chance.uniform(0.5, 4) if chance.random() < 0.1 else chance.uniform(longest / 2, longest))
     opened = _opened(chance, began, site, window, begin)
     closed = _closed(chance, began, site, window, end)
     said: list[tuple[float, Message]]

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from tests.storm.history import History, Log, Watched
 from tests.storm.parts import ROOT, Part
+from tests.storm.platforms import Platform, prepare
 from windfall.provisioner.operator.marks import FEDERATION, SITE
 from windfall.provisioner.operator.testing.installed import install
 from windfall.servicekit.kube import Cluster, Connection
@@ -59,7 +60,7 @@ class Served:
 
 
 @asynccontextmanager
-async def double(folder: Path, namespace: str) -> AsyncIterator[Served]:
+async def double(folder: Path, namespace: str, platform: Platform) -> AsyncIterator[Served]:
     """The double that ships, as a process with its log."""
     state = folder / "api"
     state.mkdir()
@@ -72,13 +73,14 @@ async def double(folder: Path, namespace: str) -> AsyncIterator[Served]:
         await first.wait()
         async with Cluster.connect(Connection(state / "kubeconfig")) as cluster:
             await install(cluster)
+            await prepare(cluster, namespace, platform)
         yield Served(part, state / "kubeconfig", Log(state / LOG), timedelta(seconds=3))
     finally:
         await part.end()
 
 
 @asynccontextmanager
-async def real(folder: Path, namespace: str) -> AsyncIterator[Served]:
+async def real(folder: Path, namespace: str, platform: Platform) -> AsyncIterator[Served]:
     """kube-apiserver, whose etcd and controllers go on while it is away.
 
     Raises:
@@ -98,8 +100,12 @@ async def real(folder: Path, namespace: str) -> AsyncIterator[Served]:
             async with Cluster.connect(Connection(kubeconfig)) as cluster:
                 await answers(cluster)
                 await install(cluster)
+                await prepare(cluster, namespace, platform)
                 watched = Watched()
-                watches = [asyncio.create_task(watched.follow(cluster, kind, namespace)) for kind in _WATCHED]
+                watches = [
+                    asyncio.create_task(watched.follow(cluster, kind, namespace))
+                    for kind in (*_WATCHED, *platform.kinds)
+                ]
                 try:
                     # Its controllers come back by and by after it was away.
                     yield Served(part, kubeconfig, watched, timedelta(seconds=20))

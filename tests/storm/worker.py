@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from windfall.contracts.subjects import COMMANDS_STREAM, PREFIX, StreamSpec, hub_streams
+from windfall.provisioner import machine_backends
 from windfall.provisioner.app import Provisioner, attend
+from windfall.provisioner.backend import Backend
 from windfall.provisioner.kube_settings import TrainerSettings
 from windfall.provisioner.kubernetes import KubernetesBackend
 from windfall.provisioner.settings import ProvisionerSettings
 from windfall.servicekit import logs
-from windfall.servicekit.clock import parse_clock
+from windfall.servicekit.clock import Clock, parse_clock
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.journal import Journal
 from windfall.servicekit.nats import NatsBus
@@ -59,9 +61,6 @@ async def stood(site: str, config: dict[str, Any]) -> AsyncIterator[tuple[Stand,
     settings = ProvisionerSettings.model_validate(
         {"site": site, "state_dir": folder, "nats_url": config["nats"], **config["settings"]}
     )
-    trainers = TrainerSettings.model_validate(
-        {**config["trainers"], "kube_owner": site if site in config["owned"] else None}
-    )
     clock = parse_clock(settings.clock)
     journal = Journal(folder / "provisioner.sqlite", f"/windfall/provisioner/{site}")
     stand: Stand
@@ -71,12 +70,27 @@ async def stood(site: str, config: dict[str, Any]) -> AsyncIterator[tuple[Stand,
 
     bus = NatsBus(settings.nats_url, service(site), streams(), fail, lambda: stand.outbox.recheck())
     stand = Stand("provisioner", site, clock, journal, bus, Outbox(journal, bus))
-    backend = KubernetesBackend(site, trainers, settings.node_module, settings.grace, clock)
+    backend = _backend(site, settings, config, clock)
     try:
         async with attend(settings, stand, backend, settings.node_environment(os.environ)) as provisioner:
             yield stand, provisioner
     finally:
         await stand.lie_down()
+
+
+def _backend(site: str, settings: ProvisionerSettings, config: dict[str, Any], clock: Clock) -> Backend:
+    owner = site if site in config["owned"] else None
+    if config["backends"][site] == "kubernetes":
+        trainers = TrainerSettings.model_validate({**config["trainers"], "kube_owner": owner})
+        return KubernetesBackend(site, trainers, settings.node_module, settings.grace, clock)
+    environ = {
+        "WINDFALL_KUBECONFIG": config["trainers"]["kubeconfig"],
+        "WINDFALL_KUBE_NAMESPACE": config["trainers"]["kube_namespace"],
+        **({"WINDFALL_KUBE_OWNER": owner} if owner else {}),
+        **config["machines"][site],
+    }
+    make = {"cluster-api": machine_backends.cluster_api, "k0rdent": machine_backends.k0rdent}
+    return make[config["backends"][site]](settings, environ)
 
 
 async def _told(provisioner: Provisioner) -> None:

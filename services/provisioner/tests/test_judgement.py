@@ -7,7 +7,7 @@ import pytest
 from windfall.provisioner.holdings import Node
 from windfall.provisioner.judgement import FAILED, Goes, Stays, fit, idle, judged, last
 from windfall.provisioner.machine import Machine
-from windfall.provisioner.roster import Roster
+from windfall.provisioner.roster import Roster, counted_yet
 
 NODE = Node(uuid4(), uuid4(), 1, "site-a-1")
 
@@ -58,3 +58,14 @@ def test_what_is_nobodys_goes_before_anybodys() -> None:
     assert list(idle([machine("mine"), joined, late], roster, 1)) == [joined, late]
     assert list(last([machine("mine"), joined, late], roster, 1)) == [late]
     assert list(idle([machine("mine")], roster, 0)) == []
+
+
+@pytest.mark.parametrize(
+    ("annotations", "count", "counted"),
+    [(None, None, False), ({}, None, False), ({}, 0, False), ({}, 2, True), (Roster().annotation(), 0, True)],
+)
+def test_until_a_lease_is_counted_whoever_writes_the_object_says_that_there_are_none(
+    annotations: dict[str, str] | None, count: int | None, counted: bool
+) -> None:
+    found = None if annotations is None else {"metadata": {"annotations": annotations}}
+    assert counted_yet(found, count) is counted

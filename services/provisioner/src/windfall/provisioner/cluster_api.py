@@ -8,7 +8,6 @@ from windfall.provisioner.backend import Outage
 from windfall.provisioner.counted import Beside
 from windfall.provisioner.discovery import spoken
 from windfall.provisioner.machine import Machine, current, failure, line
-from windfall.provisioner.machines import ROSTER_MANAGER
 from windfall.provisioner.manifests import cluster_api as manifests
 from windfall.provisioner.manifests.cluster_parameters import ClusterApiParameters
 from windfall.provisioner.manifests.contracts import (
@@ -23,6 +22,7 @@ from windfall.provisioner.manifests.contracts import (
 from windfall.provisioner.manifests.labels import selector
 from windfall.provisioner.ownership import is_ours, owned_by
 from windfall.provisioner.remote_machines import RemotePool
+from windfall.provisioner.roster import counted_yet
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.kube import Cluster, Kind, Object
 
@@ -74,7 +74,7 @@ class MachineDeployments:
     def beside(self) -> Mapping[Kind, str]:
         if not self._said.manage:
             return {}
-        return {self._spoken[REMOTE_MACHINE]: self.machine_labels(), self._spoken[POOLED_MACHINE]: ""}
+        return {self._spoken[REMOTE_MACHINE]: self.machine_labels(), self._spoken[POOLED_MACHINE]: self._pool.labels}
 
     def explained(self, machine: Machine, beside: Beside) -> Machine:
         return self._pool.explained(machine, beside) if self._said.manage else machine
@@ -103,10 +103,10 @@ class MachineDeployments:
         ):
             kind = self._spoken[resource]
             part = owned_by(part, written[0])
-            if resource is MACHINE_DEPLOYMENT and await cluster.get(kind, self.name, self._namespace) is None:
-                # With its count from the first moment on: without one, Cluster API starts a machine.
-                none_yet = {**part, "spec": {**part["spec"], **self.counting(0)}}
-                await cluster.apply(kind, none_yet, manager=ROSTER_MANAGER, force=True, dry_run=dry_run)
+            if resource is MACHINE_DEPLOYMENT:
+                there = await cluster.get(kind, self.name, self._namespace)
+                if not counted_yet(there, self.count(there) if there else None):
+                    part = {**part, "spec": {**part["spec"], **self.counting(0)}}
             written.append(await cluster.apply(kind, part, force=True, dry_run=dry_run))
         return written
 

@@ -8,7 +8,6 @@ from windfall.provisioner.backend import Outage
 from windfall.provisioner.counted import Beside
 from windfall.provisioner.discovery import spoken
 from windfall.provisioner.machine import Machine, current, line
-from windfall.provisioner.machines import ROSTER_MANAGER
 from windfall.provisioner.manifests import k0rdent as manifests
 from windfall.provisioner.manifests.cluster_api import CLUSTER_NAME
 from windfall.provisioner.manifests.contracts import (
@@ -22,6 +21,7 @@ from windfall.provisioner.manifests.contracts import (
 )
 from windfall.provisioner.manifests.k0rdent import SERVICES_PAUSED, K0rdentParameters
 from windfall.provisioner.ownership import is_ours, owned_by
+from windfall.provisioner.roster import counted_yet
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.kube import Cluster, Kind, Object
 from windfall.servicekit.kube.kinds import CONFIG_MAP
@@ -105,12 +105,10 @@ class ClusterDeployments:
             named = f"windfall-{self._site}"
             services = manifests.multi_cluster_service(self._site, named, self._said.add_ons)
             written.append(await cluster.apply(self._spoken[MULTI_CLUSTER_SERVICE], services, force=True))
-        if found is None:
-            # With its count from the first moment on, which the template would have its own opinion of.
+        if not counted_yet(found, self.count(found) if found else None):
             config = manifests.merged(whole["spec"].get("config", {}), self.counting(0)["config"])
-            none_yet = {**whole, "spec": {**whole["spec"], "config": config}}
-            await cluster.apply(kind, none_yet, manager=ROSTER_MANAGER, force=True)
-        elif found["spec"]["template"] != self._said.template:
+            whole = {**whole, "spec": {**whole["spec"], "config": config}}
+        if found and found["spec"]["template"] != self._said.template:
             log.warning("%s goes from the template %s to %s", self.name, found["spec"]["template"], self._said.template)
         written.append(await cluster.apply(kind, whole, force=True))
         if self._said.dry_run:

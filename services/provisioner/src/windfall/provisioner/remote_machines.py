@@ -9,7 +9,7 @@ from windfall.provisioner.counted import Beside
 from windfall.provisioner.machine import Machine
 from windfall.provisioner.manifests.cluster_parameters import ClusterApiParameters
 from windfall.provisioner.manifests.contracts import POOLED_MACHINE, REMOTE_MACHINE, Contract
-from windfall.provisioner.manifests.labels import at_version, lease_annotations, lease_labels
+from windfall.provisioner.manifests.labels import at_version, lease_annotations, lease_labels, selector, site_labels
 from windfall.provisioner.manifests.pooled_machines import Place, pooled, pooled_name
 from windfall.provisioner.ownership import is_ours
 from windfall.servicekit.kube import Absent, Cluster, Object
@@ -25,22 +25,25 @@ class RemotePool:
         namespace: of the objects.
         said: the backend's parameters, with every name.
         spoken: the versions that the server is spoken to in.
-        labels: the selector of the RemoteMachines.
+        remotes: the selector of the RemoteMachines.
     """
 
-    def __init__(self, site: str, namespace: str, said: ClusterApiParameters, spoken: Contract, labels: str) -> None:
+    def __init__(self, site: str, namespace: str, said: ClusterApiParameters, spoken: Contract, remotes: str) -> None:
         self._site = site
         self._namespace = namespace
         self._said = said
         self._spoken = spoken
-        self._labels = labels
+        self._remotes = remotes
         self._pooled = spoken[POOLED_MACHINE]
+        # A pool of a name of its own holds this site's machines, and no other site need hear of them.
+        self.labels = selector(site_labels(site)) if said.machines and said.pool == said.cluster else ""
+        """The selector of the pool's machines."""
         self._remote = spoken[REMOTE_MACHINE]
 
     async def places(self, cluster: Cluster) -> Mapping[str, Place]:
         """Where the site's machines should stand now; asked for, because what the watches will say may be late."""
-        found = (await cluster.list(self._pooled, self._namespace)).items
-        remotes = (await cluster.list(self._remote, self._namespace, labels=self._labels)).items
+        found = (await cluster.list(self._pooled, self._namespace, labels=self.labels)).items
+        remotes = (await cluster.list(self._remote, self._namespace, labels=self._remotes)).items
         return self._places(found, remotes)
 
     def explained(self, machine: Machine, beside: Beside) -> Machine:

@@ -124,5 +124,16 @@ def bound(lease_id: UUID, machines: Iterable[Machine]) -> Sequence[Machine]:
     return [machine for machine in machines if machine.node and machine.node.lease_id == lease_id]
 
 
+def counted_yet(found: Mapping[str, Any] | None, count: int | None) -> bool:
+    """Whether any lease has been counted on an object. Until then whoever writes it says that it has no machines: an
+    object without a count would be given one.
+
+    Args:
+        found: as the API server gave it; none when it is not there.
+        count: how many machines it asks for; none when it does not say.
+    """
+    return found is not None and (ROSTER in (found["metadata"].get("annotations") or {}) or bool(count))
+
+
 def _given(entry: Entry, machine: str) -> Entry:
     return entry if machine in entry.machines else replace(entry, machines=(*entry.machines, machine))

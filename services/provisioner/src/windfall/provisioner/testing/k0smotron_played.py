@@ -4,6 +4,7 @@ As the real one does, it says nothing anywhere when a pool has no machine left, 
 are free, and of one that does not answer says so on the RemoteMachine alone.
 """
 
+import asyncio
 from typing import Final
 
 from windfall.provisioner.manifests.contracts import (
@@ -16,10 +17,12 @@ from windfall.provisioner.manifests.contracts import (
     V1BETA1,
 )
 from windfall.provisioner.testing.played_statuses import owner
-from windfall.servicekit.kube import Cluster, Object
+from windfall.servicekit.kube import Cluster, Kind, Object
 
 FINALIZER: Final = "remotemachine.k0smotron.io/finalizer"
 REASON: Final = "ProvisionFailed"
+_HOSTS_S: Final = 1.0
+"""It looks after control planes so often."""
 
 
 class K0smotron:
@@ -41,11 +44,23 @@ class K0smotron:
         self._hosting = tuple(resource.at(version) for resource in (REMOTE_CLUSTER, CONTROL_PLANE, CLUSTER))
         self.unreachable: set[str] = set()
         """Addresses that do not answer."""
+        self._seen: dict[Kind, dict[str, Object]] = {}
+        self._hosted_at = 0.0
         self.taken: list[str] = []
         """Names of the pooled machines that were taken, in order."""
 
+    async def look(self) -> None:
+        """At the machines that there are; a pass goes by what it saw, and by its own writes."""
+        for kind in (self._remotes, self._pooled):
+            there = (await self._cluster.list(kind, self._namespace)).items
+            self._seen[kind] = {found["metadata"]["name"]: found for found in there}
+
     async def host(self) -> None:
         """The infrastructure is there, and the control planes run."""
+        now = asyncio.get_running_loop().time()
+        if now - self._hosted_at < _HOSTS_S:
+            return
+        self._hosted_at = now
         for kind, status in zip(
             self._hosting,
             (
@@ -92,13 +107,13 @@ class K0smotron:
 
     async def release(self, name: str) -> bool:
         """Clean a machine and give it back to the pool; false while that goes on."""
-        remote = await self._cluster.get(self._remotes, name, self._namespace)
+        remote = self._seen[self._remotes].get(name)
         if remote is None:
             return True
         if not remote["metadata"].get("deletionTimestamp"):
             await self._cluster.delete(self._remotes, name, self._namespace)
             return False
-        for found in (await self._cluster.list(self._pooled, self._namespace)).items:
+        for found in self._seen[self._pooled].values():
             status = found.get("status") or {}
             if status.get("reserved") and status["machineRef"]["name"] == name:
                 await self._reserve(found, "")
@@ -107,13 +122,12 @@ class K0smotron:
 
     async def _cloned(self, machine: Object, template: str) -> Object | None:
         metadata = machine["metadata"]
-        found = await self._cluster.get(self._remotes, metadata["name"], self._namespace)
-        if found is not None:
+        if (found := self._seen[self._remotes].get(metadata["name"])) is not None:
             return found
         cloned = await self._cluster.get(self._templates, template, self._namespace)
         if cloned is None:
             return None
-        return await self._cluster.create(
+        made = await self._cluster.create(
             self._remotes,
             {
                 "apiVersion": self._remotes.api_version,
@@ -128,11 +142,13 @@ class K0smotron:
                 "spec": cloned["spec"]["template"]["spec"],
             },
         )
+        self._seen[self._remotes][metadata["name"]] = made
+        return made
 
     async def _reserved(self, remote: Object) -> Object | None:
         """The pooled machine that it has, or gets."""
         name, free = remote["metadata"]["name"], None
-        for found in (await self._cluster.list(self._pooled, self._namespace)).items:
+        for found in self._seen[self._pooled].values():
             status = found.get("status") or {}
             if found["spec"]["pool"] != remote["spec"]["pool"]:
                 continue
@@ -150,7 +166,9 @@ class K0smotron:
         metadata = pooled["metadata"]
         status = {"reserved": bool(name), "machineRef": {"name": name, "namespace": self._namespace if name else ""}}
         patch = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
-        await self._cluster.patch(self._pooled, metadata["name"], self._namespace, patch, subresource="status")
+        name_ = metadata["name"]
+        taken = await self._cluster.patch(self._pooled, name_, self._namespace, patch, subresource="status")
+        self._seen[self._pooled][name_] = taken
 
     async def _say(self, remote: Object, failure: Object, *, ready: bool) -> None:
         said = {"failureReason": None, "failureMessage": None, **failure}

@@ -127,6 +127,7 @@ class MachineControllers:
             await self.k0rdent.play({found["metadata"]["name"]: found for found in deployments})
             deployments = (await self._cluster.list(self.deployments, self._namespace)).items
         await self.k0smotron.host()
+        await self.k0smotron.look()
         machines = (await self._cluster.list(self.machines, self._namespace)).items
         for deployment in deployments:
             await self._scale(deployment, machines)
@@ -193,6 +194,8 @@ class MachineControllers:
                 await self._take(machine)
             return
         if not self._is_time(name, pace.joins):
+            return
+        if (machine.get("status") or {}).get("phase") == "Running":
             return
         manner = (metadata.get("annotations") or {}).get(_MANNER, "join")
         version = self.machines.version

@@ -18,7 +18,10 @@ async def _run(port: int, state: Path | None) -> None:
     async with KubeApi(port, state) as api:
         if state is not None:
             path = state / "kubeconfig"
-            path.write_text(api.kubeconfig())
+            # At once: whoever follows an earlier life reads it at any moment, and this one may be killed at any.
+            whole = state / "kubeconfig.new"
+            whole.write_text(api.kubeconfig(), encoding="utf-8")
+            whole.replace(path)
             print(f"export KUBECONFIG={path}", flush=True)  # noqa: T201 - a person or a script reads it
         else:
             print(api.url, flush=True)  # noqa: T201
