@@ -55,13 +55,14 @@ SPOKEN: Final = (
     r"\$JS\.hub\.API\.INFO",
     r"\$JS\.hub\.API\.CONSUMER\.(?:CREATE|DELETE)\.ORDERS\.[\w-]+(?:\.windfall\.v1\.command\.\*\.\*\.site-a)?",
     r"\$JSC\.R\.\w+",
-    r"\$JS\.S\.\w+",
+    r"_DELIVERED\.hub\.site-a\.S\.\w+",
     r"_INBOX\.[\w.-]+",
     r"\$JS\.FC\.[\w.*-]+",
 )
 """Subjects of messages that a site's server sends: it asks for its orders, and answers who sources its events."""
 LISTENED: Final = (
     *SPOKEN,
+    r"_DELIVERED\.site-a\.hub\.S\.\w+",
     r"\$JS\.site-a\.API\.[\w$*.>-]+",
     r"\$LDS\.\w+",
     r"\$SYS\.REQ\.[\w.*]+",
@@ -382,7 +383,12 @@ def fact(topic: str = "site.drained", header: str = "ce-id: 1", **fields: object
     """A frame that carries a fact to the hub."""
     head, body = f"NATS/1.0\r\n{header}\r\n\r\n".encode(), json.dumps(fields).encode()
     reply = f"$JS.ACK.EVENTS.x.1.1.1.1.0@{PREFIX}.{topic}.{SITE}"
-    return f"HMSG $JS.S.abc {reply} {len(head)} {len(head) + len(body)}\r\n".encode() + head + body + b"\r\n"
+    return (
+        f"HMSG _DELIVERED.hub.site-a.S.abc {reply} {len(head)} {len(head) + len(body)}\r\n".encode()
+        + head
+        + body
+        + b"\r\n"
+    )
 
 
 def call(path: str, *messages: bytes, header: tuple[str, str] = ("te", "trailers")) -> bytes:

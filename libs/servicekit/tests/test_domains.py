@@ -399,7 +399,7 @@ SOURCED = StreamSpec(
     1,
     timedelta(1),
     discard_new=False,
-    sources=(Source("EVENTS", "a"), Source("EVENTS", "b")),
+    sources=(Source("EVENTS", "a", "from.a"), Source("EVENTS", "b", "from.b")),
 )
 
 

@@ -14,6 +14,7 @@ from windfall.contracts.events import SignalRecovered
 from windfall.contracts.subjects import site_streams
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.nats import NatsBus
+from windfall.servicekit.nats_access import Access
 from windfall.servicekit.nats_register import NatsRegister
 from windfall.servicekit.nats_tls import NatsTls
 from windfall.servicekit.natsserver import NatsServer
@@ -41,7 +42,7 @@ def of(authority: Authority) -> NatsTls:
 
 
 def bus(server: NatsServer, tls: NatsTls) -> NatsBus:
-    return NatsBus(server.url, "profiler", site_streams("site-a"), lambda mistake: None, tls=tls)
+    return NatsBus(server.url, "profiler", site_streams("site-a"), lambda mistake: None, access=Access(tls))
 
 
 async def test_whoever_shows_a_certificate_of_the_authority_is_heard(server: NatsServer, authority: Authority) -> None:
@@ -51,7 +52,7 @@ async def test_whoever_shows_a_certificate_of_the_authority_is_heard(server: Nat
     await ours.publish(seal(event, "/windfall/test"))
     assert ours.ready
     await ours.stop()
-    register = await NatsRegister.connected(server.url, "somebody", of(authority))
+    register = await NatsRegister.connected(server.url, "somebody", Access(of(authority)))
     assert await register.read() is None
     await register.close()
 

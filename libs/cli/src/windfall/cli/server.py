@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from urllib.parse import urlsplit
 import windfall.cli.slim_nats  # noqa: F401
 
 # isort: split
-import nats
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
@@ -23,6 +21,8 @@ from nats.js import JetStreamContext, api
 from windfall.contracts.envelope import Letter
 from windfall.contracts.subjects import EVENTS_STREAM, HUB, hub_streams, site_streams
 from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.servicekit.nats_access import Access
+from windfall.servicekit.nats_client import connected
 from windfall.servicekit.natsserver import ServerPlan
 from windfall.servicekit.settings import NatsSettings, load
 
@@ -50,11 +50,11 @@ async def connection(url: str) -> AsyncIterator[Client]:
     """A connection that reconnects for ever once it stood.
 
     Raises:
-        Mistake: nobody answers there, it refuses us, it is too old, or our certificates for it cannot be used.
+        Mistake: nobody answers there, it refuses us, it is too old, or what we show to it cannot be used.
     """
-    context = load(NatsSettings, os.environ).nats_tls.context(url)
+    access = load(NatsSettings, os.environ).nats_access
     try:
-        client = await asyncio.wait_for(_connect(url, context), _CONNECT_TIMEOUT_S)
+        client = await asyncio.wait_for(_connect(url, access), _CONNECT_TIMEOUT_S)
     except (TimeoutError, OSError, ValueError, nats.errors.Error) as error:
         reason = str(error) or "no answer"
         raise Mistake(
@@ -71,21 +71,21 @@ async def connection(url: str) -> AsyncIterator[Client]:
             await client.close()
 
 
-async def _connect(url: str, context: ssl.SSLContext | None) -> Client:
+async def _connect(url: str, access: Access) -> Client:
     # A closed door is told at once; the client itself would knock for ever.
     address = urlsplit(url)
     _, writer = await asyncio.open_connection(address.hostname, address.port or 4222)
     writer.close()
     with suppress(ConnectionError):
         await writer.wait_closed()
-    return await nats.connect(
+    return await connected(
         url,
+        access,
         name="windfall",
         max_reconnect_attempts=-1,
         reconnect_time_wait=0.25,
         connect_timeout=2,
         error_cb=_quiet,
-        tls=context,
     )
 
 

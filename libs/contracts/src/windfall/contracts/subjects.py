@@ -25,6 +25,9 @@ PREFIX: Final = "windfall.v1"
 DEAD_PREFIX: Final = "windfall.dead"
 EVERYTHING: Final = "windfall.>"
 """What a leaf connection denies in both directions: facts cross domains by sourcing, never by core routing."""
+DELIVERED: Final = "_DELIVERED"
+"""Under ``_DELIVERED.<to>.<from>`` a stream's source delivers from one domain into another: names that a server can
+allow to these two alone."""
 HUB: Final = "hub"
 """JetStream domain of the hub; no site may have this name."""
 
@@ -48,6 +51,8 @@ class Source:
 
     stream: str
     domain: str
+    deliver: str
+    """Prefix of the subjects on which it does."""
     filter_subject: str | None = None
 
 
@@ -85,7 +90,7 @@ def site_streams(site: str) -> tuple[StreamSpec, ...]:
     """
     if site == HUB:
         raise ValueError(f"a site cannot be called {HUB!r}: that is the hub's domain")
-    orders = Source(ORDERS_STREAM, HUB, f"{PREFIX}.command.*.*.{site}")
+    orders = Source(ORDERS_STREAM, HUB, f"{DELIVERED}.{site}.{HUB}", f"{PREFIX}.command.*.*.{site}")
     own = tuple(f"{PREFIX}.command.{service}.*.*" for service in SITE_SERVICES)
     facts = tuple(f"{PREFIX}.{topic}.{site}" for topic in FACTS)
     return (
@@ -108,7 +113,7 @@ def hub_streams(sites: tuple[str, ...]) -> tuple[StreamSpec, ...]:
     own = tuple(f"{PREFIX}.command.{service}.*.*" for service in HUB_SERVICES)
     orders = tuple(f"{PREFIX}.command.{service}.*.*" for service in SITE_SERVICES)
     return (
-        _events((_EVENTS_SUBJECT,), tuple(Source(EVENTS_STREAM, site) for site in sites)),
+        _events((_EVENTS_SUBJECT,), tuple(Source(EVENTS_STREAM, site, f"{DELIVERED}.{HUB}.{site}") for site in sites)),
         _commands(own, ()),
         StreamSpec(ORDERS_STREAM, orders, Retention.LIMITS, 64 * _MIB, timedelta(days=1), discard_new=True),
         _dead(),

@@ -16,22 +16,27 @@ _FORGOTTEN_AFTER: Final = timedelta(minutes=1)
 """A process that has asked for nothing for so long is gone: the server drops the consumer that was its alone."""
 
 
-async def declare_stream(jetstream: JetStreamContext, spec: StreamSpec) -> bool:
-    """Make a stream as its specification says, or bring an existing one in line; true when it was missing."""
+async def declare_stream(jetstream: JetStreamContext, spec: StreamSpec, replicas: int = 1) -> bool:
+    """Make a stream as its specification says, or bring an existing one in line; true when it was missing.
+
+    Args:
+        replicas: servers of the domain that keep a copy.
+    """
     try:
         info = await jetstream.stream_info(spec.name)
     except nats.js.errors.NotFoundError:
         try:
-            await jetstream.add_stream(configuration(spec))
+            await jetstream.add_stream(configuration(spec, replicas))
         except nats.js.errors.BadRequestError as error:
             if error.err_code != _NAME_TAKEN:
                 raise
             # Another service of the domain was faster with the same declaration.
         return True
-    known = {(source.name, source.external.api if source.external else "") for source in info.config.sources or []}
-    wanted = {(source.stream, api_of(source.domain)) for source in spec.sources}
-    if set(info.config.subjects or []) != set(spec.subjects) or known != wanted:
-        await jetstream.update_stream(configuration(spec))
+    known = {_way(source) for source in info.config.sources or []}
+    wanted = {_way(_source(source)) for source in spec.sources}
+    same = set(info.config.subjects or []) == set(spec.subjects) and known == wanted
+    if not same or (info.config.num_replicas or 1) != replicas:
+        await jetstream.update_stream(configuration(spec, replicas))
     return False
 
 
@@ -52,18 +57,18 @@ async def declare_consumer(jetstream: JetStreamContext, name: str, hearing: Hear
     await jetstream.add_consumer(hearing.stream, config)
 
 
-async def renew_sources(jetstream: JetStreamContext, spec: StreamSpec) -> None:
+async def renew_sources(jetstream: JetStreamContext, spec: StreamSpec, replicas: int = 1) -> None:
     """Take a stream's sources out and put them back, so that the server asks them at once."""
-    bare = configuration(spec)
+    bare = configuration(spec, replicas)
     bare.sources = None
     try:
         await jetstream.update_stream(bare)
     finally:
         with suppress(nats.js.errors.NotFoundError):
-            await jetstream.update_stream(configuration(spec))
+            await jetstream.update_stream(configuration(spec, replicas))
 
 
-def configuration(spec: StreamSpec) -> api.StreamConfig:
+def configuration(spec: StreamSpec, replicas: int = 1) -> api.StreamConfig:
     """A specification in JetStream's words."""
     return api.StreamConfig(
         name=spec.name,
@@ -74,6 +79,7 @@ def configuration(spec: StreamSpec) -> api.StreamConfig:
         duplicate_window=spec.duplicate_window.total_seconds(),
         discard=api.DiscardPolicy.NEW if spec.discard_new else api.DiscardPolicy.OLD,
         storage=api.StorageType.FILE,
+        num_replicas=replicas,
         sources=[_source(source) for source in spec.sources] or None,
     )
 
@@ -83,9 +89,15 @@ def api_of(domain: str) -> str:
     return f"$JS.{domain}.API"
 
 
+def _way(source: api.StreamSource) -> tuple[str, str, str]:
+    """Which stream of which domain, and how it comes."""
+    external = source.external or api.ExternalStream(api="")
+    return source.name, external.api, external.deliver or ""
+
+
 def _source(source: Source) -> api.StreamSource:
     return api.StreamSource(
         name=source.stream,
         filter_subject=source.filter_subject,
-        external=api.ExternalStream(api=api_of(source.domain)),
+        external=api.ExternalStream(api=api_of(source.domain), deliver=source.deliver),
     )

@@ -18,8 +18,7 @@ from uuid import uuid4
 import nats.errors
 import nats.js.errors
 from faststream import AckPolicy
-from faststream.nats import JStream, NatsBroker, PullSub
-from faststream.security import BaseSecurity
+from faststream.nats import JStream, PullSub
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from opentelemetry.trace import SpanKind
@@ -32,7 +31,9 @@ from windfall.servicekit.errors import ExitCode, Mistake, Poison, Transient
 from windfall.servicekit.instruments import CONSUMERS_LOST, LAG, PUBLISHED, STORE_USE
 from windfall.servicekit.jetstream import declare_consumer, declare_stream
 from windfall.servicekit.listener import Listener
-from windfall.servicekit.nats_tls import NatsTls, warn_if_plain
+from windfall.servicekit.nats_access import Access
+from windfall.servicekit.nats_broker import KeyBroker
+from windfall.servicekit.nats_tls import warn_if_plain
 from windfall.servicekit.sourcing import Sourcing
 from windfall.servicekit.telemetry import outgoing_trace, span
 
@@ -62,10 +63,11 @@ class NatsBus:
         on_mistake: told when a handler meets something that a person must mend; the process should end.
         on_store_lost: told when a stream was made anew, so that the outbox looks.
         ack_wait: how long a delivery may stay silent before the server gives it again.
-        tls: towards a server at ``tls://``.
+        access: how the server lets us in.
+        replicas: servers that keep a copy of each stream.
 
     Raises:
-        Mistake: the files of ``tls`` cannot be used.
+        Mistake: a file that ``access`` names cannot be used.
     """
 
     def __init__(
@@ -76,11 +78,12 @@ class NatsBus:
         on_mistake: Callable[[Mistake], None],
         on_store_lost: Callable[[], None] = lambda: None,
         ack_wait: timedelta = ACK_WAIT,
-        tls: NatsTls = NatsTls(),
+        access: Access = Access(),
+        replicas: int = 1,
     ) -> None:
         warn_if_plain(url)
-        context = tls.context(url)
         self._url = url
+        self._replicas = replicas
         self._service = service
         self._process = f"{service}-{uuid4().hex}"
         self._streams = streams
@@ -92,7 +95,7 @@ class NatsBus:
         self._stopping = False
         self._standing = False
         self._watchdog: asyncio.Task[None] | None = None
-        self._sourcing = Sourcing(())
+        self._sourcing = Sourcing((), replicas)
         self._client: Client | None = None
         self._last_trouble = ""
         self._seen = ""
@@ -101,10 +104,10 @@ class NatsBus:
         self._use: dict[str, float] = {}
         metrics.observe(LAG, self._lags)
         metrics.observe(STORE_USE, self._uses)
-        self._broker = NatsBroker(
+        self._broker = KeyBroker(
             url,
+            access,
             name=service,
-            security=None if context is None else BaseSecurity(ssl_context=context),
             max_reconnect_attempts=-1,
             reconnect_time_wait=1,
             connect_timeout=2,
@@ -154,7 +157,7 @@ class NatsBus:
             )(self._listener(hearing).deliver)
         await self._broker.start()
         heard = {listener.hearing.stream for listener in self._listeners}
-        self._sourcing = Sourcing([spec for spec in self._streams if spec.name in heard])
+        self._sourcing = Sourcing([spec for spec in self._streams if spec.name in heard], self._replicas)
         self._sourcing.began()
         self._standing = True
         self._watchdog = asyncio.create_task(self._watch(client), name="bus-watchdog")
@@ -270,7 +273,7 @@ class NatsBus:
         while True:
             try:
                 for spec in self._streams:
-                    made |= await declare_stream(self._jetstream, spec)
+                    made |= await declare_stream(self._jetstream, spec, self._replicas)
                 self._seen = self._seen or _identity(await self._made())
                 for hearing in self._ears.hearings():
                     await declare_consumer(self._jetstream, self._consumer(hearing), hearing, self._ack_wait)

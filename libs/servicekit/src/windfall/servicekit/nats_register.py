@@ -10,7 +10,6 @@ import logging
 from datetime import timedelta
 from typing import Final, Self
 
-import nats
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
@@ -21,7 +20,8 @@ from nats.js.kv import KeyValue
 from windfall.contracts.subjects import LEASES_BUCKET
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.leadership import Conflict, Entry, Lease
-from windfall.servicekit.nats_tls import NatsTls
+from windfall.servicekit.nats_access import Access
+from windfall.servicekit.nats_client import connected
 
 log = logging.getLogger(__name__)
 
@@ -34,22 +34,28 @@ _RECONNECT: Final = timedelta(milliseconds=250)
 class NatsRegister:
     """See :class:`windfall.servicekit.leadership.Register`. It has a connection of its own."""
 
-    def __init__(self, client: Client, key: str) -> None:
+    def __init__(self, client: Client, key: str, replicas: int = 1) -> None:
+        self._replicas = replicas
         self._client = client
         self._key = key
         self._jetstream: JetStreamContext = client.jetstream(timeout=_TIMEOUT.total_seconds())
         self._bucket: KeyValue | None = None
 
     @classmethod
-    async def connected(cls, url: str, key: str, tls: NatsTls = NatsTls()) -> Self:
+    async def connected(cls, url: str, key: str, access: Access = Access(), replicas: int = 1) -> Self:
         """Return when the server has answered, however long that takes.
 
         Args:
             key: whose lease it is: dots, letters, digits and dashes.
-            tls: towards a server at ``tls://``.
+            access: how the server lets us in.
+            replicas: servers that keep a copy of the bucket.
+
+        Raises:
+            Mistake: a file that ``access`` names cannot be used.
         """
-        client = await nats.connect(
+        client = await connected(
             url,
+            access,
             name=f"lease of {key}",
             max_reconnect_attempts=-1,
             reconnect_time_wait=_RECONNECT.total_seconds(),
@@ -57,9 +63,8 @@ class NatsRegister:
             ping_interval=2,
             max_outstanding_pings=2,
             error_cb=_troubled,
-            tls=tls.context(url),
         )
-        return cls(client, key)
+        return cls(client, key, replicas)
 
     async def read(self) -> Entry | None:
         try:
@@ -93,7 +98,13 @@ class NatsRegister:
             try:
                 self._bucket = await self._jetstream.key_value(LEASES_BUCKET)
             except nats.js.errors.BucketNotFoundError:
-                config = KeyValueConfig(LEASES_BUCKET, history=1, max_bytes=_BUCKET_BYTES, storage=StorageType.FILE)
+                config = KeyValueConfig(
+                    LEASES_BUCKET,
+                    history=1,
+                    max_bytes=_BUCKET_BYTES,
+                    storage=StorageType.FILE,
+                    replicas=self._replicas,
+                )
                 self._bucket = await self._jetstream.create_key_value(config)
         return self._bucket
 

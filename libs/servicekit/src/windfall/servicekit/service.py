@@ -175,8 +175,15 @@ async def _stand(service: str, settings: S, whom: str, streams: Sequence[StreamS
         async with AsyncExitStack() as stack:
             leadership = None
             if isinstance(settings, StandbySettings):
-                key = f"{service}.{whom}"
-                waiting = turn(settings, settings.nats_url, settings.state_dir, key, health.stand_by, settings.nats_tls)
+                waiting = turn(
+                    settings,
+                    settings.nats_url,
+                    settings.state_dir,
+                    f"{service}.{whom}",
+                    health.stand_by,
+                    settings.nats_access,
+                    settings.nats_replicas,
+                )
                 leading = loop.create_task(stack.enter_async_context(waiting))
                 if not await before(leading, stopping):
                     return
@@ -207,7 +214,8 @@ async def _work(
     def store_lost() -> None:
         stand.outbox.recheck()
 
-    bus = NatsBus(settings.nats_url, service, streams, fail, store_lost, tls=settings.nats_tls)
+    access, replicas = settings.nats_access, settings.nats_replicas
+    bus = NatsBus(settings.nats_url, service, streams, fail, store_lost, access=access, replicas=replicas)
     outbox = Outbox(journal, bus)
     stand = Stand(service, whom, parse_clock(settings.clock), journal, bus, outbox, stopping)
     try:

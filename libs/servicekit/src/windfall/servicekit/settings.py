@@ -15,6 +15,7 @@ from windfall.contracts.message import Name
 from windfall.contracts.subjects import HUB
 from windfall.servicekit.clock import parse_clock
 from windfall.servicekit.errors import Mistake
+from windfall.servicekit.nats_access import Access
 from windfall.servicekit.nats_tls import NatsTls
 from windfall.servicekit.tls import Tls
 
@@ -34,7 +35,7 @@ def _server(text: str) -> str:
 
 
 class NatsSettings(BaseModel):
-    """How a NATS server is reached over TLS (``tls://``)."""
+    """How a NATS server is reached over TLS (``tls://``), and by which key it knows us."""
 
     nats_authority: Path | None = None
     """PEM certificate of the authority that signed the server's; unset: whom the system believes."""
@@ -42,6 +43,10 @@ class NatsSettings(BaseModel):
     """PEM certificate of ours, where the server asks for one."""
     nats_key: Path | None = None
     """Its private key."""
+    nats_tls_first: bool = False
+    """The server begins with TLS (``handshake_first``), instead of asking for it in plain text."""
+    nats_nkey_file: Path | None = None
+    """File with the seed of our nkey, where the server asks for one."""
 
     @model_validator(mode="after")
     def _paired(self) -> Self:
@@ -50,8 +55,17 @@ class NatsSettings(BaseModel):
         return self
 
     @property
+    def domain(self) -> str:
+        """The JetStream domain in which we live: the hub's, or a site's."""
+        return HUB
+
+    @property
     def nats_tls(self) -> NatsTls:
         return NatsTls(self.nats_authority, self.nats_certificate, self.nats_key)
+
+    @property
+    def nats_access(self) -> Access:
+        return Access(self.nats_tls, self.nats_tls_first, self.nats_nkey_file, f"_INBOX.{self.domain}")
 
 
 class Settings(NatsSettings):
@@ -61,6 +75,9 @@ class Settings(NatsSettings):
 
     nats_url: Annotated[str, AfterValidator(_server)] = "nats://127.0.0.1:4222"
     """NATS server of this service's own domain: the site's, or the hub's."""
+    nats_replicas: int = Field(default=1, ge=1, le=5)
+    """Servers of the domain that keep a copy of each stream: 3 where it is a cluster of three. Every service of the
+    domain is told the same."""
     state_dir: Path
     """Folder of this service alone: its journal and whatever it keeps. It is created when missing."""
     clock: Annotated[str, AfterValidator(_clock)] = "system"
@@ -101,6 +118,10 @@ class SiteSettings(Settings):
 
     site: Annotated[Name, AfterValidator(_not_the_hub)]
     """Name of the site: its JetStream domain and the last token of its subjects."""
+
+    @property
+    def domain(self) -> str:
+        return self.site
 
 
 class TlsSettings(BaseModel):

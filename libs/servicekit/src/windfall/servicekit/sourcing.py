@@ -31,9 +31,15 @@ _ASK_S: Final = 0.5
 
 
 class Sourcing:
-    """Watches the sourced streams of one domain."""
+    """Watches the sourced streams of one domain.
 
-    def __init__(self, specs: Sequence[StreamSpec]) -> None:
+    Args:
+        specs: the streams of the domain.
+        replicas: servers that keep a copy of each.
+    """
+
+    def __init__(self, specs: Sequence[StreamSpec], replicas: int = 1) -> None:
+        self._replicas = replicas
         self._specs = [spec for spec in specs if spec.sources]
         self._patience: dict[str, timedelta] = {}
         self._next_at: dict[str, float] = {}
@@ -70,7 +76,7 @@ class Sourcing:
             if not answering:
                 continue
             log.warning("%s hears nothing from %s: asking again", spec.name, ", ".join(answering))
-            await renew_sources(jetstream, spec)
+            await renew_sources(jetstream, spec, self._replicas)
             patience = self._patience.get(spec.name, PATIENCE)
             self._next_at[spec.name] = now + patience.total_seconds()
             self._patience[spec.name] = min(patience * 2, _PATIENCE_AT_MOST)

@@ -20,8 +20,8 @@ from pydantic import BaseModel, Field
 
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.leadership import Leadership
+from windfall.servicekit.nats_access import Access
 from windfall.servicekit.nats_register import NatsRegister
-from windfall.servicekit.nats_tls import NatsTls
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ async def turn(
     folder: Path,
     key: str,
     standing_by: Callable[[str], None],
-    tls: NatsTls = NatsTls(),
+    access: Access = Access(),
+    replicas: int = 1,
 ) -> AsyncIterator[Leadership | None]:
     """Enter when it is this process's turn to work in the folder: with a lease that must be kept, or none that need be.
 
@@ -51,7 +52,8 @@ async def turn(
         url: NATS server of the domain that keeps the lease.
         key: whose lease it is.
         standing_by: told who leads while it is another's turn.
-        tls: towards that server.
+        access: how that server lets us in.
+        replicas: servers of the domain that keep a copy of the lease.
 
     Raises:
         Mistake: the folder is another process's, which knows no lease.
@@ -60,7 +62,7 @@ async def turn(
         if not settings.standby:
             yield None
             return
-        register = await NatsRegister.connected(url, key, tls)
+        register = await NatsRegister.connected(url, key, access, replicas)
         holder = f"{socket.gethostname()}/{os.getpid()}/{uuid4().hex[:8]}"
         try:
             leadership = Leadership(register, holder, settings.lease)

@@ -110,6 +110,10 @@ class TrainerSettings(KubeSettings):
     """Secrets whose keys become variables of the trainer, like ``WINDFALL_NATS_URL``; they win over what is plain."""
     kube_tls_secret: DnsSubdomain | None = None
     """Secret with ``tls.crt``, ``tls.key`` and ``ca.crt`` for the link to the coordinator."""
+    kube_nats_tls_secret: DnsSubdomain | None = None
+    """Such a Secret for the link to the site's NATS server; it may be the same one."""
+    kube_nkey_secret: DnsSubdomain | None = None
+    """Secret whose ``site-trainer.nk`` is the seed of the nkey by which that server knows the trainer."""
     kube_user: int = Field(default=65532, ge=1)
     """Under which the trainer runs, and its group."""
     kube_service_account: DnsSubdomain | None = None

@@ -21,6 +21,14 @@ END_WITHIN: Final = timedelta(seconds=3)
 _OURS_ALONE: Final = frozenset({"OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "TRACEPARENT", "TRACESTATE"})
 
 
+_SHARED: Final = (
+    "WINDFALL_LOG_LEVEL",
+    "WINDFALL_LOG_FORMAT",
+    "WINDFALL_NATS_REPLICAS",
+    "WINDFALL_NATS_TLS_FIRST",
+)
+
+
 def _known(backend: str) -> str:
     if backend not in BACKENDS:
         raise ValueError(f"{backend!r} is not one of {', '.join(sorted(BACKENDS))}")
@@ -71,11 +79,16 @@ class ProvisionerSettings(SiteSettings):
             # Successive leases share it, so that the trainer's own checkpoint survives them.
             "WINDFALL_STATE_DIR": str(self.state_dir.resolve() / "trainer"),
         }
-        tls = {"AUTHORITY": self.nats_authority, "CERTIFICATE": self.nats_certificate, "KEY": self.nats_key}
-        shared |= {f"WINDFALL_NATS_{name}": str(path.resolve()) for name, path in tls.items() if path is not None}
+        access = {
+            "AUTHORITY": self.nats_authority,
+            "CERTIFICATE": self.nats_certificate,
+            "KEY": self.nats_key,
+            "NKEY_FILE": self.nats_nkey_file,
+        }
+        shared |= {f"WINDFALL_NATS_{name}": str(path.resolve()) for name, path in access.items() if path is not None}
         if self.traces_file is not None:
             shared["WINDFALL_TRACES_FILE"] = str(self.traces_file.resolve())
-        shared |= {key: value for key in ("WINDFALL_LOG_LEVEL", "WINDFALL_LOG_FORMAT") if (value := environ.get(key))}
+        shared |= {key: value for key in _SHARED if (value := environ.get(key))}
         own = {
             PREFIX + key.removeprefix(TRAINER_PREFIX): value
             for key, value in environ.items()

@@ -10,6 +10,10 @@ STATE_DIR: Final = "/var/lib/windfall"
 READY_FILE: Final = "/run/windfall/ready"
 CONTAINER: Final = "trainer"
 _TLS_DIR: Final = "/etc/windfall/tls"
+_NATS_TLS_DIR: Final = "/etc/windfall/nats-tls"
+_NKEY_DIR: Final = "/etc/windfall/nkey"
+_NKEY: Final = "site-trainer.nk"
+_TLS_FILES: Final = {"CERTIFICATE": "tls.crt", "KEY": "tls.key", "AUTHORITY": "ca.crt"}
 _LOST_AFTER_S: Final = 60
 """How long a worker stays on a machine that does not answer before the cluster lets it go."""
 
@@ -45,8 +49,11 @@ def pod_template(
     if settings.kube_data_claim is not None:
         plain["WINDFALL_DATA_DIR"] = settings.kube_data_dir
     if settings.kube_tls_secret is not None:
-        files = {"CERTIFICATE": "tls.crt", "KEY": "tls.key", "AUTHORITY": "ca.crt"}
-        plain |= {f"WINDFALL_TLS_{name}": f"{_TLS_DIR}/{file}" for name, file in files.items()}
+        plain |= {f"WINDFALL_TLS_{name}": f"{_TLS_DIR}/{file}" for name, file in _TLS_FILES.items()}
+    if settings.kube_nats_tls_secret is not None:
+        plain |= {f"WINDFALL_NATS_{name}": f"{_NATS_TLS_DIR}/{file}" for name, file in _TLS_FILES.items()}
+    if settings.kube_nkey_secret is not None:
+        plain["WINDFALL_NATS_NKEY_FILE"] = f"{_NKEY_DIR}/{_NKEY}"
     container = {
         "name": CONTAINER,
         "image": settings.kube_image,
@@ -142,7 +149,15 @@ def _volumes(settings: TrainerSettings, claim: str | None) -> tuple[list[Manifes
         source = {"claimName": settings.kube_data_claim, "readOnly": True}
         volumes.append({"name": "data", "persistentVolumeClaim": source})
         mounts.append({"name": "data", "mountPath": settings.kube_data_dir, "readOnly": True})
-    if settings.kube_tls_secret is not None:
-        volumes.append({"name": "tls", "secret": {"secretName": settings.kube_tls_secret, "defaultMode": 0o440}})
-        mounts.append({"name": "tls", "mountPath": _TLS_DIR, "readOnly": True})
+    secrets = (
+        ("tls", settings.kube_tls_secret, _TLS_DIR, None),
+        ("nats-tls", settings.kube_nats_tls_secret, _NATS_TLS_DIR, None),
+        # This one alone of the seeds that lie there.
+        ("nkey", settings.kube_nkey_secret, _NKEY_DIR, [{"key": _NKEY, "path": _NKEY}]),
+    )
+    for name, secret, folder, items in secrets:
+        if secret is not None:
+            told = {"secretName": secret, "defaultMode": 0o440} | ({} if items is None else {"items": items})
+            volumes.append({"name": name, "secret": told})
+            mounts.append({"name": name, "mountPath": folder, "readOnly": True})
     return volumes, mounts

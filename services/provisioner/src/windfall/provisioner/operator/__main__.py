@@ -118,7 +118,7 @@ async def _hear(settings: OperatorSettings, operating: Operating, orders: Orders
             log.error("hears nothing: %s", mistake)
             lost.set()
 
-        bus = NatsBus(settings.nats_url, SERVICE, (), lose, tls=settings.nats_tls)
+        bus = NatsBus(settings.nats_url, SERVICE, (), lose, access=settings.nats_access)
         listen(bus, operating.hearsay, operating.queue.add)
         try:
             await bus.start()
@@ -180,6 +180,8 @@ def main(words: list[str]) -> int:
                 f"{' '.join(words)!r} is not known", "Say nothing to run, or 'release' before you uninstall it"
             )
         settings = load(OperatorSettings, os.environ)
+        # Told now: who hears is begun again and again, whatever ended it.
+        settings.nats_access.options(settings.nats_url)
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         telemetry.set_up(SERVICE, settings.kube_namespace, settings.traces_file)
         metrics.set_up(SERVICE, settings.kube_namespace)
