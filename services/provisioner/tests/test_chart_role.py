@@ -8,10 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import helm_python
 import pytest
-import yaml
 
+from windfall.cli.gitops.charts import rendered, values_of
 from windfall.provisioner.kube_settings import TrainerSettings
 from windfall.provisioner.kubernetes import KubernetesBackend
 from windfall.provisioner.testing.machine_ground import SITE, lease
@@ -46,18 +45,14 @@ async def granted(space: Space, tmp_path: Path, need: Mapping[str, Any]) -> Asyn
 
 def roles(namespace: str, need: Mapping[str, Any]) -> list[Object]:
     """Those of the chart, bound to whoever is nobody else."""
-    values = yaml.safe_load((CHART / "ci" / "example-values.yaml").read_text(encoding="utf-8"))
+    values = values_of(CHART / "ci" / "nvidia-values.yaml")
     values["provisioner"] = {**values.get("provisioner", {}), "need": dict(need)}
-    text = helm_python.Chart.load(str(CHART)).render(values, name="site", namespace=namespace)
-    found = [one for one in yaml.safe_load_all(_joined(text)) if one and one["kind"] in KINDS]
+    values["trainer"]["dedicated"] = not need
+    found = [one for one in rendered(CHART, values, "site", namespace) if one["kind"] in KINDS]
     for one in found:
         if one["kind"].endswith("Binding"):
             one["subjects"] = [{"kind": "Group", "name": "viewers", "apiGroup": "rbac.authorization.k8s.io"}]
     return found
-
-
-def _joined(rendered: Any) -> str:
-    return rendered if isinstance(rendered, str) else "\n---\n".join(rendered.values())
 
 
 @pytest.mark.parametrize("need", [{}, NEED], ids=["scheduled", "placed"])

@@ -1,8 +1,11 @@
 """Charts as Helm's own engine renders them, so that nothing here differs from what Helm, Flux or k0rdent would do."""
 
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import yaml
@@ -31,7 +34,7 @@ def rendered(chart: Path, values: Mapping[str, Any], name: str, namespace: str) 
             "Helm's engine is not installed", "Install it with: pip install 'windfall-cli[gitops]'", ExitCode.RESOURCE
         ) from error
     try:
-        with helm_python.Chart.load(chart) as loaded:
+        with _without_links(chart) as folder, helm_python.Chart.load(folder) as loaded:
             files = loaded.render(dict(values), name=name, namespace=namespace)
     except helm_python.HelmChartLoadError as error:
         raise Mistake(
@@ -43,7 +46,17 @@ def rendered(chart: Path, values: Mapping[str, Any], name: str, namespace: str) 
         ) from error
     except helm_python.HelmError as error:
         raise Mistake(_PREFIX.sub("", _line(error)), "Correct the values and render again") from error
-    return tuple(obj for file in sorted(files) for obj in read(files[file], file))
+    return tuple(obj for file in sorted(files) if file.endswith(".yaml") for obj in read(files[file], file))
+
+
+@contextmanager
+def _without_links(chart: Path) -> Iterator[Path]:
+    """The engine says on stderr of every link that it follows one: it gets a copy that has none."""
+    if not chart.is_dir():
+        yield chart
+        return
+    with TemporaryDirectory() as folder:
+        yield Path(shutil.copytree(chart, Path(folder) / chart.name))
 
 
 def values_of(path: Path) -> dict[str, Any]:

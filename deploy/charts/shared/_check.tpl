@@ -1,0 +1,56 @@
+{{/* What a schema cannot say, or says without a cure: `root`; a list of mistakes as JSON, each "where: cause; cure". */}}
+{{- define "windfall.mistakes" -}}
+{{- $values := .Values }}
+{{- $wrong := list }}
+{{- if eq $values.images.tag "latest" }}
+{{- $wrong = append $wrong "images.tag: latest moves under a running release; name a version, or digests" }}
+{{- end }}
+{{- if and (eq $values.tls.mode "cert-manager") (not $values.tls.issuer.name) }}
+{{- $wrong = append $wrong "tls.issuer.name: missing, and cert-manager needs it; name an Issuer or ClusterIssuer" }}
+{{- end }}
+{{- if ne $values.tls.mode "insecure" }}
+{{- if not $values.tls.secret }}
+{{- $wrong = append $wrong "tls.secret: empty; name a Secret with tls.crt, tls.key and ca.crt, or say tls.mode: insecure on a network that is yours alone" }}
+{{- end }}
+{{- if and $values.nats.enabled (not $values.nats.secret) }}
+{{- $wrong = append $wrong "nats.secret: empty; name a Secret with tls.crt, tls.key and ca.crt, or say tls.mode: insecure on a network that is yours alone" }}
+{{- end }}
+{{- end }}
+{{- if $values.nats.enabled }}
+{{- if $values.nats.url }}
+{{- $wrong = append $wrong "nats.url: given, and this chart brings a server of its own; leave it out, or say nats.enabled: false" }}
+{{- end }}
+{{- if not (has (int $values.nats.replicas) (list 1 3 5)) }}
+{{- $wrong = append $wrong (printf "nats.replicas: %d servers lose their quorum no later than one less; say 1, 3 or 5" (int $values.nats.replicas)) }}
+{{- end }}
+{{- if not $values.nats.nkeySecret }}
+{{- range $part := list "users" "leaves" }}
+{{- if get $values.nats $part }}
+{{- $wrong = append $wrong (printf "nats.%s: given, and nobody is asked for a key; name the Secret with the seeds in nats.nkeySecret" $part) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- else }}
+{{- if not $values.nats.url }}
+{{- $wrong = append $wrong "nats.url: missing, and nats.enabled is false; name your server, like tls://nats.nats.svc:4222" }}
+{{- else }}
+{{- $url := urlParse $values.nats.url }}
+{{- if $url.userinfo }}
+{{- $wrong = append $wrong "nats.url: it holds a credential, which everybody could read; put an nkey's seed into nats.nkeySecret" }}
+{{- else if and (ne $values.tls.mode "insecure") (not (has $url.scheme (list "tls" "wss"))) }}
+{{- $wrong = append $wrong (printf "nats.url: %s:// is plain text; say tls://, or tls.mode: insecure on a network that is yours alone" $url.scheme) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with $values.telemetry.endpoint }}
+{{- if (urlParse .).userinfo }}
+{{- $wrong = append $wrong "telemetry.endpoint: it holds a credential, which everybody could read; put it into telemetry.headersSecret" }}
+{{- end }}
+{{- end }}
+{{- toJson $wrong }}
+{{- end }}
+
+{{/* Every mistake in one line. */}}
+{{- define "windfall.refuse" -}}
+{{- if . }}{{ fail (join " | " .) }}{{ end }}
+{{- end }}

@@ -1,0 +1,150 @@
+"""A hub and a site's leaf from the configuration that the charts render, on loopback with keys and certificates of the
+test's own.
+
+Only places are put in: ports, folders, and the names under which the servers find each other.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.charts.value_sets import changed, nats_conf
+from windfall.servicekit import nkey
+from windfall.servicekit.nats_access import Access
+from windfall.servicekit.nats_tls import NatsTls
+from windfall.servicekit.natsserver import find_binary, free_port
+from windfall.servicekit.testing.authority import Authority
+from windfall.servicekit.tls import Tls
+
+
+@dataclass(frozen=True)
+class Key:
+    """An nkey of a user: the file with its seed, and what the server knows it by."""
+
+    file: Path
+    public: str
+
+    @property
+    def seed(self) -> str:
+        return self.file.read_text(encoding="ascii")
+
+
+def key(folder: Path, name: str) -> Key:
+    made = nkey.new()
+    path = folder / f"{name}.nk"
+    path.write_text(made.seed, encoding="ascii")
+    return Key(path, made.public)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one server of a rendered configuration stands here."""
+
+    folder: Path
+    client: int
+    monitor: int
+    cluster: int
+    leaf: int
+
+    @classmethod
+    def free(cls, folder: Path) -> "Place":
+        folder.mkdir(parents=True)
+        return cls(folder, free_port(), free_port(), free_port(), free_port())
+
+    @property
+    def url(self) -> str:
+        return f"tls://localhost:{self.client}"
+
+    def put(self, text: str, tls: Tls) -> Path:
+        """The configuration with its places put in."""
+        folder = self.folder / "tls"
+        folder.mkdir(exist_ok=True)
+        for name, path in (("tls.crt", tls.certificate), ("tls.key", tls.key), ("ca.crt", tls.authority)):
+            shutil.copy(path, folder / name)
+        places = {
+            "0.0.0.0:4222": f"127.0.0.1:{self.client}",
+            "0.0.0.0:8222": f"127.0.0.1:{self.monitor}",
+            "0.0.0.0:6222": f"127.0.0.1:{self.cluster}",
+            "0.0.0.0:7422": f"127.0.0.1:{self.leaf}",
+            "/etc/nats-tls": str(folder),
+            "/run/nats": str(self.folder),
+            "store_dir: /data": f"store_dir: {self.folder}/data",
+        }
+        for there, here in places.items():
+            text = text.replace(there, here)
+        path = self.folder / "nats.conf"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+
+@asynccontextmanager
+async def server(config: Path, name: str, seed: str = "") -> AsyncIterator[None]:
+    """The real server on this configuration, from when it is ready until the block ends."""
+    log = config.with_name("nats.log")
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            find_binary(),
+            "-c",
+            config,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env={"SERVER_NAME": name, **({"LEAF_SEED": seed} if seed else {})},
+        )
+    try:
+        async with asyncio.timeout(20):
+            while b"Server is ready" not in log.read_bytes():
+                if process.returncode is not None:
+                    raise AssertionError(log.read_text(encoding="utf-8"))
+                await asyncio.wait([asyncio.create_task(process.wait())], timeout=0.02)
+        yield
+    finally:
+        if process.returncode is None:
+            os.kill(process.pid, signal.SIGTERM)
+        await process.wait()
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A hub and the leaf of quebec, and what a client needs to be let in."""
+
+    hub: str
+    site: str
+    keys: Mapping[str, Key]
+    tls: Tls
+
+    def access(self, name: str, domain: str) -> Access:
+        tls = NatsTls(self.tls.authority, self.tls.certificate, self.tls.key)
+        return Access(tls, handshake_first=True, nkey=self.keys[name].file, inbox=f"_INBOX.{domain}")
+
+
+@asynccontextmanager
+async def fleet(folder: Path, change: dict[str, Any] | None = None) -> AsyncIterator[Fleet]:
+    """Both of them, joined.
+
+    Args:
+        folder: where they keep everything.
+        change: of the site's values.
+    """
+    authority = Authority(folder, "authority")
+    tls = authority.issue("both")
+    hub, site = Place.free(folder / "hub"), Place.free(folder / "site")
+    users = ("energy-watcher", "provisioner", "profiler", "site-trainer", "admin")
+    keys = {name: key(folder, name) for name in ("federation-coordinator", "hub-admin", "quebec", "texas", *users)}
+    speaks = {"federation-coordinator": keys["federation-coordinator"].public, "admin": keys["hub-admin"].public}
+    leaves = {name: keys[name].public for name in ("quebec", "texas")}
+    hub_values = {"nats": {"replicas": 1, "users": speaks, "leaves": leaves}}
+    site_values = {
+        "nats": {"hub": f"tls://localhost:{hub.leaf}", "users": {name: keys[name].public for name in users}},
+        **(change or {}),
+    }
+    hub_config = hub.put(nats_conf(changed("hub/example", hub_values)), tls)
+    site_config = site.put(nats_conf(changed("site/example", site_values)), tls)
+    async with server(hub_config, "hub-0"), server(site_config, "quebec-0", keys["quebec"].seed):
+        yield Fleet(hub.url, site.url, keys, tls)

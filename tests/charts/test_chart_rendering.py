@@ -1,0 +1,224 @@
+"""The charts of hub and site: sound, and every object of every value set known to each version of Kubernetes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import helm_python
+import pytest
+from jsonschema import Draft202012Validator
+from kubernetes_validate.utils import ValidationError, validate
+
+from tests.charts.value_sets import (
+    CHARTS,
+    INSECURE,
+    NAMESPACE,
+    RELEASE,
+    ROOT,
+    SETS,
+    changed,
+    objects,
+    of_kind,
+    pods,
+    values,
+)
+from windfall.cli.gitops.documents import Object
+
+VERSIONS = [f"1.{minor}" for minor in range(28, 38)]
+OTHERS = {
+    "cert-manager.io/v1/Certificate": {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["secretName", "issuerRef", "dnsNames"],
+        "properties": {
+            "secretName": {"type": "string"},
+            "commonName": {"type": "string", "maxLength": 64},
+            "dnsNames": {"type": "array", "minItems": 1, "items": {"type": "string"}},
+            "duration": {"type": "string"},
+            "renewBefore": {"type": "string"},
+            "usages": {"items": {"enum": ["digital signature", "server auth", "client auth"]}},
+            "privateKey": {
+                "additionalProperties": False,
+                "properties": {
+                    "algorithm": {"enum": ["RSA", "ECDSA", "Ed25519"]},
+                    "size": {"enum": [256, 384, 521]},
+                    "encoding": {"enum": ["PKCS1", "PKCS8"]},
+                    "rotationPolicy": {"enum": ["Always", "Never"]},
+                },
+            },
+            "issuerRef": {
+                "additionalProperties": False,
+                "required": ["name"],
+                "properties": {key: {"type": "string", "minLength": 1} for key in ("name", "kind", "group")},
+            },
+        },
+    },
+    "monitoring.coreos.com/v1/PrometheusRule": {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["groups"],
+        "properties": {
+            "groups": {
+                "type": "array",
+                "items": {
+                    "additionalProperties": False,
+                    "required": ["name", "rules"],
+                    "properties": {"name": {"type": "string"}, "rules": {"type": "array", "minItems": 1}},
+                },
+            }
+        },
+    },
+}
+"""``apiVersion/kind`` → what a ``spec`` of it may hold, for kinds that Kubernetes itself does not have."""
+
+
+def test_each_chart_has_the_sets_that_people_start_from() -> None:
+    both = {"minimal", "production", "air-gapped", "given-secrets", "cert-manager", "insecure", "own-nats"}
+    for chart, more in (("hub", {"operator"}), ("site", {"nvidia", "amd", "k0rdent"})):
+        assert both | more <= {name.partition("/")[2] for name in SETS if name.startswith(chart)}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_set_is_sound(name: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(CHARTS / name.partition("/")[0], tmp_path / "chart")
+    said = helm_python.lint(folder, values(name), strict=True, namespace=NAMESPACE)
+    assert [each for each in said["messages"] if each["severity"] > 1] == []
+
+
+@pytest.mark.parametrize("chart", ["hub", "site"])
+def test_nothing_may_be_said_that_the_chart_does_not_know(chart: str) -> None:
+    schema = json.loads((CHARTS / chart / "values.schema.json").read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(schema)
+    open_ones = ["global", "taskSettings"]
+    for name, part in schema["properties"].items():
+        if part.get("type") == "object" and name not in open_ones:
+            assert "additionalProperties" in part, name
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_knows_every_field(version: str) -> None:
+    # The first and the last version see every set; what one in between does not know, the richest ones show.
+    whole = version in (VERSIONS[0], VERSIONS[-1])
+    for name in SETS if whole else ("hub/production", "site/production", "site/nvidia"):
+        for obj in objects(name):
+            if kind(obj) in OTHERS:
+                found = Draft202012Validator(OTHERS[kind(obj)]).iter_errors(obj["spec"])
+                assert [error.message for error in found] == [], f"{name}: {obj['metadata']['name']}"
+                continue
+            try:
+                validate(obj, version, strict=True)
+            except ValidationError as error:
+                pytest.fail(f"{name}: {obj['kind']}/{obj['metadata']['name']} on {version}: {error}")
+
+
+def kind(obj: Object) -> str:
+    return f"{obj['apiVersion']}/{obj['kind']}"
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_object_says_whose_it_is_and_none_is_there_twice(name: str) -> None:
+    seen = set()
+    for obj in objects(name):
+        metadata = obj["metadata"]
+        assert metadata["labels"]["app.kubernetes.io/part-of"] == "windfall"
+        if obj["kind"] not in ("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"):
+            assert metadata["namespace"] == NAMESPACE
+        assert (obj["kind"], metadata["name"]) not in seen, (obj["kind"], metadata["name"])
+        seen.add((obj["kind"], metadata["name"]))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_what_keeps_a_journal_or_a_store_is_a_stateful_set_with_a_volume(name: str) -> None:
+    for workload, obj, pod in pods(name):
+        (container,) = pod["containers"]
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        if workload.endswith("-operator"):
+            # Its state is the objects themselves, and its lease.
+            assert obj["kind"] == "Deployment"
+            continue
+        assert obj["kind"] == "StatefulSet"
+        claims = {claim["metadata"]["name"] for claim in obj["spec"]["volumeClaimTemplates"]}
+        assert {mounts.get("/var/lib/windfall"), mounts.get("/data")} & claims, workload
+
+
+def test_no_set_holds_a_credential() -> None:
+    for name in SETS:
+        assert of_kind(name, "Secret") == []
+        text = json.dumps(objects(name))
+        assert "BEGIN" not in text and '"SU' not in text
+
+
+def test_another_configuration_of_nats_is_another_pod_and_the_same_one_is_not() -> None:
+    def said(change: dict[str, object]) -> str:
+        (nats,) = (
+            obj
+            for obj in changed("hub/example", change)
+            if obj["kind"] == "StatefulSet" and obj["metadata"]["name"].endswith("-nats")
+        )
+        return str(nats["spec"]["template"]["metadata"]["annotations"]["windfall.dev/config"])
+
+    assert said({}) == said({"task": "resnet"})
+    assert said({}) != said({"nats": {"storage": {"maxBytes": "9GB"}}})
+
+
+def test_images_go_by_digest_where_there_is_one_and_come_from_one_registry_where_there_is_no_other() -> None:
+    images = {workload: pod["containers"][0]["image"] for workload, _, pod in pods("hub/production")}
+    assert images["one-federation-coordinator"] == f"ghcr.io/windfall-dev/federation-coordinator@sha256:{'a' * 64}"
+    assert images["one-nats"].endswith(f"nats@sha256:{'b' * 64}")
+    for name in ("hub/air-gapped", "site/air-gapped"):
+        for _, _, pod in pods(name):
+            assert pod["containers"][0]["image"].startswith("registry.example.internal:5000/")
+            assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    (provisioner,) = (pod for workload, _, pod in pods("site/air-gapped") if workload == "one-provisioner")
+    told = {each["name"]: each.get("value") for each in provisioner["containers"][0]["env"]}
+    assert told["WINDFALL_KUBE_IMAGE"] == "registry.example.internal:5000/windfall/site-trainer:0.1.0"
+    assert told["WINDFALL_KUBE_PULL_SECRETS"] == "registry"
+
+
+def test_alerts_and_dashboards_are_those_of_the_repository() -> None:
+    (rule,) = of_kind("hub/production", "PrometheusRule")
+    alerts = [one["alert"] for group in rule["spec"]["groups"] for one in group["rules"] if "alert" in one]
+    assert "WindowOpenSiteIdle" in alerts
+    boards = {
+        name: text
+        for obj in of_kind("hub/production", "ConfigMap")
+        if "dashboard" in obj["metadata"]["name"]
+        for name, text in obj["data"].items()
+    }
+    assert boards == {
+        path.name: path.read_text(encoding="utf-8") for path in (ROOT / "deploy/grafana/dashboards").glob("*.json")
+    }
+
+
+def test_definitions_stay_when_the_release_goes() -> None:
+    definitions = of_kind("hub/operator", "CustomResourceDefinition")
+    assert {obj["spec"]["names"]["kind"] for obj in definitions} == {"Site", "Federation"}
+    assert {obj["metadata"]["annotations"]["helm.sh/resource-policy"] for obj in definitions} == {"keep"}
+    assert of_kind("hub/minimal", "CustomResourceDefinition") == []
+
+
+def test_both_charts_share_one_text_for_what_is_alike() -> None:
+    for path in (CHARTS / "shared").glob("*.tpl"):
+        for chart in ("hub", "site"):
+            assert (CHARTS / chart / "templates" / path.name).resolve() == path.resolve()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_person_is_told_what_to_do_next(name: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(CHARTS / name.partition("/")[0], tmp_path / "chart")
+    with helm_python.Chart.load(folder) as chart:
+        files = chart.render(values(name), name=RELEASE, namespace=NAMESPACE)
+    (notes,) = (text for path, text in files.items() if path.endswith("NOTES.txt"))
+    assert "kubectl -n windfall get pods -l app.kubernetes.io/instance=one" in notes
+    assert ("INSECURE" in notes) is (name in INSECURE)
+    assert "<no value>" not in notes and "%!" not in notes
+    # Each Secret that a pod waits for is named, but those that cert-manager makes.
+    made = {obj["spec"]["secretName"] for obj in of_kind(name, "Certificate")}
+    waited_for = {
+        volume["secret"]["secretName"] for _, _, pod in pods(name) for volume in pod["volumes"] if "secret" in volume
+    }
+    assert all(secret in notes for secret in waited_for - made - {"management"})
+    if name.startswith("hub/"):
+        services = {obj["metadata"]["name"] for obj in of_kind(name, "Service") if "annotations" not in obj}
+        told = {word for line in notes.splitlines() if "get service" in line for word in line.split()}
+        assert told & services
