@@ -32,22 +32,30 @@ ELSEWHERE = ("cert-manager.io/", "monitoring.coreos.com/")
 @pytest.mark.parametrize("name", SETS)
 async def test_a_server_takes_it_and_takes_it_again(space: Space, name: str) -> None:
     found = changed(name, {}, space.namespace)
+    # Rules within a definition (CEL) are younger than that, and refused by server-side apply.
+    old = int((await space.cluster.version()).split(".")[1]) < 25
     made = []
     try:
         for obj in found:
-            if obj["apiVersion"].startswith(ELSEWHERE):
+            if obj["apiVersion"].startswith(ELSEWHERE) or (obj["kind"] == "CustomResourceDefinition" and old):
                 continue
             kind, obj = await known(space.cluster, obj)
             made.append((kind, obj, await space.cluster.apply(kind, obj)))
         assert len(made) > 5
         for kind, obj, first in made:
             again = await space.cluster.apply(kind, obj)
-            assert again["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"], obj["metadata"]["name"]
+            assert wanted(again) == wanted(first), obj["metadata"]["name"]
     finally:
         for kind, obj, _ in made:
             # What belongs to no namespace does not go with this one; definitions stay.
             if not kind.namespaced and kind is not kinds.CRD:
                 await space.cluster.delete(kind, obj["metadata"]["name"])
+
+
+def wanted(obj: Object) -> object:
+    """What is wanted of an object: its generation, or all of it but how it is and what controllers added."""
+    added = {"metadata", "status", "secrets"}
+    return obj["metadata"].get("generation") or {key: value for key, value in obj.items() if key not in added}
 
 
 async def known(cluster: Cluster, obj: Object) -> tuple[Kind, Object]:
