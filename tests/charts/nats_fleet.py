@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,23 @@ class Fleet:
     def access(self, name: str, domain: str) -> Access:
         tls = NatsTls(self.tls.authority, self.tls.certificate, self.tls.key)
         return Access(tls, handshake_first=True, nkey=self.keys[name].file, inbox=f"_INBOX.{domain}")
+
+
+@asynccontextmanager
+async def cluster(folder: Path) -> AsyncIterator[Fleet]:
+    """The three servers of a hub, as one URL each, separated by commas."""
+    tls = Authority(folder, "authority").issue("all")
+    places = [Place.free(folder / f"hub-{index}") for index in range(3)]
+    keys = {"federation-coordinator": key(folder, "federation-coordinator")}
+    users = {name: each.public for name, each in keys.items()}
+    text = nats_conf(changed("hub/example", {"nats": {"users": users}}))
+    for index, place in enumerate(places):
+        text = text.replace(f"one-nats-{index}.one-nats-pods.windfall.svc:6222", f"127.0.0.1:{place.cluster}")
+    async with AsyncExitStack() as running:
+        # One after the other, as pods come: each finds those that are there.
+        for index, place in enumerate(places):
+            await running.enter_async_context(server(place.put(text, tls), f"hub-{index}"))
+        yield Fleet(",".join(place.url for place in places), "", keys, tls)
 
 
 @asynccontextmanager

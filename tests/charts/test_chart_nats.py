@@ -11,13 +11,15 @@ from typing import Any
 
 import nats
 import nats.errors
+import nats.js.errors
 import pytest
 from nats.aio.client import Client
 
-from tests.charts.nats_fleet import Fleet, Place, fleet, key
+from tests.charts.nats_fleet import Fleet, Place, cluster, fleet, key
 from tests.charts.value_sets import SETS, nats_conf, objects
 from windfall.contracts.subjects import COMMANDS_STREAM, EVENTS_STREAM, StreamSpec, hub_streams, site_streams
 from windfall.servicekit.jetstream import declare_stream
+from windfall.servicekit.nats import NatsBus
 from windfall.servicekit.nats_access import Access
 from windfall.servicekit.nats_client import KeyClient, connected
 from windfall.servicekit.nats_tls import NatsTls
@@ -230,6 +232,29 @@ async def test_a_server_says_nothing_before_tls(running: Fleet) -> None:
         writer.close()
         await writer.wait_closed()
     assert running.access("provisioner", "quebec").options(running.site)["tls_handshake_first"] is True
+
+
+async def test_a_cluster_of_three_keeps_three_copies_of_what_had_one(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as running:
+        first = running.hub.split(",")[0]
+        access = running.access("federation-coordinator", "hub")
+        client = await connected(first, access, allow_reconnect=False)
+        jetstream = client.jetstream(timeout=5)
+
+        async def one() -> bool:
+            # A cluster that has just met has no leader yet.
+            try:
+                return await declare_stream(jetstream, hub_streams(())[0])
+            except (nats.js.errors.ServiceUnavailableError, TimeoutError, nats.errors.Error):
+                return False
+
+        await eventually(one)
+        bus = NatsBus(first, "federation-coordinator", hub_streams(()), pytest.fail, access=access, replicas=3)
+        await bus.start()
+        for spec in hub_streams(()):
+            assert (await jetstream.stream_info(spec.name)).config.num_replicas == 3
+        await bus.stop()
+        await client.close()
 
 
 def test_three_servers_keep_three_copies() -> None:

@@ -117,7 +117,7 @@ def version() -> None:
 
 
 for _each in (
-    *(running.demo, running.run_app, running.simulate, running.report, running.stage, running.keys),
+    *(running.demo, running.run_app, running.simulate, running.report, running.stage, running.keys, running.nkeys),
     *(seeing.get, seeing.describe, seeing.watch, seeing.wait, seeing.explain, seeing.doctor, seeing.completion),
     *(operating.drain, operating.cordon, operating.uncordon, operating.stop, operating.rollback, operating.readmit),
     *(hardware.profile, hardware.links, bus.events, bus.dlq, gitops.fleet),

@@ -67,7 +67,7 @@ def read(path: Path) -> Nkey:
     if not whole or raw[0] & 0xF8 != _SEED or (raw[0] & 7) << 5 | raw[1] >> 3 != _USER:
         raise Mistake(
             f"{path} holds no seed of a NATS user, which begins with SU",
-            "Write there what `windfall nkey` makes, or the first line of `nk -gen user`",
+            "Write there what `windfall nkeys` makes, or the first line of `nk -gen user`",
             ExitCode.RESOURCE,
         )
     return Nkey(Ed25519PrivateKey.from_private_bytes(raw[2:-2]))

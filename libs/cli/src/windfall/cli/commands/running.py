@@ -111,6 +111,21 @@ def keys(folder: Path, places: tuple[str, ...], days: int) -> None:
         print(line)
 
 
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def nkeys(folder: Path, names: tuple[str, ...]) -> None:
+    """Make keys by which a NATS server knows its users: FOLDER/NAME.nk for each name.
+
+    Prints NAME: KEY for each, the public ones, as nats.users and nats.leaves of the charts take them. What lies there
+    stays. The files are secret: make one Secret of a place's, and keep no other copy.
+    """
+    from windfall.cli.nkeys import made
+
+    for line in made(folder, names):
+        print(line)
+
+
 @click.command("run")
 @click.option(
     "--flower-app",
