@@ -77,6 +77,8 @@ def test_an_image_is_ours_at_this_version_or_theirs_at_one(name: str) -> None:
     ours = re.fullmatch(r"\$\{WINDFALL_REGISTRY:-\S+\}/([a-z-]+):\$\{WINDFALL_TAG:-(\S+)\}", image)
     if ours:
         assert (ours[1] in {one.name for one in IMAGES}, ours[2]) == (True, version)
+        # Nobody else's image under our name.
+        assert SERVICES[name]["pull_policy"] == "${WINDFALL_PULL_POLICY:-never}"
     else:
         assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+(-alpine)?", image)
 

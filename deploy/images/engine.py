@@ -45,7 +45,7 @@ def build(
     file = ["-f", str(dockerfile), "-t", tag, *asked]
     if engine == "docker":
         return ["docker", "build", "--network=none", *file, str(context)]
-    # A health check is no part of OCI's format; the same commit gives the same image when its time is.
+    # A health check is no part of the OCI format; with its time the same commit gives the same layers.
     format_ = ["--format=docker", f"--timestamp={made_from.committed_at}", "--pull=missing"]
     if engine == "podman":
         return ["podman", "build", "--network=none", *format_, *file, str(context)]
