@@ -8,7 +8,7 @@ from typing import Final
 
 from deploy.images.catalogue import IMAGES, TORCH
 from deploy.images.context import BUILD, prepare, source
-from deploy.images.engine import Name, build, found, size_bytes
+from deploy.images.engine import build, found, size
 
 _ALL: Final = {image.name: image for image in (TORCH, *IMAGES)}
 
@@ -44,16 +44,12 @@ def main(words: Sequence[str]) -> int:
                 engine, image.dockerfile, BUILD / image.name, tag, {"BASE": base} if base else {}, made_from
             )
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            print(f"{tag:60} {_size(engine, tag)}")
+            print(f"{tag:60} {size(engine, tag):>12}")
     except ValueError as error:
         return _refused(str(error), 2)
     except subprocess.CalledProcessError as error:
         return _refused(f"`{' '.join(map(str, error.cmd))[:200]}` ended with {error.returncode}. See above", 1)
     return 0
-
-
-def _size(engine: Name, tag: str) -> str:
-    return f"{size_bytes(engine, tag) / 1e6:8.1f} MB"
 
 
 def _refused(text: str, code: int) -> int:

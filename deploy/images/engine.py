@@ -52,12 +52,12 @@ def build(
     return ["buildah", "bud", *format_, *file, str(context)]
 
 
-def size_bytes(engine: Name, tag: str) -> int:
-    """What an image weighs, unpacked."""
+def size(engine: Name, tag: str) -> str:
+    """What an image weighs, unpacked, for a person."""
     if engine == "buildah":
         (image,) = json.loads(_said(["buildah", "images", "--json", tag]))
-        return int(image["size"]) if isinstance(image["size"], int) else 0
-    return int(_said([engine, "image", "inspect", "--format", "{{.Size}}", tag]))
+        return str(image["size"])
+    return f"{int(_said([engine, 'image', 'inspect', '--format', '{{.Size}}', tag])) / 1e6:.1f} MB"
 
 
 def _said(command: Sequence[str]) -> str:
