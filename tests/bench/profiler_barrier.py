@@ -25,6 +25,8 @@ SITES: Final = ("full-speed", "throttled")
 SHARE: Final = 0.25
 STEPS: Final = 150
 """On average."""
+FEWER: Final = 50
+"""In rounds in which what is waited for weighs more: a step, a push, the merge."""
 ROUNDS: Final = 4
 BEFORE: Final = 4
 """Rounds that are not counted: sites load, then are throttled, then their speeds are learnt."""
@@ -52,15 +54,17 @@ async def figures() -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         equal = await waits(Path(folder) / "equal", ROUND_STEPS=f"{STEPS}")
         paced = await waits(Path(folder) / "paced", AVERAGE_STEPS=f"{STEPS}")
+        shorter = await waits(Path(folder) / "shorter", AVERAGE_STEPS=f"{FEWER}")
     beside: dict[str, float | str] = {
         "equal steps": equal.percent,
+        f"with {FEWER} steps": shorter.percent,
         "worst round": 100 * max(paced.shares),
         "steps": " and ".join(f"{count} {site}" for site, count in sorted(paced.steps.items())),
     }
     conditions = (
-        f"{ROUNDS} rounds of {mean(paced.rounds_s):.0f} s after {BEFORE}, with equal steps of "
-        f"{mean(equal.rounds_s):.0f} s; 2 sites, one with a quarter of its processor time; "
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+        f"{ROUNDS} rounds of {mean(paced.rounds_s):.1f} s after {BEFORE}, with equal steps of "
+        f"{mean(equal.rounds_s):.1f} s, with {FEWER} steps of {mean(shorter.rounds_s):.1f} s; 2 sites, one with a "
+        f"quarter of its processor time; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     )
     return [Figure("barrier wait %", paced.percent, "%", f"under {GOAL:g}", beside, conditions)]
 
