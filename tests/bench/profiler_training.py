@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from windfall.profiler.measurement.estimates import Timed
+
 if TYPE_CHECKING:
     from windfall.site_trainer.torch_engine import TorchEngine
 
@@ -43,10 +45,13 @@ def engine(data: Path, threads: int) -> "TorchEngine":
     return made
 
 
-def searched(data: Path, threads: int, sizes: Sequence[int], within_s: float) -> dict[int, list[float]]:
-    """Seconds of steps by micro-batch, all sizes in turn."""
-    found: dict[str, list[float]] = _apart("search", data, threads, within_s, sizes)
-    return {int(size): times for size, times in found.items()}
+def searched(data: Path, threads: int, sizes: Sequence[int], within_s: float) -> dict[int, Timed]:
+    """Steps by micro-batch, all sizes in turn, with their processor time."""
+    found: dict[str, list[tuple[float, float]]] = _apart("search", data, threads, within_s, sizes)
+    return {
+        int(size): Timed(s=tuple(s for s, _ in runs), own_s=tuple(own_s / threads for _, own_s in runs))
+        for size, runs in found.items()
+    }
 
 
 def trained(data: Path, threads: int, micro_batch: int, within_s: float) -> list[float]:
@@ -67,15 +72,17 @@ def _apart(what: str, data: Path, threads: int, within_s: float, sizes: Sequence
     return json.loads(done.stdout)
 
 
-def _search(data: Path, threads: int, within_s: float, sizes: Sequence[int]) -> dict[int, list[float]]:
+def _search(data: Path, threads: int, within_s: float, sizes: Sequence[int]) -> dict[int, list[tuple[float, float]]]:
     trained = engine(data, threads)
-    taken: dict[int, list[float]] = {size: [] for size in sizes}
+    taken: dict[int, list[tuple[float, float]]] = {size: [] for size in sizes}
     for size in sizes:
         trained.step(size)
     begun = time.perf_counter()
     while time.perf_counter() - begun < within_s:
         for size in sizes:
-            taken[size].append(step_s(trained, size))
+            before = time.process_time()
+            wall_s = step_s(trained, size)
+            taken[size].append((wall_s, time.process_time() - before))
     return taken
 
 

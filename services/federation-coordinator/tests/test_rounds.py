@@ -42,6 +42,7 @@ from windfall.federation_coordinator.federation import (
     Word,
 )
 from windfall.federation_coordinator.pace import Pace
+from windfall.federation_coordinator.taking_part import AGAIN
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 WINDOW = UUID(int=1)
@@ -605,14 +606,14 @@ def test_the_round_completed_weighs_the_loss_by_tokens() -> None:
 def test_who_is_left_out_takes_part_now_and_then_and_it_is_said_why() -> None:
     play = Play(SPARED)
     play.perform("join a; join b")
-    for _ in range(2 * rounds.AGAIN + 3):
+    for _ in range(2 * AGAIN + 3):
         for site in ("a", "b"):
             if rounds.waited_for(play.state, play.state.members[site]):
                 play.push(site)
         play.merged()
     started = [message for message in play.said if isinstance(message, RoundStarted)][1:]
     took_part = [one.round for one in started if "b" in one.members]
-    assert [after - before for before, after in pairwise(took_part)] == [rounds.AGAIN + 1]
+    assert [after - before for before, after in pairwise(took_part)] == [AGAIN + 1]
     assert all(("b" in one.members) != (one.left_out == SPARED.left_out) for one in started)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windfall.contracts.measures import Interval
-from windfall.profiler.measurement.estimates import MOST_RUNS, Timed, estimated, interval, typical
+from windfall.profiler.measurement.estimates import MOST_RUNS, Timed, estimated, interval, typical, unshared
 from windfall.profiler.profile import Compute
 
 QUIET_S = 0.010
@@ -77,3 +77,45 @@ def test_runs_are_kept_up_to_a_bound() -> None:
     for _ in range(3):
         kept = kept.and_(Timed(s=(1.0,) * 150))
     assert len(kept.s) == MOST_RUNS
+
+
+def test_a_step_is_as_long_as_it_were_if_nothing_else_used_the_processor() -> None:
+    """Somebody else has the processor half of the time, and long steps wait for it more than short ones."""
+    alone = {1: 0.010, 8: 0.040, 64: 0.300}
+    shared = {1: (1.0, 1.5, 1.2), 8: (1.3, 2.0, 1.8), 64: (2.0, 2.2, 2.5)}
+    runs = {
+        size: Timed(
+            s=tuple(seconds * stretch for stretch in shared[size]),
+            # They wait for each other for a quarter of a step.
+            own_s=(seconds * 0.75,) * 3,
+        )
+        for size, seconds in alone.items()
+    }
+    found = unshared(runs)
+    assert {size: typical(times) for size, times in found.items()} == pytest.approx(alone)
+    told = estimated({f"step_s_by_micro_batch.{size}": one for size, one in runs.items()})
+    assert told["step_s_by_micro_batch"] == {str(size): pytest.approx(seconds) for size, seconds in alone.items()}
+
+
+@given(
+    st.dictionaries(
+        st.integers(1, 512),
+        st.lists(st.tuples(st.floats(1e-4, 10), st.floats(1, 50)), min_size=1, max_size=6),
+        min_size=1,
+    )
+)
+def test_and_never_longer_than_it_was_seen_to_take_nor_shorter_than_its_processor_time(
+    sizes: dict[int, list[tuple[float, float]]],
+) -> None:
+    runs = {
+        size: Timed(s=tuple(own * stretch for own, stretch in each), own_s=tuple(own for own, _ in each))
+        for size, each in sizes.items()
+    }
+    for size, times in unshared(runs).items():
+        for time_s, (own, stretch) in zip(times, sizes[size], strict=True):
+            assert own * (1 - 1e-9) <= time_s <= own * stretch * (1 + 1e-9)
+
+
+def test_where_processor_time_is_not_told_wall_time_counts() -> None:
+    told = estimated({"step_s_by_micro_batch.8": Timed(s=(0.2, 0.2)), "step_s_by_micro_batch.4": Timed(s=(0.1,))})
+    assert told["step_s_by_micro_batch"] == {"8": 0.2, "4": 0.1}

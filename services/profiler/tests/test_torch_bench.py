@@ -55,7 +55,7 @@ def test_memory_that_runs_out_ends_the_sizes_and_not_the_benchmark(
 
     best = program.step_s_by_micro_batch(device, step, time.perf_counter() + 0.1)
     lines = said(capsys)
-    assert best.keys() == {1, 2, 3, 4}
+    assert {1, 2, 4} <= best.keys() <= {1, 2, 3, 4}
     why = "CUDA out of memory. Tried to allocate 20.00 GiB."
     assert [one["missing"] for one in lines if "missing" in one] == [
         {f"step_s_by_micro_batch.{size}": why} for size in (8, 16, 32, 64, 128)

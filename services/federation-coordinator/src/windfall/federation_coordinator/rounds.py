@@ -14,7 +14,6 @@ synchronised in fragments, a round each, that is the next merge of its own fragm
 later.
 """
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
@@ -34,10 +33,8 @@ from windfall.federation_coordinator.federation import (
     Receipt,
     Word,
 )
+from windfall.federation_coordinator.taking_part import chosen_of, half_done, left_out
 from windfall.lowcomm.staleness import MOST_ROUNDS_LATE
-
-AGAIN: Final = 20
-"""After so many rounds that it was left out of, a site takes part in one: it is measured anew, and its data counts."""
 
 _OPEN: Final = (Phase.RUNNING, Phase.FINISHING)
 
@@ -223,8 +220,8 @@ def open_round(state: Federation, now: datetime, policy: Policy) -> tuple[Federa
         return state, Decision()
     contributed = {(one.site, one.attempt) for one in state.contributions}
     ready = [one for one in state.members.values() if (one.site, one.attempt) not in contributed]
-    left_out = _left_out(state, ready, policy)
-    chosen = _chosen(state, [one for one in ready if one.site not in left_out], policy.maximum)
+    out = left_out(state, ready, policy)
+    chosen = chosen_of(state, [one for one in ready if one.site not in out], policy.maximum)
     lone = policy.alone is not None and len(chosen) == 1 and (len(state.members) == 1 or policy.maximum == 1)
     members = {
         site: member.model_copy(update={"since": state.round + (member in ready and site not in chosen)})
@@ -240,13 +237,13 @@ def open_round(state: Federation, now: datetime, policy: Policy) -> tuple[Federa
             "members": members,
             "openings": state.openings + 1,
             "local_steps": {} if lone else dict(policy.pace.steps),
-            "left_out": {site: state.left_out.get(site, 0) + 1 for site in left_out},
+            "left_out": {site: state.left_out.get(site, 0) + 1 for site in out},
         }
     )
     if not chosen:
         return settle(state, now, policy)
     boxed = dict.fromkeys(chosen, policy.steps) if policy.steps and not lone else state.local_steps
-    boxed = {site: steps for site, steps in boxed.items() if site not in left_out}
+    boxed = {site: steps for site, steps in boxed.items() if site not in out}
     started = RoundStarted(
         id=derived_id(f"{state.name}/{state.round}/{state.openings}", RoundStarted.topic, state.name),
         at=now,
@@ -257,7 +254,7 @@ def open_round(state: Federation, now: datetime, policy: Policy) -> tuple[Federa
         ends_at=state.ends_at,
         local_steps=boxed,
         because="alone, it trains on" if lone else policy.pace.because,
-        left_out=left_out,
+        left_out=out,
     )
     return state, Decision(say=(started,), tell=tuple(Word(site, "opened") for site in chosen))
 
@@ -286,7 +283,7 @@ def settle(state: Federation, now: datetime, policy: Policy) -> tuple[Federation
     """Merge when nobody is left to wait for; begin afresh when nobody brought anything, or too few did. Once half have
     brought all their steps, the others bring what they have."""
     if state.phase not in _OPEN or any(waited_for(state, member) for member in state.members.values()):
-        return finish(state, now, policy) if _half_done(state, policy) else (state, Decision())
+        return finish(state, now, policy) if half_done(state, policy) else (state, Decision())
     if _quorate(state, policy):
         return merge(state)
     waiting = [one for one in state.members.values() if not _has_contributed(state, one)]
@@ -320,7 +317,7 @@ def fill(state: Federation, policy: Policy) -> tuple[Federation, Decision]:
     free = policy.maximum - sum(one.since <= state.round for one in state.members.values())
     unwanted = policy.excluded | policy.left_out.keys()
     reserve = [one for one in state.members.values() if one.since > state.round and one.site not in unwanted]
-    chosen = _chosen(state, reserve, free) if free > 0 else ()
+    chosen = chosen_of(state, reserve, free) if free > 0 else ()
     members = {site: state.members[site].model_copy(update={"since": state.round}) for site in chosen}
     state = state.model_copy(update={"members": {**state.members, **members}})
     return state, Decision(tell=tuple(Word(site, "opened") for site in chosen))
@@ -353,27 +350,6 @@ def _too_late(state: Federation, one: Contribution, now: datetime) -> Contributi
     )
 
 
-def _left_out(state: Federation, ready: Iterable[Member], policy: Policy) -> dict[str, str]:
-    """Whom the round goes without, and why; nobody where too few would be left."""
-    out = {
-        one.site: "the operator wants it in no round" if one.site in policy.excluded else policy.left_out[one.site]
-        for one in ready
-        if one.site in policy.excluded or (one.site in policy.left_out and state.left_out.get(one.site, 0) < AGAIN)
-    }
-    if len(state.members) - len(out) < max(1, policy.minimum):
-        out = {site: why for site, why in out.items() if site in policy.excluded}
-    return out
-
-
-def _chosen(state: Federation, ready: Iterable[Member], most: int | None) -> tuple[str, ...]:
-    """Who trains: all, or as many as may, those first whose last contribution is the oldest."""
-    sites = sorted(one.site for one in ready)
-    if most is not None and len(sites) > most:
-        last = {site: receipt.round for site, receipt in state.receipts.items()}
-        sites = sorted(sorted(sites, key=lambda site: (last.get(site, -1), site))[:most])
-    return tuple(sites)
-
-
 def _lasted_s(state: Federation, now: datetime) -> float | None:
     """Seconds since the round was opened; 0 when the clock was set back meanwhile."""
     return None if state.opened_at is None else round(max(0.0, (now - state.opened_at).total_seconds()), 3)
@@ -388,20 +364,6 @@ def _ends_at(now: datetime, policy: Policy, lone: bool) -> datetime | None:
 def _quorate(state: Federation, policy: Policy) -> bool:
     sites = {one.site for one in state.contributions}
     return bool(sites) and (state.stopping or len(sites) >= policy.minimum)
-
-
-def _half_done(state: Federation, policy: Policy) -> bool:
-    """Whether at least half of those who train in a running round have taken all the steps that it has for them."""
-    if not policy.cuts or state.phase is not Phase.RUNNING or not state.local_steps:
-        return False
-    training = [one for one in state.members.values() if one.since <= state.round]
-    wanted = {(one.site, one.attempt): state.local_steps.get(one.site, policy.pace.otherwise) for one in training}
-    done = sum(
-        one.steps >= wanted.get(one.key[:2], one.steps + 1)
-        for one in state.contributions
-        if one.base_round == state.round
-    )
-    return done > 0 and 2 * done >= len(training)
 
 
 def _trained_enough(state: Federation, policy: Policy, progresses: Progresses) -> bool:

@@ -4,7 +4,8 @@ It stands beside the package's modules rather than among them, and needs nothing
 it is told a task): the profiler stays free of torch (its memory, its start-up time, its crashes), and any interpreter
 that has torch can run this file. What is found is said in JSON lines as it is found, so that it is kept when the end is
 untimely; the first, empty one says that torch is loaded. ``timed`` are runs: the amount of work in one, and the seconds
-that each took. What they come to is decided elsewhere.
+that each took; of a training step on the processor ``own_s`` is the processor's time of a thread as well. What they
+come to is decided elsewhere.
 
 What is measured, on the first accelerator, or on the processor where there is none:
 
@@ -148,12 +149,23 @@ def pinned_copies(device: Device, up: bool, ends: float) -> None:
     device.time(part, here.nbytes / 1e9, lambda: target.copy_(source, non_blocking=True), ends)
 
 
-def step_s_by_micro_batch(device: Device, step: Step, ends: float) -> dict[int, float]:
-    """Every size in turn, again and again; the shortest of each. A size that does not fit the memory or the budget is
+def step_s_by_micro_batch(device: Device, step: Step, ends: float, threads: int = 1) -> dict[int, float]:
+    """Every size in turn, again and again; the least time of each. A size that does not fit the memory or the budget is
     said to be missing, and so are those above it. Once each had a few turns, those that are far behind the fastest get
     no more, and those between it and its neighbours get theirs."""
     sizes = list(MICRO_BATCHES + (MORE_MICRO_BATCHES if device.kind == "cuda" else ()))
     best_s: dict[int, float] = {}
+    own_s: dict[int, float] = {}
+    """The processor's time of a thread, which others' work hardly stretches; on an accelerator the same."""
+
+    def run(size: int) -> None:
+        before = time.process_time()
+        taken = device.run_s(partial(step, size))
+        used = (time.process_time() - before) / threads if device.kind == "cpu" else None
+        best_s[size] = min(best_s.get(size, taken), taken)
+        own_s[size] = min(own_s.get(size, used or taken), used or taken)
+        say_timed(f"step_s_by_micro_batch.{size}", None, [taken], used)
+
     for size in list(sizes):
         begun = time.perf_counter()
         # Twice the samples take at most about twice as long; and a first step is not counted.
@@ -162,8 +174,7 @@ def step_s_by_micro_batch(device: Device, step: Step, ends: float) -> dict[int, 
         else:
             try:
                 device.run_s(partial(step, size))  # a size's first step allocates
-                best_s[size] = device.run_s(partial(step, size))
-                say_timed(f"step_s_by_micro_batch.{size}", None, [best_s[size]])
+                run(size)
                 continue
             except (MemoryError, RuntimeError) as error:
                 why = reason(error)
@@ -175,16 +186,14 @@ def step_s_by_micro_batch(device: Device, step: Step, ends: float) -> dict[int, 
         raise RuntimeError(why)
     turns = 1
     while time.perf_counter() < ends:
-        for size in contenders(best_s) if turns >= FAIR_TURNS else sorted(best_s):
-            if size not in best_s:
+        for size in contenders(own_s) if turns >= FAIR_TURNS else sorted(own_s):
+            if size not in own_s:
                 device.run_s(partial(step, size))
-            taken = device.run_s(partial(step, size))
-            best_s[size] = min(best_s.get(size, taken), taken)
-            say_timed(f"step_s_by_micro_batch.{size}", None, [taken])
+            run(size)
             if time.perf_counter() >= ends:
                 break
         turns += 1
-    return best_s
+    return own_s
 
 
 def contenders(best_s: dict[int, float]) -> list[int]:
@@ -273,8 +282,10 @@ def say(line: dict[str, Any]) -> None:
     print(json.dumps(line), flush=True)  # noqa: T201 - standard output is this program's answer
 
 
-def say_timed(part: str, amount: float | None, taken: list[float]) -> None:
-    say({"timed": {part: {"amount": amount, "s": taken}}})
+def say_timed(part: str, amount: float | None, taken: list[float], used: float | None = None) -> None:
+    """Runs, and where it is known the processor's time of one."""
+    own = {} if used is None else {"own_s": [used]}
+    say({"timed": {part: {"amount": amount, "s": taken, **own}}})
 
 
 def reason(error: Exception) -> str:
@@ -323,7 +334,7 @@ def measure(options: argparse.Namespace, device: Device, step: Step) -> None:
         attempt("device_to_host_gb_per_s", lambda: pinned_copies(device, False, until(0.26)))
 
     def steps() -> None:
-        best_s = step_s_by_micro_batch(device, step, until(0.92 if full else 1))
+        best_s = step_s_by_micro_batch(device, step, until(0.92 if full else 1), int(options.threads))
         if full:
             fastest = max(best_s, key=lambda size: size / best_s[size])
             trained(device, step, fastest, until(1))
