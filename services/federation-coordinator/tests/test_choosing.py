@@ -10,7 +10,7 @@ from windfall.contracts.events import AdviceGiven, Chooser, LinkMeasured, NodePr
 from windfall.contracts.subjects import HUB
 from windfall.federation_coordinator import membership
 from windfall.federation_coordinator.advising import Known, Told, followed, given, news
-from windfall.federation_coordinator.beginning import PROVISIONAL, Wanted, chosen, measured, pending
+from windfall.federation_coordinator.beginning import PROVISIONAL, Wanted, chosen, measured, pending, too_late
 from windfall.federation_coordinator.choosing import ForAll, ForSite, Settings, choices, settings_of
 from windfall.federation_coordinator.federation import Federation, Member, Policy
 from windfall.federation_coordinator.pace import Seen
@@ -190,6 +190,14 @@ def test_terms_are_chosen_while_nothing_was_trained_and_once() -> None:
     assert not pending(begun.model_copy(update={"terms": terms}), wanted)
     blind = chosen(wanted, FOLLOWS, MODEL, 8, known(a=None))
     assert (blind.codec, blind.fragments, blind.measured) == (PROVISIONAL, 1, False)
+
+
+def test_a_federation_that_has_trained_keeps_its_codec() -> None:
+    trained = federation("a", round=3, rule='["bf16", "", false, "mean"] rows')
+    assert too_late(trained, Wanted(None, None)) == "bf16"
+    assert not too_late(trained, Wanted("fp32"))
+    assert not too_late(trained.model_copy(update={"round": 0}), Wanted(None, None))
+    assert not too_late(federation("a", round=3, rule='["topk-ef", "", false, "mean"]'), Wanted(None, None))
 
 
 def test_fragments_are_as_many_as_a_thin_link_needs_and_one_where_a_site_has_several_gpus() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from windfall.federation_coordinator.federation import Ends
+from windfall.federation_coordinator.federation import Ends, Terms
 from windfall.federation_coordinator.settings import CoordinatorSettings
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.settings import load
@@ -52,6 +52,21 @@ def test_ends(tmp_path: Path) -> None:
         ({"minimum_sites": "3", "maximum_sites": "2"}, "WINDFALL_MAXIMUM_SITES is below"),
         ({"alone_codec": "topk-ef"}, "WINDFALL_ALONE_CODEC is 'topk-ef'"),
         ({"rounds_late": "5"}, "less than or equal to 4"),
+        ({"codec": "auto", "outer": "average"}, "WINDFALL_OUTER goes with a codec that is told"),
+        ({"fragments": "some"}, "FRAGMENTS: input"),
+        ({"site_settings": '{"a": {"micro_batch": 4}}'}, "WINDFALL_SITE_SETTINGS names a"),
+        (
+            {"sites": "a", "site_settings": '{"a": {"micro_batches": 4}}'},
+            r"\(a.micro_batches\): extra inputs",
+        ),
+        (
+            {"sites": "a", "site_settings": '{"a": {"local_steps": 4}}', "round_steps": "9"},
+            "local_steps in WINDFALL_SITE",
+        ),
+        (
+            {"sites": "a", "site_settings": '{"a": {"local_steps": 4}}', "site_steps": '{"a": 3}'},
+            "both WINDFALL_SITE_STEPS",
+        ),
         ({"stop_kg": "1", "objective": "carbon", "work_tokens": "1", "deadline": "2026-01-01T12:00:00Z"}, "BUDGET_KG"),
     ],
 )
@@ -78,3 +93,20 @@ def test_steps_that_follow_speeds_may_be_told_on_average_and_for_single_sites() 
 def test_steps_that_cannot_be_heeded_are_refused(settings: dict[str, str], why: str) -> None:
     with pytest.raises(Mistake, match=why):
         told(**settings)
+
+
+def test_codec_and_fragments_are_chosen_only_where_that_is_asked_for_and_it_is_known_who_named_them() -> None:
+    plain, named, auto = told(), told(codec="topk-ef", fragments="2"), told(codec="auto", fragments="auto")
+    assert (plain.wanted.codec, plain.wanted.codec_by, plain.wanted.open) == ("topk-ef", "default", False)
+    assert (named.wanted.codec_by, named.wanted.fragments_by) == ("operator", "operator")
+    assert auto.wanted.open and auto.rule.codec.name == "topk-ef"
+    terms = Terms(codec="fp32", fragments=4, because="it fits")
+    assert auto.rule_of(terms).codec.name == "fp32"
+    # A site that was alone says all that it learnt in the federation's own codec where that is dense.
+    assert (auto.policy.alone_codec, auto.policy_of(terms).alone_codec) == ("int8-block", "")
+
+
+def test_what_is_wanted_of_sites_is_in_the_policy() -> None:
+    policy = told(sites="a,b", site_settings='{"a": {"micro_batch": 4}}', precision="bf16", leave_out="false").policy
+    assert policy.for_all.sites["a"].micro_batch == 4
+    assert (policy.for_all.precision, policy.weighs, policy.excluded) == ("bf16", False, frozenset())

@@ -161,7 +161,10 @@ def load(kind: type[S], environ: Mapping[str, str]) -> S:
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        wrong = "; ".join(_explain(mistake["loc"], mistake["msg"]) for mistake in error.errors())
+        # Of a variable that holds a JSON object, which part is wrong.
+        parts = {name: str(text).lstrip().startswith("{") for name, text in given.items()}
+        found = [(mistake["loc"], mistake["msg"]) for mistake in error.errors()]
+        wrong = "; ".join(_explain(loc if loc and parts.get(str(loc[0])) else loc[:1], said) for loc, said in found)
         raise Mistake(f"settings are wrong: {wrong}", "Set these variables and start again") from error
 
 
@@ -170,4 +173,5 @@ def _explain(where: tuple[int | str, ...], message: str) -> str:
     if not where:
         # It concerns several variables at once, and names them.
         return said
-    return f"{PREFIX}{str(where[0]).upper()}: {said[0].lower()}{said[1:]}"
+    within = f" ({'.'.join(map(str, where[1:]))})" if len(where) > 1 else ""
+    return f"{PREFIX}{str(where[0]).upper()}{within}: {said[0].lower()}{said[1:]}"

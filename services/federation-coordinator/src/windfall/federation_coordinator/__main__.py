@@ -13,6 +13,7 @@ from windfall.contracts.subjects import StreamSpec, hub_streams
 from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_server
 from windfall.federation_coordinator.allocator import share_one_arena
 from windfall.federation_coordinator.app import Coordinator, Model
+from windfall.federation_coordinator.beginning import too_late
 from windfall.federation_coordinator.crashpoints import POINTS
 from windfall.federation_coordinator.evaluation import held_out_loss
 from windfall.federation_coordinator.federation import Federation
@@ -144,6 +145,13 @@ def _check_settings(settings: CoordinatorSettings, journaled: Federation | None)
             f"the federation {journaled.name!r} synchronises {journaled.fragments} fragments in turn, not"
             f" {settings.fragments}: that is set once",
             f"Set WINDFALL_FRAGMENTS={journaled.fragments}",
+        )
+
+    if journaled is not None and (codec := too_late(journaled, settings.wanted)):
+        raise Mistake(
+            f"the federation {journaled.name!r} has trained with the codec {codec}: one is chosen before the first"
+            " round or not at all",
+            f"Set WINDFALL_CODEC={codec}",
         )
 
 

@@ -6,6 +6,7 @@ round on. Until they are chosen no round opens.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from json import JSONDecoder
 from typing import Final
 
 from windfall.contracts.events import Chooser
@@ -45,6 +46,15 @@ def pending(state: Federation, wanted: Wanted) -> bool:
     """Whether something is still to be chosen. Once something was trained it is too late."""
     untouched = state.round == 0 and not state.contributions and not state.late
     return wanted.open and state.terms is None and untouched
+
+
+def too_late(state: Federation, wanted: Wanted) -> str:
+    """The codec by which the federation has trained so far, where another one is asked to be chosen; empty where none
+    is, or it may be."""
+    if wanted.codec is not None or state.terms is not None or not state.rule or not state.round:
+        return ""
+    settings, _ = JSONDecoder().raw_decode(state.rule)
+    return "" if settings[0] == PROVISIONAL else str(settings[0])
 
 
 def measured(state: Federation, policy: Policy, known: Known) -> bool:
