@@ -19,8 +19,8 @@ from windfall.lowcomm.fleet_advice import FleetAdvice, Taking, advise_fleet, dis
 
 MOST_SITES: Final = 200
 """That one event tells of."""
-_SAME_STEPS: Final = 1.5
-"""Steps follow speeds, which vary: only so many times more or fewer is news."""
+_SAME_STEPS: Final = 2.0
+"""Steps follow speeds, which vary: no more than so many times more or fewer on average is no news."""
 
 
 @dataclass(frozen=True)
@@ -157,27 +157,19 @@ def _site(
 
 
 def news(before: AdviceGiven | None, after: AdviceGiven) -> bool:
-    """Whether another value is advised or used, or by another word. Reasons and chance are none."""
-    return before is None or _heart(before) != _heart(after) or _steps_moved(before, after)
+    """Whether another value is advised or used, or by another word. Reasons and chance are none, nor are local steps of
+    single sites: every round says its own."""
+    if before is None or _heart(before) != _heart(after):
+        return True
+    was, now = (int(event.average_steps.used or 0) for event in (before, after))
+    return not was / _SAME_STEPS <= now <= was * _SAME_STEPS
 
 
 def _heart(event: AdviceGiven) -> object:
-    sites = [
-        (one.site, one.takes_part, {name: value for name, value in one.values.items() if name != "local_steps"})
-        for one in event.sites
-    ]
+    sites = [(one.site, one.takes_part, *map(_value, one.values.items())) for one in event.sites]
     return event.codec, event.fragments, event.average_steps.by, sites, event.unlisted
 
 
-def _steps_moved(before: AdviceGiven, after: AdviceGiven) -> bool:
-    was, now = _steps(before), _steps(after)
-    return was.keys() != now.keys() or any(
-        was[site][1] != now[site][1] or not was[site][0] / _SAME_STEPS <= now[site][0] <= was[site][0] * _SAME_STEPS
-        for site in was
-    )
-
-
-def _steps(event: AdviceGiven) -> dict[str, tuple[int, Chooser]]:
-    found = {one.site: one.values["local_steps"] for one in event.sites if "local_steps" in one.values}
-    found["/"] = event.average_steps
-    return {site: (int(one.used or 0), one.by) for site, one in found.items()}
+def _value(named: tuple[str, Chosen]) -> object:
+    name, one = named
+    return (name, one.by) if name == "local_steps" else (name, one)
