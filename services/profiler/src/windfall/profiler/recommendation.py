@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from windfall.contracts.events import Measured, Precision, Recommendation, TrainingValue
 from windfall.contracts.measures import Dtype
 
-NEAR_BEST: Final = 0.97
+NEAR_BEST: Final = 0.98
 """A smaller micro-batch with this share of the best throughput is preferred: it costs less memory, and a site that is
 told to stop finishes its step sooner."""
 WORTH_ROUNDING: Final = 1.1
@@ -98,7 +98,7 @@ def _micro_batch(steps_s: Mapping[int, float], goals: Goals, measured: Measured,
         return goals.fallback_micro_batch
     fastest = max(rates, key=lambda size: rates[size])
     chosen = min(size for size, rate in rates.items() if rate >= NEAR_BEST * rates[fastest])
-    best = "the best measured" if chosen == fastest else f"within 3 % of the best, {rates[fastest]:.3g} at {fastest}"
+    best = "the best measured" if chosen == fastest else f"within 2 % of the best, {rates[fastest]:.3g} at {fastest}"
     of = "samples/s" if measured.task else "reference samples/s"
     because.append(f"micro-batch {chosen} gives {rates[chosen]:.3g} {of} ({best})")
     return chosen
