@@ -368,7 +368,7 @@ def test_what_is_told_becomes_a_goal(tmp_path: Path) -> None:
         ({"DEADLINE": "2026-01-12T10:30"}, "WINDFALL_DEADLINE: input should have timezone info"),
         ({"PLAN_VALID": "PT5M"}, "WINDFALL_PLAN_VALID must be longer than WINDFALL_REPLAN"),
         ({"SITE_POWER": '{"site-z": {}}'}, "WINDFALL_SITE_POWER names site-z, which WINDFALL_SITES does not"),
-        ({"SITE_POWER": '{"site-a": {"kw": 2}}'}, "WINDFALL_SITE_POWER: extra inputs are not permitted"),
+        ({"SITE_POWER": '{"site-a": {"kw": 2}}'}, r"WINDFALL_SITE_POWER \(site-a.kw\): extra inputs"),
         ({"SITE_POWER": "2 kW"}, "WINDFALL_SITE_POWER: not JSON"),
     ],
 )
