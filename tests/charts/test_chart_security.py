@@ -156,7 +156,8 @@ def way(rule: dict[str, Any], peers: str) -> str:
     names = []
     for peer in rule.get(peers, ()):
         labels = peer.get("podSelector", {}).get("matchLabels", {})
-        label = labels.get("app.kubernetes.io/name") or labels.get("k8s-app") or labels.get("windfall.dev/site")
+        known = ("app.kubernetes.io/name", "k8s-app", "windfall.dev/site", "app.kubernetes.io/component")
+        label = next((labels[name] for name in known if name in labels), None)
         names.append(label or peer["ipBlock"]["cidr"])
     return f"{'+'.join(names) or 'anywhere'}:{ports}"
 
@@ -175,8 +176,9 @@ def test_the_hub_s_flows() -> None:
     assert flows("hub/operator") == {
         "default-deny": ([], []),
         "operator": ([], ["kube-dns:53,53", "nats:4222", "0.0.0.0/0:443,6443"]),
+        "coordinators": (["0.0.0.0/0:any"], ["kube-dns:53,53", "nats:4222"]),
         "nats": (
-            ["federation-coordinator+operator:4222", "0.0.0.0/0:7422", "nats:6222"],
+            ["coordinator+federation-coordinator+operator:4222", "0.0.0.0/0:7422", "nats:6222"],
             ["kube-dns:53,53", "nats:6222"],
         ),
     }

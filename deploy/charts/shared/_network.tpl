@@ -29,7 +29,8 @@ spec:
 {{- range .cidrs }}{{ $peers = append $peers (dict "ipBlock" (dict "cidr" .)) }}{{ end }}
 {{- $ports := list }}
 {{- range .ports }}{{ $ports = append $ports (dict "protocol" "TCP" "port" (int .)) }}{{ end }}
-{{- $way := dict "ports" $ports }}
+{{- $way := dict }}
+{{- if $ports }}{{ $_ := set $way "ports" $ports }}{{ end }}
 {{- if $peers }}{{ $_ := set $way .direction $peers }}{{ end }}
 {{- toYaml (list $way) }}
 {{- end }}

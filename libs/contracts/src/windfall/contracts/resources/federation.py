@@ -57,7 +57,13 @@ class CoordinatorPod(Part):
     image: str = Field(default="windfall/federation-coordinator", min_length=1)
     port: int = Field(default=7443, ge=1, le=65535)
     nats_url: str = Field(default="nats://nats:4222", max_length=2000)
-    """NATS server of the hub."""
+    """NATS server of the hub. At ``tls://`` the coordinator shows it the certificate of ``tlsSecretName``."""
+    nats_tls_first: bool = False
+    """That server begins with TLS (``handshake_first``), as the hub chart's does."""
+    nats_replicas: int = Field(default=1, ge=1, le=5)
+    """Servers of the hub that keep a copy of each stream."""
+    nkey_secret_name: str = ""
+    """A Secret whose ``federation-coordinator.nk`` is the seed of the nkey by which that server knows it."""
     tls_secret_name: str = ""
     """A Secret with ``tls.crt``, ``tls.key`` and ``ca.crt``."""
     insecure: bool = False

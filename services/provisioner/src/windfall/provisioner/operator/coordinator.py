@@ -22,6 +22,8 @@ COMPONENT: Final = "coordinator"
 _HEALTH_PORT: Final = 8081
 _STATE: Final = "/var/lib/windfall"
 _TLS: Final = "/etc/windfall/tls"
+_NKEY_DIR: Final = "/etc/windfall/nkey"
+_NKEY: Final = "federation-coordinator.nk"
 _GROUP: Final = 65532
 _END: Final = timedelta(minutes=1)
 _TLS_FILES: Final = {"CERTIFICATE": "tls.crt", "KEY": "tls.key", "AUTHORITY": "ca.crt"}
@@ -161,6 +163,9 @@ def _fixed(federation: Federation, pod: CoordinatorPod) -> dict[str, str]:
     told: dict[str, object] = {
         "FEDERATION": federation.metadata.name,
         "NATS_URL": pod.nats_url,
+        "NATS_REPLICAS": pod.nats_replicas if pod.nats_replicas > 1 else None,
+        "NATS_TLS_FIRST": True if pod.nats_tls_first else None,
+        "NATS_NKEY_FILE": f"{_NKEY_DIR}/{_NKEY}" if pod.nkey_secret_name else None,
         "STATE_DIR": _STATE,
         "HEALTH_PORT": _HEALTH_PORT,
         "LISTEN": f"0.0.0.0:{pod.port}",
@@ -168,6 +173,8 @@ def _fixed(federation: Federation, pod: CoordinatorPod) -> dict[str, str]:
     }
     if pod.tls_secret_name:
         told |= {f"TLS_{name}": f"{_TLS}/{file}" for name, file in _TLS_FILES.items()}
+        if pod.nats_url.startswith("tls://"):
+            told |= {f"NATS_{name}": f"{_TLS}/{file}" for name, file in _TLS_FILES.items()}
     return environment_of(told)
 
 
@@ -179,7 +186,9 @@ def _stateful_set(
     federation: Federation, pod: CoordinatorPod, labels: Mapping[str, str], settings: Mapping[str, str]
 ) -> Object:
     name = name_of(federation)
-    secret = [{"name": "tls", "mountPath": _TLS, "readOnly": True}] if pod.tls_secret_name else []
+    secrets = {"tls": (pod.tls_secret_name, _TLS), "nkey": (pod.nkey_secret_name, _NKEY_DIR)}
+    named = {part: told for part, told in secrets.items() if told[0]}
+    secret = [{"name": part, "mountPath": folder, "readOnly": True} for part, (_, folder) in named.items()]
     made_container = container(
         "coordinator",
         pod.image,
@@ -199,8 +208,10 @@ def _stateful_set(
         {"name": "state", "persistentVolumeClaim": {"claimName": f"{name}-state"}},
         {"name": "tmp", "emptyDir": {}},
     ]
-    if pod.tls_secret_name:
-        volumes.append({"name": "tls", "secret": {"secretName": pod.tls_secret_name, "defaultMode": 0o440}})
+    for part, (secret_name, _) in named.items():
+        # Of the seeds that lie there this one alone.
+        items = {"items": [{"key": _NKEY, "path": _NKEY}]} if part == "nkey" else {}
+        volumes.append({"name": part, "secret": {"secretName": secret_name, "defaultMode": 0o440, **items}})
     end = _END if pod.drain is None else pod.drain
     spec: dict[str, Any] = {
         "automountServiceAccountToken": False,
