@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from windfall.contracts.events import (
     FederationFinished,
     NodeFailed,
+    NodeHindered,
     NodeReady,
     NodeReleased,
     RoundCompleted,
@@ -23,9 +24,10 @@ from windfall.contracts.events import (
     WindowWithdrawn,
 )
 from windfall.contracts.resources import Federation, Site
-from windfall.contracts.resources.conditions import holds
+from windfall.contracts.resources.conditions import condition, holds
 from windfall.contracts.resources.selectors import Selector
 from windfall.contracts.resources.site import Capacity, SiteStatus, Window
+from windfall.provisioner.kube_settings import TrainerSettings
 from windfall.provisioner.operator import coordinator, site_services
 from windfall.provisioner.operator.applying import holds as contains
 from windfall.provisioner.operator.facts import Facts
@@ -37,7 +39,9 @@ from windfall.provisioner.operator.selection import selected
 from windfall.provisioner.operator.standing import conditions, no, site_status, yes
 from windfall.provisioner.operator.store import Store
 from windfall.provisioner.operator.window import WindowWord, capacity_after, window_after
+from windfall.provisioner.placement import Pool
 from windfall.servicekit.kube import Object
+from windfall.servicekit.settings import load
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 FIRST, SECOND = UUID(int=1), UUID(int=2)
@@ -256,6 +260,7 @@ def test_a_sites_services_are_told_what_the_site_says() -> None:
         "WINDFALL_ATTEMPTS": "2",
         "WINDFALL_BACKEND": "kubernetes",
         "WINDFALL_GRACE": "PT5M",
+        "WINDFALL_JURISDICTION": "CA-QC",
         "WINDFALL_KUBE_NAMESPACE": "a",
         "WINDFALL_NATS_URL": "nats://leaf:4222",
         "WINDFALL_SITE": "quebec",
@@ -319,6 +324,56 @@ def test_a_mistake_about_a_sites_machines_is_said(backend: dict[str, Any], fault
 def test_a_machine_of_a_site_is_whole_and_holds_no_key(machines: list[dict[str, Any]], fault: str) -> None:
     with pytest.raises(ValidationError, match=fault):
         site(pools=[{"name": "a100", "machines": machines}])
+
+
+H100 = {"name": "h100", "gpuVendor": "nvidia", "gpuModel": "H100", "count": 8, "nodeSelector": {"gpu": "h100"}}
+MI300 = {"name": "mi300", "gpuVendor": "amd"}
+
+
+def test_what_a_site_needs_and_lends_is_handed_to_its_provisioner() -> None:
+    need = {"gpus": 8, "models": ["H100"], "gpuMemory": "79Gi", "samplesPerS": 10, "jurisdictions": ["CA"]}
+    told = site_services.provisioner_settings(site(pools=[H100], backend={"name": "kubernetes", "need": need}))
+    trainers = load(TrainerSettings, told | {"WINDFALL_KUBE_IMAGE": "trainer:1"})
+    assert (trainers.accelerators, trainers.kube_vendor, trainers.jurisdiction) == (8, "nvidia", "CA-QC")
+    read = trainers.kube_need
+    assert read is not None and read.gpu_memory_bytes == 79 * 2**30 and read.samples_per_s == 10
+    assert (read.models, read.jurisdictions) == (("H100",), ("CA",))
+    assert read.pools == (Pool("h100", {"gpu": "h100"}, "nvidia", "H100"),)
+    assert "WINDFALL_KUBE_NEED" not in site_services.provisioner_settings(site(pools=[H100])), "the scheduler chooses"
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        ({"pools": [H100, MI300]}, "pools do not say whose GPUs are meant (amd and nvidia); say kubeVendor"),
+        ({}, "pools do not say whose GPUs are meant (none); say kubeVendor"),
+        ({"name": "process", "pools": [H100]}, "a process is not placed"),
+        ({"gpuMemory": "much", "pools": [H100]}, "'much' is no quantity of memory; write it like 79Gi"),
+        (
+            {"parameters": {"kubeNeed": "{}"}, "pools": [H100]},
+            "WINDFALL_KUBE_NEED is said by backend.need",
+        ),
+        ({"parameters": {"kubeVendor": "amd"}, "pools": [H100, MI300]}, ""),
+    ],
+)
+def test_a_need_that_cannot_be_met_is_a_fault(more: dict[str, Any], fault: str) -> None:
+    need = {"gpus": 8} | ({"gpuMemory": more["gpuMemory"]} if "gpuMemory" in more else {})
+    backend = {"name": more.get("name", "kubernetes"), "need": need, "parameters": more.get("parameters", {})}
+    found = site_services.faults(site(pools=more.get("pools", []), backend=backend))
+    assert len(found) == bool(fault) and fault in "".join(found)
+
+
+def test_a_lease_that_waits_for_its_node_stands_on_the_site() -> None:
+    lease = {"window_id": FIRST, "lease_id": FIRST, "lease_token": 2}
+    full = capacity_after(None, NodeHindered(**at(1), **lease, because="has room for 0 of 1 workers"))
+    assert full is not None and (full.state, full.because) == ("hindered", "has room for 0 of 1 workers")
+    started = capacity_after(full, NodeHindered(**at(2), **lease, because=""))
+    assert started is not None and started.state == "starting"
+    ready = capacity_after(started, NodeReady(**at(3), **lease, node="n", backend="kubernetes"))
+    assert ready is not None and ready.state == "ready"
+    waits = site().model_copy(update={"status": SiteStatus(capacity=full)})
+    held = condition(site_status(waits, T0).conditions, "CapacityHeld")
+    assert held is not None and (held.status, held.reason, held.message) == ("False", "Hindered", full.because)
 
 
 def test_a_coordinator_and_its_sites_are_told_what_the_federation_says() -> None:

@@ -241,6 +241,8 @@ async def test_a_site_outside_the_law_is_never_used_and_the_status_says_so(
         assert found["status"]["selectedSites"] == 1
         reasons = {one["name"]: one["reason"] for one in found["status"]["sites"]}
         assert reasons == {"quebec": "", "texas": "its jurisdiction US-TX is not within CA"}
+        told = await condition(cluster, FEDERATION, "own", namespace, "SitesSelected")
+        assert told["message"] == "1 of 2; not used: texas: its jurisdiction US-TX is not within CA"
         assert await cluster.get(CONFIG_MAP, "own-site-texas", namespace) is None
         settings = await cluster.get(CONFIG_MAP, "own-coordinator", namespace)
         assert settings is not None

@@ -64,12 +64,37 @@ class Signal(Part):
     """Any other of the energy-watcher's variables."""
 
 
+class NodeNeed(Part):
+    """What a worker needs of the node that it is placed on; what is left out does not matter. Nodes are those of the
+    site's pools, where it has any."""
+
+    gpus: int | None = Field(default=None, ge=0, le=64)
+    """Of each worker, all on one node."""
+    models: tuple[str, ...] = Field(default=(), max_length=64)
+    """Of GPUs: any of these, by any name of theirs."""
+    gpu_memory: Quantity | None = None
+    """Of each GPU, at least, as its driver says it: one of 80 GB has 79Gi."""
+    interconnects: tuple[Literal["pcie", "nvlink", "xgmi"], ...] = Field(default=(), max_length=3)
+    """How the GPUs of one node reach each other: one of these."""
+    interconnect_gb_per_s: float | None = Field(default=None, ge=0)
+    """As the profiler measured it, at least."""
+    samples_per_s: float | None = Field(default=None, ge=0)
+    """Of one node, as the profiler measured it, at least."""
+    jurisdictions: tuple[Jurisdiction, ...] = Field(default=(), max_length=256)
+    """Laws under which the data may be used: a site under none of them gets no node."""
+    arrangement: Literal["pack", "spread"] | None = None
+    """On as few nodes as possible, or on as many."""
+
+
 class Backend(Part):
     """What nodes are made of; the provisioner's settings."""
 
     name: str = Field(default="process", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     parameters: Entries = Field(default_factory=dict)
     """The backend's own: ``kubeNamespace: a`` is its ``WINDFALL_KUBE_NAMESPACE=a``. Never a secret."""
+    need: NodeNeed | None = None
+    """Of the backend ``kubernetes``: its pods are placed by what is free on each node. Unset: the cluster's scheduler
+    chooses."""
     grace: Duration | None = None
     """From being asked to go until being killed."""
     attempts: int | None = Field(default=None, ge=1, le=100)

@@ -5,14 +5,14 @@ import re
 from typing import Final
 
 from windfall.contracts.resources.site import Site
-from windfall.provisioner.operator import site_machines
+from windfall.provisioner.operator import site_machines, site_need
 from windfall.provisioner.operator.coordinator import environment_of
 from windfall.provisioner.operator.marks import INSTANCE, MANAGED_BY, NAME, OPERATOR, SITE, SITE_LABEL, made
 from windfall.servicekit.kube import Object
 from windfall.servicekit.kube.kinds import CONFIG_MAP
 
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_OURS: Final = ("WINDFALL_SITE", "WINDFALL_NATS_URL", "WINDFALL_BACKEND")
+_OURS: Final = ("WINDFALL_SITE", "WINDFALL_NATS_URL", "WINDFALL_BACKEND", "WINDFALL_JURISDICTION")
 
 
 def faults(site: Site) -> list[str]:
@@ -20,7 +20,7 @@ def faults(site: Site) -> list[str]:
     said = set(site.spec.signal.settings) | set(site.spec.backend.settings)
     said |= {_variable(key) for key in site.spec.backend.parameters}
     twice = [f"settings: {name} is said by the site itself; leave it out" for name in sorted(said & set(_OURS))]
-    return twice + site_machines.faults(site)
+    return twice + site_machines.faults(site) + site_need.faults(site, said)
 
 
 def desired(site: Site) -> list[Object]:
@@ -62,13 +62,14 @@ def provisioner_settings(site: Site) -> dict[str, str]:
         "SITE": site.metadata.name,
         "NATS_URL": site.spec.nats_url,
         "BACKEND": backend.name,
+        "JURISDICTION": site.spec.jurisdiction,
         "GRACE": backend.grace,
         "ATTEMPTS": backend.attempts,
         "READY_TIMEOUT": backend.ready_timeout,
         "PATIENCE": backend.patience,
     }
     parameters = {_variable(key): value for key, value in backend.parameters.items()} | site_machines.told(site)
-    return parameters | dict(backend.settings) | environment_of(told)
+    return site_need.told(site) | parameters | dict(backend.settings) | environment_of(told)
 
 
 def _variable(key: str) -> str:

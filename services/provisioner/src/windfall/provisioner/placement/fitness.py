@@ -57,7 +57,7 @@ def _in(pool: Pool, node: NodeCapacity, gpu: Gpu | None) -> bool:
     if gpu is None:
         return True
     model = canonical_model(pool.model) if pool.model else gpu.model
-    return (pool.vendor or gpu.vendor, model) == (gpu.vendor, gpu.model) and gpu.memory_bytes >= pool.gpu_memory_bytes
+    return (pool.vendor or gpu.vendor, model) == (gpu.vendor, gpu.model)
 
 
 def _wrong_gpu(need: Need, gpu: Gpu) -> str:

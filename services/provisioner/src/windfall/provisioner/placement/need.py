@@ -23,8 +23,6 @@ class Pool:
     vendor: Vendor | None = None
     model: str = ""
     """Of their GPUs, by any name."""
-    gpu_memory_bytes: int = 0
-    """Of each GPU, at least."""
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
