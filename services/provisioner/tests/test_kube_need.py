@@ -1,11 +1,13 @@
 """What a site needs of the machines of its cluster: read from its settings, in one line when it is wrong."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from windfall.provisioner.kube_settings import TrainerSettings
+from windfall.provisioner.node_need import NodeNeed
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.settings import load
 
@@ -22,6 +24,15 @@ def test_a_need_is_read() -> None:
     told = settings(need, WINDFALL_JURISDICTION="CA-QC")
     assert told.kube_need is not None and told.accelerators == 8 and told.jurisdiction == "CA-QC"
     assert told.kube_need.interconnects == {"nvlink"} and told.kube_need.arrangement == "pack"
+
+
+def test_the_page_shows_a_need() -> None:
+    page = (Path(__file__).parents[3] / "docs/placement.md").read_text(encoding="utf-8")
+    shown = page.partition("```json need\n")[2].partition("```")[0]
+    told = settings(shown).kube_need
+    assert told is not None and told.gpu_memory_bytes == 79 * 2**30
+    assert set(json.loads(shown)) | {"pools"} == set(NodeNeed.model_fields)
+    assert all(f"`{name}`" in page for name in NodeNeed.model_fields)
 
 
 def test_without_a_need_the_scheduler_chooses() -> None:

@@ -16,7 +16,7 @@ NODE: dict[str, Any] = {
         "conditions": [{"type": "Ready", "status": "True"}],
     },
 }
-PAGE = (Path(__file__).parents[3] / "docs/gitops.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs/placement.md").read_text()
 QUESTION = PAGE.partition("```yaml\n")[2].partition("```")[0]
 ANSWER = PAGE.partition("question.yaml\n```\n\n```\n")[2].partition("```")[0]
 

@@ -159,7 +159,9 @@ REQUESTS: Final[dict[str, dict[str, Leaves]]] = {
         **_all(Cargo.SENTENCE, description="what would start"),
         **_all(Cargo.IDENTIFIER, held="the lease that holds the site, see Lease"),
         **_all(
-            Cargo.SENTENCE, objects="what would be written to the site's API server", hindrance="why nothing starts"
+            Cargo.SENTENCE,
+            objects="what would be written to the site's API server, for whoever may ask it: machines by name",
+            hindrance="why nothing starts, on which machine",
         ),
     },
     "Lease": {

@@ -20,7 +20,7 @@ from windfall.provisioner.placement.profile import Profile
 from windfall.provisioner.placement.site import Site
 from windfall.servicekit.errors import Mistake
 
-_CURE = "Write it as the page on placement in docs/gitops.md shows"
+_CURE = "Write it as docs/placement.md shows"
 
 
 class _Place(BaseModel):

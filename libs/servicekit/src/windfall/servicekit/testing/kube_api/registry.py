@@ -12,6 +12,7 @@ from windfall.servicekit.testing.kube_api.applying import Owners, applied, manag
 from windfall.servicekit.testing.kube_api.definitions import established
 from windfall.servicekit.testing.kube_api.lifecycle import CRD_CLEANUP, instant
 from windfall.servicekit.testing.kube_api.patching import json_patched, merge_patched, strategically_patched
+from windfall.servicekit.testing.kube_api.quotas import quota_refused
 from windfall.servicekit.testing.kube_api.refused import (
     Cause,
     Refused,
@@ -62,6 +63,8 @@ class Registry:
         obj = lifecycle.checked(target.resource, body, target.namespace)
         born = lifecycle.begun(target.resource, obj, now)
         born = self._taken(target, None, born)
+        if target.resource.kind == kinds.POD and (full := quota_refused(self._store, born)) is not None:
+            raise full
         owners = updated(None, born, target.resource.shape, manner.writer(target), instant(now))
         return self._born(target, born, owners, manner)
 

@@ -6,13 +6,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
+from windfall.servicekit.errors import Mistake
 from windfall.servicekit.kube import Cluster, Conflict, Kind, Object
-from windfall.servicekit.kube.kinds import DAEMON_SET, DEPLOYMENT, JOB, NODE, POD, REPLICA_SET, STATEFUL_SET
+from windfall.servicekit.kube.kinds import DAEMON_SET, DEPLOYMENT, EVENT, JOB, NODE, POD, REPLICA_SET, STATEFUL_SET
 from windfall.servicekit.testing.kube_played import workloads
 from windfall.servicekit.testing.kube_played.persistence import persist
 from windfall.servicekit.testing.kube_played.workloads import Step
 
 _WORKLOADS: Final = (STATEFUL_SET, DAEMON_SET, JOB, REPLICA_SET, DEPLOYMENT)
+_AGAIN_S: Final = 0.2
 _KINDS: Final = {kind.kind: kind for kind in _WORKLOADS}
 
 
@@ -94,7 +96,12 @@ class Controllers:
     async def _do(self, kind: Kind, workload: Object, step: Step, scale: list[Object]) -> None:
         cluster, metadata = self._cluster, workload["metadata"]
         for made in step.make:
-            await persist(partial(cluster.create, POD if made["kind"] == "Pod" else REPLICA_SET, made))
+            try:
+                await persist(partial(cluster.create, POD if made["kind"] == "Pod" else REPLICA_SET, made))
+            except Mistake as refused:
+                await persist(partial(cluster.apply, EVENT, _failed_create(workload, refused)))
+                # Refused by a quota, as a rule: nobody says when there is room again.
+                asyncio.get_running_loop().call_later(_AGAIN_S, self._mark, kind, metadata["uid"])
         for ended in step.end:
             whose = ended["metadata"]
             await persist(partial(cluster.delete, POD, whose["name"], whose["namespace"], uid=whose["uid"]))
@@ -105,3 +112,19 @@ class Controllers:
             await persist(
                 lambda: cluster.patch(kind, metadata["name"], metadata["namespace"], patch, subresource="status")
             )
+
+
+def _failed_create(workload: Object, refused: Mistake) -> Object:
+    """What a controller says of a pod that it may not create."""
+    metadata = workload["metadata"]
+    whom = {key: metadata[key] for key in ("name", "namespace", "uid")}
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{metadata['name']}.failed-create", "namespace": metadata["namespace"]},
+        "involvedObject": {"apiVersion": workload["apiVersion"], "kind": workload["kind"], **whom},
+        "type": "Warning",
+        "reason": "FailedCreate",
+        "message": f"Error creating: {refused.cause}",
+        "source": {"component": f"{workload['kind'].lower()}-controller"},
+    }
