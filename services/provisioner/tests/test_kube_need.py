@@ -52,6 +52,7 @@ def test_without_a_need_the_scheduler_chooses() -> None:
         ({"pools": [{"model": "a100"}]}, {}, "pools"),
         ({}, {"WINDFALL_JURISDICTION": "Quebec"}, "WINDFALL_JURISDICTION"),
         ({"gpus": 8}, {"WINDFALL_KUBE_ACCELERATORS": "4"}, "says 4 GPUs and WINDFALL_KUBE_NEED 8"),
+        ({"models": ["H100"]}, {}, "nobody asks for any; add gpus to it"),
         ({"gpus": 8}, {"WINDFALL_KUBE_VENDOR": "none"}, "needs WINDFALL_KUBE_VENDOR"),
     ],
 )

@@ -125,6 +125,8 @@ class TrainerSettings(KubeSettings):
             raise ValueError(
                 f"WINDFALL_KUBE_ACCELERATORS says {self.kube_accelerators} GPUs and WINDFALL_KUBE_NEED {asked}"
             )
+        if self.kube_need and self.kube_need.of_gpus and not self.accelerators:
+            raise ValueError("WINDFALL_KUBE_NEED says what GPUs must be, and nobody asks for any; add gpus to it")
         if self.accelerators and self.kube_vendor == "none":
             raise ValueError("WINDFALL_KUBE_ACCELERATORS needs WINDFALL_KUBE_VENDOR, nvidia or amd")
         if self.kube_dedicated and not self.kube_node_selector:

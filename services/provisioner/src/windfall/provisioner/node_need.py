@@ -32,6 +32,11 @@ class NodeNeed(BaseModel):
     pools: tuple[Pool, ...] = ()
     """Only nodes of one of these."""
 
+    @property
+    def of_gpus(self) -> bool:
+        """Whether it says anything of GPUs beside how many."""
+        return bool(self.models or self.gpu_memory_bytes or self.interconnects or self.interconnect_gb_per_s)
+
 
 def node_need(given: object) -> object:
     """

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from math import ceil
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from windfall.provisioner.holdings import Lease
 from windfall.provisioner.kube_settings import TrainerSettings
@@ -26,7 +25,8 @@ from windfall.provisioner.manifests.labels import (
     lease_labels,
     site_labels,
 )
-from windfall.provisioner.manifests.pod import STATE_DIR, pod_template
+from windfall.provisioner.manifests.pod import pod_template
+from windfall.provisioner.manifests.variables import told
 
 WORKER: Final = "windfall.dev/worker"
 """A label: which of a node's workers, counted from 0."""
@@ -38,22 +38,6 @@ ATTEMPT: Final = "windfall.dev/attempt"
 RENDEZVOUS_PORT: Final = 29400
 """torchrun's own default."""
 
-_PASSED_ON: Final = ("WINDFALL_", "OTEL_")
-_ELSEWHERE: Final = frozenset(
-    {
-        "WINDFALL_STATE_DIR",
-        "WINDFALL_TRACES_FILE",
-        "WINDFALL_READY_FILE",
-        "WINDFALL_READY_FD",
-        "WINDFALL_NATS_AUTHORITY",
-        "WINDFALL_NATS_CERTIFICATE",
-        "WINDFALL_NATS_KEY",
-        "WINDFALL_NATS_NKEY_FILE",
-    }
-)
-"""Places on the provisioner's machine."""
-_SECRET_WORDS: Final = ("PASSWORD", "SECRET", "TOKEN", "CREDENTIAL", "API_KEY", "HEADERS")
-_NO_SECRETS: Final = frozenset({"WINDFALL_LEASE_TOKEN"})
 _KEPT_AFTER_END: Final = timedelta(hours=1)
 """How long an ended Job stays where no provisioner clears it away."""
 
@@ -157,34 +141,6 @@ def shown(manifest: Manifest) -> str:
     """A manifest for a person, with what is secret left out."""
     hidden = {"data": dict.fromkeys(manifest["data"], "…")} if manifest["kind"] == "Secret" else {}
     return json.dumps({**manifest, **hidden}, ensure_ascii=False)
-
-
-def told(lease: Lease, environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """What the workers are told: what may be read by all, and what may not. The provisioner's own environment, and what
-    names a place on its machine, is not for them."""
-    given = {
-        name: value
-        for name, value in environment.items()
-        if name.startswith(_PASSED_ON) and name not in _ELSEWHERE and value
-    }
-    given |= {
-        "WINDFALL_LEASE_ID": str(lease.lease_id),
-        "WINDFALL_LEASE_TOKEN": str(lease.token),
-        "WINDFALL_WINDOW_ID": str(lease.window_id),
-        "WINDFALL_NODE": lease.node,
-        "WINDFALL_STATE_DIR": STATE_DIR,
-    }
-    if lease.traceparent:
-        # Of the window, not of this attempt: what is written twice is written alike.
-        given["TRACEPARENT"] = lease.traceparent
-    secret = {name for name, value in given.items() if _is_secret(name, value)}
-    return ({n: v for n, v in given.items() if n not in secret}, {n: v for n, v in given.items() if n in secret})
-
-
-def _is_secret(name: str, value: str) -> bool:
-    if name in _NO_SECRETS:
-        return False
-    return any(word in name for word in _SECRET_WORDS) or any("@" in urlsplit(url).netloc for url in value.split(","))
 
 
 def _service(lease: Lease, made: Made) -> Manifest:
