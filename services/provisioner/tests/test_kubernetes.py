@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from windfall.provisioner.backend import Outage
-from windfall.provisioner.dedicated import CORDONED_BY
+from windfall.provisioner.dedicated import CORDONED_BY, Gate
 from windfall.provisioner.holdings import Node
 from windfall.provisioner.manifests.labels import TOKEN, owned
 from windfall.provisioner.testing.pod_stage import ENVIRONMENT, SECONDS, Stage, eventually, gone, lease, up
@@ -240,6 +240,22 @@ async def test_dedicated_nodes_are_closed_while_nothing_is_held(stage: Stage) ->
     second = await up(backend, lease(token=2))
     assert not (await played_node()).get("spec", {}).get("unschedulable")
     await backend.kill(second)
+
+
+async def test_a_lease_that_comes_while_the_last_one_goes_finds_its_nodes_open(stage: Stage) -> None:
+    gate = Gate(stage.cluster, {"pool": stage.namespace}, "site-a")
+
+    async def closed() -> bool:
+        return bool(((await stage.cluster.get(NODE, "played-0") or {}).get("spec") or {}).get("unschedulable"))
+
+    with gate.coming():
+        await gate.close(lambda: True)
+        assert not await closed()
+    await asyncio.gather(gate.close(lambda: True), gate.open())
+    assert not await closed(), "they take turns: what was asked last is so"
+    await asyncio.gather(gate.open(), gate.close(lambda: True))
+    assert await closed()
+    await gate.open()
 
 
 async def test_the_youngest_lease_is_on_the_anchor(stage: Stage) -> None:

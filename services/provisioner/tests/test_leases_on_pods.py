@@ -98,7 +98,7 @@ async def test_a_lease_without_room_says_why_and_costs_no_attempt(stage: Stage, 
         assert life.lease.attempts == 0 and life.lease.retry_at is not None
         assert not await stage.all(JOB, POD)
         (because,) = await life.said(1)
-        assert because.startswith("has room for 0 of 1 workers") and stage.namespace not in because
+        assert because.startswith("has room for 0 of 1 workers") and f"{stage.namespace}-" not in because
         larger = node(f"{stage.namespace}-b", {"pool": stage.namespace}, nvidia=8)
         await stage.cluster.apply(NODE, larger, manager="played-kubelet", force=True)
         await stage.cluster.apply_status(NODE, larger, manager="played-kubelet", force=True)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from windfall.provisioner.backend import NoRoom
+from windfall.provisioner.dedicated import CORDONED_BY
 from windfall.provisioner.holdings import Node
 from windfall.provisioner.kubernetes import KubernetesBackend
 from windfall.provisioner.manifests.chosen import CHOSEN
@@ -56,7 +57,7 @@ async def refused(backend: KubernetesBackend, stage: Stage, **changes: Any) -> d
     with pytest.raises(NoRoom) as no_room:
         await backend.start(lease(**changes), ENVIRONMENT)
     assert not await stage.all(JOB, POD)
-    assert stage.namespace not in no_room.value.why, "which machines they are is for who runs the site"
+    assert f"{stage.namespace}-" not in no_room.value.why, "which machines they are is for who runs the site"
     lines = [line.partition(": ") for line in no_room.value.machines]
     return {name.removeprefix(f"{stage.namespace}-"): why for name, _, why in lines if stage.namespace in name}
 
@@ -206,6 +207,24 @@ async def test_the_next_lease_takes_what_the_last_one_gives_back(stage: Stage) -
     assert await backend.ready(second)
     await stage.until(JOB, POD, count=4)
     assert await machines(stage) == ["a", "b"]
+
+
+async def test_nodes_of_the_sites_own_are_closed_and_have_room_all_the_same(stage: Stage) -> None:
+    backend = asking(stage, {"gpus": 4}, kube_dedicated=True)
+    for token in (1, 2):
+        started = await up(backend, lease(token=token))
+        await backend.drain(started)
+        assert await gone(backend, started) == 0
+
+        async def closed() -> bool:
+            found = (await stage.cluster.list(NODE, labels=f"pool={stage.namespace}")).items
+            return all((each.get("spec") or {}).get("unschedulable") for each in found)
+
+        await eventually(closed)
+    person = {"spec": {"unschedulable": True}, "metadata": {"annotations": {CORDONED_BY: None}}}
+    for letter in "ab":
+        await stage.cluster.patch(NODE, f"{stage.namespace}-{letter}", None, person)
+    assert await refused(backend, stage, token=3) == dict.fromkeys("ab", "is cordoned")
 
 
 async def test_a_plan_says_where_and_why_not(stage: Stage) -> None:

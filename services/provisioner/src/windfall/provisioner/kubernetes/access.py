@@ -8,6 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from windfall.contracts.message import Name
+from windfall.provisioner.dedicated import Gate
 from windfall.provisioner.kube_settings import TrainerSettings
 from windfall.provisioner.kubernetes.held import HeldNodes
 from windfall.provisioner.manifests.labels import Manifest, selector, site_labels
@@ -37,6 +38,8 @@ class Access:
         self.pdb = PDB
         self.waits_for_pods = True
         self.mirror: Mirror | None = None
+        self.gate = Gate(self.cluster, settings.kube_node_selector if settings.kube_dedicated else {}, site)
+        """Of the nodes that are the site's alone."""
         self._labels = selector(site_labels(site))
         self._held = held
         self._life = AsyncExitStack()

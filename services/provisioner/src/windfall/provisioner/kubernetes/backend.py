@@ -47,7 +47,7 @@ class KubernetesBackend:
         self._clock = clock
         self._held: HeldNodes = {}
         self._access = Access(site, settings, self._held)
-        self._ending = Ending(site, settings, self._access, self._held)
+        self._ending = Ending(site, self._access, self._held)
         self._starting = Starting(site, settings, self._access, self._held, self._ending)
         self._watching = Watching(self._access, self._held, self._ending)
 

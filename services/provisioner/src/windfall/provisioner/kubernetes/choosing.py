@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from windfall.provisioner.backend import NoRoom
+from windfall.provisioner.dedicated import as_open
 from windfall.provisioner.holdings import Lease
 from windfall.provisioner.manifests.chosen import Chosen
 from windfall.provisioner.manifests.labels import LEASE, site_labels
@@ -41,7 +42,7 @@ async def choose(cluster: Cluster, lease: Lease, made: Made) -> Chosen | None:
         return None
     jurisdiction = made.settings.jurisdiction or ""
     _permitted(need, lease.site, jurisdiction)
-    nodes = (await cluster.list(NODE)).items
+    nodes = [as_open(node, lease.site) for node in (await cluster.list(NODE)).items]
     pods = (await cluster.list(POD, fields=_LIVING)).items
     others = [pod for pod in pods if not _goes(pod, lease)]
     placed = None

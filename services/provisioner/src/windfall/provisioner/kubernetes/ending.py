@@ -5,9 +5,7 @@ import logging
 from datetime import timedelta
 
 from windfall.contracts.message import Name
-from windfall.provisioner import dedicated
 from windfall.provisioner.holdings import Node
-from windfall.provisioner.kube_settings import TrainerSettings
 from windfall.provisioner.kubernetes.access import Access
 from windfall.provisioner.kubernetes.held import Held, HeldNodes
 from windfall.provisioner.kubernetes.refusing import asking
@@ -24,9 +22,8 @@ log = logging.getLogger(__name__)
 class Ending:
     """See the module."""
 
-    def __init__(self, site: Name, settings: TrainerSettings, access: Access, held: HeldNodes) -> None:
+    def __init__(self, site: Name, access: Access, held: HeldNodes) -> None:
         self._site = site
-        self._settings = settings
         self._access = access
         self._held = held
 
@@ -98,9 +95,7 @@ class Ending:
         lease_id = held.node.lease_id
         try:
             await self.insist(held.node)
-            last = self._held.get(lease_id) is held and len(self._held) == 1
-            if last and self._settings.kube_dedicated:
-                await dedicated.cordon(self._access.cluster, self._settings.kube_node_selector, self._site)
+            await self._access.gate.close(lambda: self._held.get(lease_id) is held and len(self._held) == 1)
         except (Mistake, Transient) as error:
             log.error("%s is gone, and what stood for it stays: %s", held.node.name, error)
         if self._held.get(lease_id) is held:

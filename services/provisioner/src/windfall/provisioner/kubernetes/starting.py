@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Final
 
 from windfall.contracts.message import Name
-from windfall.provisioner import dedicated
 from windfall.provisioner.holdings import Lease, Node
 from windfall.provisioner.kube_settings import TrainerSettings
 from windfall.provisioner.kubernetes.access import Access
@@ -52,9 +51,11 @@ class Starting:
         )
         begun = await self._make_room(lease, node, mirror, written)
         anchor = await self._claim_site(lease, made, anchored)
-        made = replace(made, chosen=chosen_of(begun) if begun else await choose(access.cluster, lease, made))
-        await self._write(lease, environment, made, anchor, mirror)
-        self._held[lease.lease_id] = Held(node, made.workers(lease))
+        with access.gate.coming():
+            made = replace(made, chosen=chosen_of(begun) if begun else await choose(access.cluster, lease, made))
+            await self._write(lease, environment, made, anchor, mirror)
+            await access.gate.open()
+            self._held[lease.lease_id] = Held(node, made.workers(lease))
         return node
 
     async def _make_room(self, lease: Lease, node: Node, mirror: Mirror, found: Object | None) -> Object | None:
@@ -86,8 +87,6 @@ class Starting:
             reach("kubernetes.part-written")
             if kind is JOB:
                 mirror.keep(written)
-        if self._settings.kube_dedicated:
-            await dedicated.uncordon(cluster, self._settings.kube_node_selector, self._site)
 
     async def _claim_site(self, lease: Lease, made: Made, found: Object | None) -> Object:
         """The site's anchor, which knows this lease as the youngest.
