@@ -61,6 +61,10 @@ class Place:
     def url(self) -> str:
         return f"tls://localhost:{self.client}"
 
+    @property
+    def health(self) -> str:
+        return f"https://127.0.0.1:{self.monitor}"
+
     def put(self, text: str, tls: Tls) -> Path:
         """The configuration with its places put in."""
         folder = self.folder / "tls"
@@ -116,6 +120,8 @@ class Fleet:
 
     hub: str
     site: str
+    monitors: tuple[str, ...]
+    """Where each server is asked for its health."""
     keys: Mapping[str, Key]
     tls: Tls
 
@@ -138,7 +144,7 @@ async def cluster(folder: Path) -> AsyncIterator[Fleet]:
         # One after the other, as pods come: each finds those that are there.
         for index, place in enumerate(places):
             await running.enter_async_context(server(place.put(text, tls), f"hub-{index}"))
-        yield Fleet(",".join(place.url for place in places), "", keys, tls)
+        yield Fleet(",".join(place.url for place in places), "", tuple(place.health for place in places), keys, tls)
 
 
 @asynccontextmanager
@@ -164,4 +170,4 @@ async def fleet(folder: Path, change: dict[str, Any] | None = None) -> AsyncIter
     hub_config = hub.put(nats_conf(changed("hub/example", hub_values)), tls)
     site_config = site.put(nats_conf(changed("site/example", site_values)), tls)
     async with server(hub_config, "hub-0"), server(site_config, "quebec-0", keys["quebec"].seed):
-        yield Fleet(hub.url, site.url, keys, tls)
+        yield Fleet(hub.url, site.url, (hub.health, site.health), keys, tls)

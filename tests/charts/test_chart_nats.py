@@ -4,10 +4,12 @@ let through what crosses between domains, and nothing else."""
 import asyncio
 import json
 import os
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import nats
 import nats.errors
@@ -232,6 +234,25 @@ async def test_a_server_says_nothing_before_tls(running: Fleet) -> None:
         writer.close()
         await writer.wait_closed()
     assert running.access("provisioner", "quebec").options(running.site)["tls_handshake_first"] is True
+
+
+async def test_a_kubelet_that_shows_no_certificate_hears_how_a_server_is(running: Fleet) -> None:
+    unverified = ssl.create_default_context()
+    unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
+    (pod,) = (
+        obj for obj in objects("hub/example") if obj["kind"] == "StatefulSet" and obj["metadata"]["name"] == "one-nats"
+    )
+    container = pod["spec"]["template"]["spec"]["containers"][0]
+    paths = {container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert len(paths) == 2
+
+    def ask(url: str) -> int:
+        with urlopen(url, context=unverified, timeout=5) as answer:
+            return int(answer.status)
+
+    for url in running.monitors:
+        for path in paths:
+            assert await asyncio.to_thread(ask, url + path) == 200
 
 
 async def test_a_cluster_of_three_keeps_three_copies_of_what_had_one(tmp_path: Path) -> None:

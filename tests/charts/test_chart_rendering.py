@@ -22,7 +22,7 @@ from tests.charts.value_sets import (
     pods,
     values,
 )
-from windfall.cli.gitops.documents import Object
+from windfall.cli.gitops.documents import Object, read
 
 VERSIONS = [f"1.{minor}" for minor in range(28, 38)]
 OTHERS = {
@@ -195,6 +195,17 @@ def test_definitions_stay_when_the_release_goes() -> None:
     assert {obj["spec"]["names"]["kind"] for obj in definitions} == {"Site", "Federation"}
     assert {obj["metadata"]["annotations"]["helm.sh/resource-policy"] for obj in definitions} == {"keep"}
     assert of_kind("hub/minimal", "CustomResourceDefinition") == []
+
+
+@pytest.mark.parametrize("chart", ["hub", "site"])
+def test_a_package_holds_what_the_links_name(chart: str, tmp_path: Path) -> None:
+    """As it is pushed to a registry, without the repository around it."""
+    package = helm_python.package(CHARTS / chart, destination=tmp_path)
+    name = f"{chart}/example"
+    with helm_python.Chart.load(package) as loaded:
+        files = loaded.render(values(name), name=RELEASE, namespace=NAMESPACE)
+    made = [obj for file in sorted(files) if file.endswith(".yaml") for obj in read(files[file], file)]
+    assert made == list(objects(name))
 
 
 def test_both_charts_share_one_text_for_what_is_alike() -> None:
