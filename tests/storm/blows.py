@@ -11,6 +11,7 @@ from windfall.contracts.envelope import MESSAGE_ID, Letter, seal
 from windfall.provisioner.manifests.contracts import MACHINE
 from windfall.provisioner.manifests.labels import LEASE
 from windfall.provisioner.operator.marks import SITE
+from windfall.provisioner.served_again import served_again
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.kube import Absent, Conflict
 from windfall.servicekit.kube.kinds import POD
@@ -27,7 +28,7 @@ async def strike(all_: Fleet, plan: Storm, began: datetime) -> None:
 async def _fall(all_: Fleet, blow: Blow) -> None:
     match blow:
         case Said():
-            await all_.bus.publish(letter(blow))
+            await persist(lambda: all_.bus.publish(letter(blow)))
         case Kill() if blow.what not in all_.busy:
             all_.busy.add(blow.what)
             await kill(all_, blow.what, blow.down)
@@ -65,7 +66,8 @@ async def kill(all_: Fleet, what: str, down: timedelta) -> None:
 async def _harm(all_: Fleet, harm: Harm) -> None:
     cluster = all_.cluster
     kinds = [POD, all_.platform.at(MACHINE)] if all_.platform.has_machines else [POD]
-    there = [(kind, each) for kind in kinds for each in (await cluster.list(kind, NAMESPACE, labels=LEASE)).items]
+    with served_again():
+        there = [(kind, each) for kind in kinds for each in (await cluster.list(kind, NAMESPACE, labels=LEASE)).items]
     if not there:
         return
     kind, found = there[round(harm.chance * (len(there) - 1))]

@@ -16,7 +16,7 @@ SEED: Final = "WINDFALL_STORM_SEED"
 GRACE: Final = timedelta(seconds=3)
 """Of every site's nodes."""
 PATIENCE: Final = timedelta(seconds=2)
-READY_WITHIN: Final = timedelta(seconds=15)
+READY_WITHIN: Final = timedelta(seconds=30)
 _LONGEST: Final = 30.0
 """Of a window, in seconds; less where the whole storm is short."""
 _LATEST: Final = 3.0

@@ -9,7 +9,8 @@ import pytest
 
 from windfall.provisioner.judgement import FAILED, KILLED
 from windfall.provisioner.machine import NODE_LABEL
-from windfall.provisioner.manifests.labels import TOKEN, WINDOW
+from windfall.provisioner.manifests.contracts import REMOTE_MACHINE
+from windfall.provisioner.manifests.labels import LEASE, TOKEN, WINDOW
 from windfall.provisioner.roster import Roster
 from windfall.provisioner.testing.machine_ground import (
     RESOURCES,
@@ -226,6 +227,7 @@ async def test_what_is_so_already_is_not_written_again(ground: Ground) -> None:
     wanted = lease()
     node = await ground.backend.start(wanted, {})
     assert await ground.backend.ready(node)
+    await until(lambda: named(ground), True)
     before = await versions(ground)
     await ground.restart()
     assert await ground.backend.adopt() == (node,)
@@ -234,6 +236,12 @@ async def test_what_is_so_already_is_not_written_again(ground: Ground) -> None:
     assert await ground.backend.ready(node)
     await asyncio.sleep(0.5)
     assert await versions(ground) == before
+
+
+async def named(ground: Ground) -> bool:
+    """Whether every RemoteMachine says whose it is, which it does a moment after its lease is ready."""
+    remotes = (await ground.cluster.list(REMOTE_MACHINE.at(ground.version), ground.namespace)).items
+    return all(LEASE in each["metadata"]["labels"] for each in remotes)
 
 
 async def test_a_plan_shows_what_is_written_and_writes_nothing(ground: Ground) -> None:

@@ -23,6 +23,7 @@ from windfall.provisioner.testing.machine_ground import (
     versions,
 )
 from windfall.servicekit.errors import Mistake
+from windfall.servicekit.kube.kinds import CRD
 from windfall.servicekit.testing.kube_api import kube_api
 
 PLATFORMS = [("cluster-api", "v1beta2"), ("k0rdent", "v1beta2"), ("cluster-api", "v1beta1")]
@@ -62,6 +63,34 @@ async def test_a_server_that_throttles_fails_and_forgets_loses_nothing(bare: Gro
         assert await bare.backend.wait(node) == 0
     faults.throttled = faults.failing = faults.deaf = 0.0
     await nothing_left(bare)
+
+
+async def test_a_server_that_does_not_know_its_definitions_yet_costs_no_attempt(bare: Ground) -> None:
+    node = await bare.backend.start(lease(1), {})
+    assert await bare.backend.ready(node)
+    served = await serve(bare, served=False)
+    with pytest.raises(Outage, match="not served now"):
+        await bare.backend.start(lease(2), {})
+    await bare.backend.drain(node)
+    assert await gone_within(bare, node, 0.3) == "still there"
+    await serve(bare, served=True)
+    assert served, "its definition was there all the time"
+    assert await bare.backend.wait(node) == 0
+    await nothing_left(bare)
+
+
+async def serve(ground: Ground, *, served: bool) -> bool:
+    """Whether the version of the object that counts was served until now."""
+    name = f"{ground.kind.plural}.{ground.kind.group}"
+    found = await ground.cluster.get(CRD, name)
+    assert found is not None
+    versions = found["spec"]["versions"]
+    (mine,) = (version for version in versions if version["name"] == ground.kind.version)
+    before: bool = mine["served"]
+    mine["served"] = served
+    await ground.cluster.patch(CRD, name, None, {"spec": {"versions": versions}})
+    await until(lambda: ground.cluster.serves(ground.kind), served)
+    return before
 
 
 async def test_a_machine_of_a_younger_lease_is_not_touched(bare: Ground) -> None:

@@ -2,11 +2,14 @@
 
 import json
 import random
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from windfall.contracts.events import (
@@ -283,6 +286,15 @@ def test_the_machines_of_a_sites_pools_are_told_its_provisioner() -> None:
     told = site_services.provisioner_settings(said)
     assert json.loads(told["WINDFALL_CLUSTER_API"]) == {"version": "v1.33.4+k0s.0", "machines": MACHINES}
     assert told["WINDFALL_KUBE_NAMESPACE"] == "energy"
+
+
+def test_the_documented_pool_is_valid() -> None:
+    page = (Path(__file__).resolve().parents[4] / "docs" / "capacity.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(  pools:.*?)```", page, re.DOTALL)
+    said = site(**yaml.safe_load(text))
+    assert site_services.faults(said) == []
+    told = site_services.provisioner_settings(said)["WINDFALL_CLUSTER_API"]
+    assert [machine["name"] for machine in json.loads(told)["machines"]] == ["a100-1", "a100-2"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from windfall.provisioner.judgement import KILLED
 from windfall.provisioner.machine_passes import Passes
 from windfall.provisioner.machines import Machines
 from windfall.provisioner.roster import bound
+from windfall.provisioner.served_again import served_again
 from windfall.provisioner.trainer import Trainer
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.kube import Cluster, Object
@@ -193,7 +194,8 @@ class LeasedMachines:
 async def _nothing_tried() -> AsyncIterator[None]:
     """A server that cannot be asked costs a lease no attempt."""
     try:
-        yield
+        with served_again():
+            yield
     except Outage:
         raise
     except Transient as error:

@@ -21,6 +21,7 @@ from windfall.provisioner.machine import Machine
 from windfall.provisioner.machine_trainer import trained
 from windfall.provisioner.machines import Machines
 from windfall.provisioner.roster import Entry, bound
+from windfall.provisioner.served_again import served_again
 from windfall.provisioner.trainer import Trainer
 from windfall.servicekit.bus import back_off
 from windfall.servicekit.errors import Transient
@@ -104,9 +105,10 @@ class Passes:
                 raise self._machines.fault
             try:
                 async with self.one_at_a_time:
-                    if failures:
-                        await self._machines.refresh()
-                    await self._pass()
+                    with served_again():
+                        if failures:
+                            await self._machines.refresh()
+                        await self._pass()
                 failures = 0
             except Transient as error:
                 failures += 1

@@ -15,6 +15,9 @@ from windfall.provisioner.holdings import Node
 from windfall.provisioner.machine import DELETE_FIRST, NO_DETACH, NO_DRAIN, NODE_LABEL, Machine, read
 from windfall.provisioner.manifests.labels import fenced, lease_annotations, lease_labels
 from windfall.provisioner.roster import Roster
+from windfall.provisioner.served_again import served_again
+from windfall.servicekit.bus import back_off
+from windfall.servicekit.errors import Transient
 from windfall.servicekit.kube import Cluster, Conflict, Kind, Object
 
 log = logging.getLogger(__name__)
@@ -100,14 +103,18 @@ class Machines:
 
     async def refresh(self) -> None:
         """Look anew at everything: what the watches will say may be late."""
-        self._object = await self.cluster.get(self._kind, self._counted.name, self._namespace)
-        listing = await self.cluster.list(self._machine_kind, self._namespace, labels=self._counted.machine_labels())
-        self._found = {found["metadata"]["name"]: found for found in listing.items}
-        for kind, labels in self._counted.beside().items():
-            there = await self.cluster.list(kind, self._namespace, labels=labels)
-            mirrored = self.beside.setdefault(kind, {})
-            mirrored.clear()
-            mirrored.update({found["metadata"]["name"]: found for found in there.items})
+        with served_again():
+            self._object = await self.cluster.get(self._kind, self._counted.name, self._namespace)
+            self._found = await self._named(self._machine_kind, self._counted.machine_labels())
+            for kind, labels in self._counted.beside().items():
+                there = await self._named(kind, labels)
+                mirrored = self.beside.setdefault(kind, {})
+                mirrored.clear()
+                mirrored.update(there)
+
+    async def _named(self, kind: Kind, labels: str) -> dict[str, Object]:
+        listing = await self.cluster.list(kind, self._namespace, labels=labels)
+        return {found["metadata"]["name"]: found for found in listing.items}
 
     @property
     def object(self) -> Object | None:
@@ -140,6 +147,15 @@ class Machines:
         self._watches.append(task)
 
     async def _follow(self, kind: Kind, fields: str, labels: str, heard: Callable[[bool, Object], Any]) -> None:
+        while True:
+            try:
+                with served_again():
+                    await self._followed(kind, fields, labels, heard)
+            except Transient as error:
+                log.info("cannot follow %s yet: %s", kind.plural, error)
+                await asyncio.sleep(back_off(1).total_seconds())
+
+    async def _followed(self, kind: Kind, fields: str, labels: str, heard: Callable[[bool, Object], Any]) -> None:
         following = self.cluster.follow(kind, self._namespace, labels=labels, fields=fields)
         async with aclosing(following) as changes:
             async for change in changes:

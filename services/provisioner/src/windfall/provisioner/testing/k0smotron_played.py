@@ -4,7 +4,6 @@ As the real one does, it says nothing anywhere when a pool has no machine left, 
 are free, and of one that does not answer says so on the RemoteMachine alone.
 """
 
-import asyncio
 from typing import Final
 
 from windfall.provisioner.manifests.contracts import (
@@ -21,8 +20,6 @@ from windfall.servicekit.kube import Cluster, Kind, Object
 
 FINALIZER: Final = "remotemachine.k0smotron.io/finalizer"
 REASON: Final = "ProvisionFailed"
-_HOSTS_S: Final = 1.0
-"""It looks after control planes so often."""
 
 
 class K0smotron:
@@ -41,11 +38,24 @@ class K0smotron:
         self._remotes = REMOTE_MACHINE.at(version)
         self._pooled = POOLED_MACHINE.at(version)
         self._templates = REMOTE_TEMPLATE.at(version)
-        self._hosting = tuple(resource.at(version) for resource in (REMOTE_CLUSTER, CONTROL_PLANE, CLUSTER))
+        self._hosting: tuple[tuple[Kind, Object], ...] = (
+            (REMOTE_CLUSTER.at(version), {"ready": True} if self._old else {"initialization": {"provisioned": True}}),
+            (
+                CONTROL_PLANE.at(version),
+                {"initialization": {"controlPlaneInitialized": True}, "version": "v1.33.4"},
+            ),
+            (
+                CLUSTER.at(version),
+                {"infrastructureReady": True, "controlPlaneReady": True}
+                if self._old
+                else {"initialization": {"infrastructureProvisioned": True, "controlPlaneInitialized": True}},
+            ),
+        )
+        """What it says of each, the Cluster last."""
         self.unreachable: set[str] = set()
         """Addresses that do not answer."""
         self._seen: dict[Kind, dict[str, Object]] = {}
-        self._hosted_at = 0.0
+        self._hosted: set[str] = set()
         self.taken: list[str] = []
         """Names of the pooled machines that were taken, in order."""
 
@@ -56,26 +66,21 @@ class K0smotron:
             self._seen[kind] = {found["metadata"]["name"]: found for found in there}
 
     async def host(self) -> None:
-        """The infrastructure is there, and the control planes run."""
-        now = asyncio.get_running_loop().time()
-        if now - self._hosted_at < _HOSTS_S:
-            return
-        self._hosted_at = now
-        for kind, status in zip(
-            self._hosting,
-            (
-                {"ready": True} if self._old else {"initialization": {"provisioned": True}},
-                {"initialization": {"controlPlaneInitialized": True}, "version": "v1.33.4"},
-                {"infrastructureReady": True, "controlPlaneReady": True}
-                if self._old
-                else {"initialization": {"infrastructureProvisioned": True, "controlPlaneInitialized": True}},
-            ),
-            strict=True,
-        ):
-            for found in (await self._cluster.list(kind, self._namespace)).items:
-                if any((found.get("status") or {}).get(key) != value for key, value in status.items()):
-                    name = found["metadata"]["name"]
-                    await self._cluster.patch(kind, name, self._namespace, {"status": status}, subresource="status")
+        """The infrastructure of each Cluster is there, and its control plane runs."""
+        whole, *parts = reversed(self._hosting)
+        for found in (await self._cluster.list(whole[0], self._namespace)).items:
+            name, uid = found["metadata"]["name"], found["metadata"]["uid"]
+            if uid in self._hosted:
+                continue
+            there = [await self._say_hosted(kind, name, status) for kind, status in (*parts, whole)]
+            self._hosted |= {uid} if all(there) else set()
+
+    async def _say_hosted(self, kind: Kind, name: str, status: Object) -> bool:
+        """Whether there is one to say it of."""
+        found = await self._cluster.get(kind, name, self._namespace)
+        if found is not None and any((found.get("status") or {}).get(key) != value for key, value in status.items()):
+            await self._cluster.patch(kind, name, self._namespace, {"status": status}, subresource="status")
+        return found is not None
 
     async def provision(self, machine: Object, template: str) -> str | None:
         """Make a node of a machine of the pool.

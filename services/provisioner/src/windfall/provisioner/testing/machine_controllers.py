@@ -29,6 +29,7 @@ from windfall.provisioner.manifests.contracts import (
     REMOTE_TEMPLATE,
     V1BETA1,
 )
+from windfall.provisioner.served_again import served_again
 from windfall.provisioner.testing.k0rdent_played import K0rdent
 from windfall.provisioner.testing.k0smotron_played import K0smotron
 from windfall.provisioner.testing.played_statuses import failed, joined, owner, stalled, unprovisioned
@@ -115,7 +116,8 @@ class MachineControllers:
             await self._wake.wait()
             self._wake.clear()
             try:
-                await self._pass()
+                with served_again():
+                    await self._pass()
             except Transient:
                 # Somebody wrote in between, or the server is away: the next pass sees it.
                 await asyncio.sleep(0.02)
