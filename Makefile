@@ -1,6 +1,6 @@
 # The first two are all that a newcomer needs; both set up what they use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench soak-provisioner images image-bases proto crds dashboards lock clean
+.PHONY: help setup demo test check bench soak-provisioner chaos-sim images image-bases proto crds dashboards lock clean
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0

@@ -142,6 +142,8 @@ class Fleet:
     trained: dict[str, list[Ranges]] = field(default_factory=dict)
     """Rows of every step that each site's engines made, oldest first."""
     journals: dict[tuple[str, str], Journal] = field(default_factory=dict)
+    make_journal: Callable[[str, str], Journal] = lambda service, whom: Journal(None, f"/windfall/{service}/{whom}")
+    """Of a service and whom it serves: what outlives it."""
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
@@ -296,7 +298,9 @@ class Fleet:
     # --- parts --------------------------------------------------------------------------------------------------------
 
     def _stand(self, service: str, whom: str, domain: str, streams: tuple[StreamSpec, ...]) -> Stand:
-        journal = self.journals.setdefault((service, whom), Journal(None, f"/windfall/{service}/{whom}"))
+        if (service, whom) not in self.journals:
+            self.journals[service, whom] = self.make_journal(service, whom)
+        journal = self.journals[service, whom]
         stand: Stand
 
         def fail(mistake: Mistake) -> None:

@@ -54,6 +54,17 @@ def closed(window: UUID = WINDOW) -> WindowClosed:
     return WindowClosed(id=uuid4(), at=NOON, site=SITE, window_id=window, reason="ended", crossed_at=NOON)
 
 
+def test_what_is_said_again_of_an_earlier_window_opens_none() -> None:
+    later = NOON + timedelta(minutes=1)
+    watch = watching.closed(watching.opened(Watch(), WINDOW, NOON), WINDOW, later)
+    assert watching.opened(watch, WINDOW, NOON).window_id is None
+    # Backwards, the end comes first.
+    watch = watching.closed(Watch(), WINDOW, later)
+    assert watching.opened(watch, WINDOW, NOON).window_id is None
+    next_one = UUID(int=8)
+    assert watching.opened(watch, next_one, later).window_id == next_one
+
+
 @dataclass
 class Played:
     """A link that is as far away as it is told, one look after the other; the last value stays."""

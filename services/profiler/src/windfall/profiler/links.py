@@ -60,11 +60,11 @@ class Links:
 
     def opened(self, event: WindowOpened) -> None:
         """A window opened."""
-        self._become(watching.opened(self._watch, event.window_id))
+        self._become(watching.opened(self._watch, event.window_id, event.at))
 
     def closed(self, event: WindowClosed) -> None:
         """A window closed."""
-        self._become(watching.closed(self._watch, event.window_id))
+        self._become(watching.closed(self._watch, event.window_id, event.at))
 
     async def probe(self, command: ProbeLink) -> None:
         """Measure a link now, and say what was found, or why nothing was."""

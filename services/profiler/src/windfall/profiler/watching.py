@@ -41,20 +41,26 @@ class Watch(BaseModel):
 
     window_id: UUID | None = None
     """The window that is open; none outside one."""
+    as_of: Instant | None = None
+    """When what is known of the window was said."""
     courses: dict[str, dict[LinkPart, Course]] = Field(default_factory=dict)
     """By target."""
     spent: tuple[Spent, ...] = ()
     """In the last hour, as far as it was counted."""
 
 
-def opened(watch: Watch, window_id: UUID) -> Watch:
-    """Power is surplus: links are looked at."""
-    return watch.model_copy(update={"window_id": window_id})
+def opened(watch: Watch, window_id: UUID, at: datetime) -> Watch:
+    """Power is surplus: links are looked at. What is said again of an earlier window opens none."""
+    if watch.as_of is not None and at < watch.as_of:
+        return watch
+    return watch.model_copy(update={"window_id": window_id, "as_of": at})
 
 
-def closed(watch: Watch, window_id: UUID) -> Watch:
+def closed(watch: Watch, window_id: UUID, at: datetime) -> Watch:
     """It is not any more. What is said late of an earlier window closes no other."""
-    return watch.model_copy(update={"window_id": None}) if watch.window_id == window_id else watch
+    as_of = at if watch.as_of is None else max(at, watch.as_of)
+    now = None if watch.window_id == window_id else watch.window_id
+    return watch.model_copy(update={"window_id": now, "as_of": as_of})
 
 
 def room(watch: Watch, budget: int, now: datetime, hour: timedelta) -> int:
