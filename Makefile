@@ -30,6 +30,9 @@ bench: $(BENCHES) ## every benchmark
 bench-%: $(READY) ## one benchmark: prints a table, writes bench-results/<name>.json
 	$(BIN)/python -m tests.bench.bench_$* $(ARGS)
 
+chaos-sim: $(READY) ## 10,000 schedules of faults on a fleet in one process (SCHEDULES=N, FIRST=S; SEED=S tells one again)
+	$(BIN)/python -m tests.chaos_sim $(ARGS)
+
 soak-provisioner: $(READY) ## 200 windows at 50 sites, with everybody killed at random (ARGS="--backend all" mixes the backends)
 	$(BIN)/python -m tests.soak_provisioner $(ARGS)
 
