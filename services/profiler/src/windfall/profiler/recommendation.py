@@ -17,6 +17,10 @@ from windfall.contracts.measures import Dtype
 NEAR_BEST: Final = 0.98
 """A smaller micro-batch with this share of the best throughput is preferred: it costs less memory, and a site that is
 told to stop finishes its step sooner."""
+CHANCE: Final = 0.1
+"""A measured step within this share of the line through all of them is on it; beyond, it is what was measured."""
+FEWEST_ON_A_LINE: Final = 4
+"""Sizes, for two unknowns and something to hold them against."""
 WORTH_ROUNDING: Final = 1.1
 """So many times as fast bf16 must be before its 8 bits of mantissa are taken instead of 24."""
 
@@ -77,6 +81,23 @@ def recommend(measured: Measured, goals: Goals) -> Recommendation:
     )
 
 
+def smoothed(steps_s: Mapping[int, float]) -> dict[int, float]:
+    """Seconds of a step by size with chance evened out: a step costs so much, and so much more for each sample in it.
+    The line is the one with the least squares of relative errors. A size that is far off it (for which a cache is too
+    small, say) is what it was measured to be."""
+    if len(steps_s) < FEWEST_ON_A_LINE:
+        return dict(steps_s)
+    one = sum(1 / s**2 for s in steps_s.values())
+    first, second = (sum(n**power / s**2 for n, s in steps_s.items()) for power in (1, 2))
+    step, sample = sum(1 / s for s in steps_s.values()), sum(n / s for n, s in steps_s.items())
+    spread = one * second - first**2
+    if spread <= 0:
+        return dict(steps_s)
+    own_s, each_s = (step * second - sample * first) / spread, (sample * one - step * first) / spread
+    line = {n: own_s + each_s * n for n in steps_s}
+    return {n: line[n] if abs(line[n] / s - 1) <= CHANCE else s for n, s in steps_s.items()}
+
+
 def precision_of(gflops: Mapping[Dtype, float]) -> tuple[Precision | None, str]:
     """What to multiply in, and why; none where either type was not measured.
 
@@ -91,7 +112,7 @@ def precision_of(gflops: Mapping[Dtype, float]) -> tuple[Precision | None, str]:
 
 
 def _micro_batch(steps_s: Mapping[int, float], goals: Goals, measured: Measured, because: list[str]) -> int:
-    rates = {size: size / step_s for size, step_s in steps_s.items()}
+    rates = {size: size / step_s for size, step_s in smoothed(steps_s).items()}
     if not rates:
         why = measured.missing.get("step_s_by_micro_batch", "nothing was measured")
         because.append(f"no training step could be measured ({why}), so the defaults stand")
