@@ -104,8 +104,8 @@ async def test_a_node_that_is_ready_is_profiled(tmp_path: Path) -> None:
     assert (profiled.window_id, profiled.lease_token, profiled.node) == (cause.window_id, 1, "node-1")
     assert profiled.at >= NOON
     assert not profiled.measured.missing
-    assert profiled.recommendation.micro_batch == 16
-    assert profiled.recommendation.local_steps == 652
+    assert profiled.recommendation.micro_batch == 32
+    assert profiled.recommendation.local_steps == 333
 
 
 async def test_the_same_hardware_is_benchmarked_once(tmp_path: Path) -> None:
