@@ -1,7 +1,10 @@
 """``windfall keys`` and ``windfall stage``: what a fleet in containers stands on."""
 
+import asyncio
+import os
 import ssl
 import stat
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -121,3 +124,19 @@ def test_a_clock_file_that_is_not_there_is_said(tmp_path: Path) -> None:
     (tmp_path / "clock").write_text(f"file:{tmp_path / 'clock'}")
     with pytest.raises(ValueError, match="is neither"):
         parse_clock(f"file:{tmp_path / 'clock'}")
+
+
+async def test_the_command_speaks_tls_and_says_nothing_of_its_end(tmp_path: Path) -> None:
+    make(tmp_path, "hub")
+    ours = of(tmp_path, "hub")
+    server = NatsServer(ServerPlan("hub", free_port(), tmp_path / "store", tls=ours), tmp_path / "nats")
+    await server.start()
+    files = {"AUTHORITY": ours.authority, "CERTIFICATE": ours.certificate, "KEY": ours.key}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "windfall.cli", "dlq", "list", "--server", server.url),
+        env={**os.environ, **{f"WINDFALL_NATS_{name}": str(path) for name, path in files.items()}},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    await server.stop()
+    assert said.decode().startswith("windfall: the server has no stream DEAD")

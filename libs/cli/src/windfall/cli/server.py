@@ -1,6 +1,7 @@
 """A NATS server as a person's command meets it: connect, read a stream from any point on, store a sentence."""
 
 import asyncio
+import logging
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -72,6 +73,8 @@ async def connection(url: str) -> AsyncIterator[Client]:
 
 
 async def _connect(url: str, access: Access) -> Client:
+    # nats-py's end of a TLS connection makes asyncio tell the person a thing that concerns nobody.
+    logging.getLogger("asyncio").addFilter(_concerns_somebody)
     # A closed door is told at once; the client itself would knock for ever.
     address = urlsplit(url)
     _, writer = await asyncio.open_connection(address.hostname, address.port or 4222)
@@ -87,6 +90,10 @@ async def _connect(url: str, access: Access) -> Client:
         connect_timeout=2,
         error_cb=_quiet,
     )
+
+
+def _concerns_somebody(record: logging.LogRecord) -> bool:
+    return "eof_received() has no effect" not in record.getMessage()
 
 
 async def _quiet(error: Exception) -> None:
