@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
 
-from windfall.cli.commands import bus, gitops, hardware, operating, running, seeing
+from windfall.cli.commands import bus, gitops, hardware, operating, page, running, seeing
 from windfall.cli.commands.options import COMPLETE
 from windfall.servicekit.errors import ExitCode, Mistake
 
@@ -120,7 +120,7 @@ for _each in (
     *(running.demo, running.run_app, running.simulate, running.report, running.stage, running.keys, running.nkeys),
     *(seeing.get, seeing.describe, seeing.watch, seeing.wait, seeing.explain, seeing.doctor, seeing.completion),
     *(operating.drain, operating.cordon, operating.uncordon, operating.stop, operating.rollback, operating.readmit),
-    *(hardware.profile, hardware.links, bus.events, bus.dlq, gitops.fleet),
+    *(hardware.profile, hardware.links, bus.events, bus.dlq, gitops.fleet, page.web),
 ):
     windfall.add_command(_each)
 

@@ -4,7 +4,8 @@ fleet, for an app of one's own."""
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from windfall.cli.audience import Audience
 from windfall.cli.events import SOURCE
-from windfall.cli.fleet import Plan, Program, plan, server_program
+from windfall.cli.fleet import LOOPBACK, Plan, Program, plan, server_program
 from windfall.cli.launch import Crew
 from windfall.cli.live import Lanes, Plain, View
 from windfall.cli.preparation import Asked, Prepared, furnish, ports, prepare
@@ -43,19 +44,22 @@ _RECONCILE: Final = timedelta(seconds=10)
 """How long the sites' last events may take to reach the hub."""
 
 
-def run(asked: Asked, *, plain: bool, everything: bool, commanded_at: datetime) -> "Harvest":
+def run(asked: Asked, *, plain: bool, everything: bool, commanded_at: datetime, page: bool = False) -> "Harvest":
     """The whole command; leaves nothing running, however it ends.
+
+    Args:
+        page: whether the live page is served beside it.
 
     Raises:
         Mistake: it cannot be done; one line says why.
         asyncio.CancelledError: the person, or whoever runs this, asked it to stop.
     """
     prepared = prepare(asked, commanded_at.astimezone())
-    return asyncio.run(_run(prepared, asked.port, plain, everything, commanded_at))
+    return asyncio.run(_run(prepared, asked.port, plain, everything, commanded_at, page))
 
 
 async def _run(
-    prepared: Prepared, port: int | None, plain: bool, everything: bool, commanded_at: datetime
+    prepared: Prepared, port: int | None, plain: bool, everything: bool, commanded_at: datetime, page: bool
 ) -> "Harvest":
     _cancel_on_signals()
     times = await stretched()
@@ -69,7 +73,7 @@ async def _run(
             view.say(f"this machine is slow or busy: the day takes {times:.1f} times as long")
         view.say(f"the hub speaks NATS at {chosen.hub_url}: try `windfall events tail --server {chosen.hub_url}`")
         async with Crew(view.say) as crew:
-            said = await _story(chosen, crew, view)
+            said = await _story(chosen, crew, view, page)
         view.say("everything has ended; writing the report")
     # Loaded only now: what draws pictures is a second of start-up that the first window should not wait for.
     from windfall.cli.harvest import gather_in
@@ -77,7 +81,7 @@ async def _run(
     return gather_in(prepared, chosen, said, commanded_at, datetime.now(UTC))
 
 
-async def _story(chosen: Plan, crew: Crew, view: View) -> Sequence[Said]:
+async def _story(chosen: Plan, crew: Crew, view: View, page: bool) -> Sequence[Said]:
     """Begin with the servers, end with them; what happens between is what the hub has heard."""
     servers = _servers(chosen)
     for server in servers:
@@ -85,16 +89,32 @@ async def _story(chosen: Plan, crew: Crew, view: View) -> Sequence[Said]:
     await _guarded(_all(crew.standing(server) for server in servers), crew.gave_up)
     await _guarded(declared(chosen.servers), crew.gave_up)
     audience = Audience(fleet(chosen.wish.sites, chosen.clock.speed), view)
-    async with connection(chosen.hub_url) as hub:
+    async with connection(chosen.hub_url) as hub, AsyncExitStack() as beside:
+        followed = [await beside.enter_async_context(_page(chosen, hub, view))] if page else []
         await _guarded(
             _day(chosen, crew, view, audience, hub),
             crew.gave_up,
+            *followed,
             asyncio.ensure_future(audience.listen(hub)),
             asyncio.ensure_future(crew.stand(chosen.programs)),
             asyncio.ensure_future(_beat(view, chosen.clock)),
         )
     await crew.stop(servers, _GOODBYE)
     return audience.said
+
+
+@asynccontextmanager
+async def _page(chosen: Plan, hub: Client, view: View) -> AsyncIterator[asyncio.Future[None]]:
+    """The live page for as long as the demo runs."""
+    from windfall.cli.web.listening import Door
+    from windfall.cli.web.serving import page
+
+    async with page(hub, Door(LOOPBACK, 0), now=lambda: (chosen.clock.now(), chosen.clock.speed)) as (
+        address,
+        following,
+    ):
+        view.say(f"the live page: {address}")
+        yield following
 
 
 async def _day(chosen: Plan, crew: Crew, view: View, audience: Audience, hub: Client) -> None:

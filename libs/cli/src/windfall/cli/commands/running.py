@@ -33,6 +33,7 @@ from windfall.servicekit.errors import ExitCode, Mistake
 )
 @click.option("--plain", is_flag=True, help="Lines, even in a terminal.")
 @click.option("-v", "--verbose", is_flag=True, help="Every line worth a line, not only the first ones.")
+@click.option("--web", is_flag=True, help="Serve the live page, too, for as long as the demo runs.")
 def demo(
     fast: bool,
     forecast: bool,
@@ -45,6 +46,7 @@ def demo(
     codec: str,
     settings: tuple[str, ...],
     verbose: bool,
+    web: bool,
 ) -> None:
     """Run a whole fleet on this machine, then report.
 
@@ -68,7 +70,7 @@ def demo(
         codec=codec,
         settings=settings,
     )
-    harvest = run(asked, plain=plain, everything=verbose, commanded_at=commanded_at)
+    harvest = run(asked, plain=plain, everything=verbose, commanded_at=commanded_at, page=web)
     for line in closing_words(harvest.summary, harvest.folder):
         print(line)
 
