@@ -89,7 +89,9 @@ async def fleet(sites: int) -> AsyncIterator[Fleet]:
         async with browser.tab() as tab:
             await tab.size(1440, 1000)
             await tab.open(url)
-            await tab.until("document.documentElement.dataset.state === 'live' && document.querySelector('.lane')")
+            await tab.until(
+                "document.documentElement.dataset.state === 'live' && document.querySelector('.lanes-body .lane')"
+            )
             yield Fleet(tab, picture, feed, url)
             assert tab.complaints == []
             assert {one.split("/")[2] for one in tab.asked_for if one.startswith("http")} == {url.split("/")[2]}

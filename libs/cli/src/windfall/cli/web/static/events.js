@@ -4,7 +4,7 @@ import { h, keyed, one, options, say } from "./dom.js";
 import { traceOf } from "./rounds.js";
 import { clock, day } from "./words.js";
 
-const SHOWN = 150;
+const SHOWN = 100;
 
 export class Events {
   needs = ["events", "sites"];
@@ -29,12 +29,18 @@ export class Events {
   }
 
   draw(dirty) {
-    const nouns = new Set([...this.store.topics].map((topic) => `${topic.split(".")[0]}.*`));
-    const topics = [...nouns, ...this.store.topics].sort();
-    options(this.topic, [["", "all"], ...topics.map((topic) => [topic, topic])], this.topic.value);
+    if (this.store.topics.size !== this.topics) {
+      this.topics = this.store.topics.size;
+      const nouns = new Set([...this.store.topics].map((topic) => `${topic.split(".")[0]}.*`));
+      const topics = [...nouns, ...this.store.topics].sort();
+      options(this.topic, [["", "all"], ...topics.map((topic) => [topic, topic])], this.topic.value);
+    }
     if (dirty.has("sites") || dirty.has("all")) {
-      const known = [...this.store.federations.keys(), ...this.store.sites.keys()].slice(0, 1000);
-      if (known.length !== one("events-known").children.length) one("events-known").replaceChildren(...known.map((value) => h("option", { value })));
+      const wanted = Math.min(1000, this.store.federations.size + this.store.sites.size);
+      if (wanted !== one("events-known").children.length) {
+        const known = [...this.store.federations.keys(), ...this.store.sites.keys()].slice(0, wanted);
+        one("events-known").replaceChildren(...known.map((value) => h("option", { value })));
+      }
     }
     const { events } = this.store;
     const end = this.held ? events.lastIndexOf(this.held) + 1 || (this.held.id ? events.length : 0) : events.length;

@@ -4,6 +4,7 @@ import { h, keyed, one, say } from "./dom.js";
 import { count, figure } from "./words.js";
 
 export class Figures {
+  calm = true;
   needs = ["sites", "rounds", "federations", "totals"];
 
   constructor(store) {

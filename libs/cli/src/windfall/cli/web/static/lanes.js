@@ -31,15 +31,18 @@ export class Lanes {
   }
 
   draw(dirty) {
-    if (dirty.has("all") || dirty.has("sites") || (this.show.value && dirty.has("troubles"))) this.choose();
-    const onlyMoved = dirty.size === 1 && dirty.has("lanes");
-    if (!onlyMoved) {
+    const { sites, touched } = this.store;
+    const filtered = this.show.value || this.find.value;
+    if (dirty.has("all") || sites.size !== this.known || (filtered && (dirty.has("sites") || dirty.has("troubles")))) this.choose();
+    // Every lane moves with time and with the hours that are shown; otherwise only those whose site was spoken of.
+    if (dirty.has("all") || dirty.has("clock") || !this.range) {
       this.stamp += 1;
-      this.range = this.between(dirty.has("all") || dirty.has("windows"));
+      this.range = this.between();
       this.axis();
     }
     if (dirty.has("all") || !this.colours) this.measure();
-    this.rows();
+    this.rows(touched);
+    touched.clear();
   }
 
   choose() {
@@ -50,6 +53,7 @@ export class Lanes {
       (!find || site.name.includes(find) || (site.node_name ?? "").includes(find)) &&
       (!show || (show === "training" ? site.training === "training" && site.node === "ready"
         : show === "wrong" ? Boolean(troublesOf.get(site.name)?.size) : site.window === show));
+    this.known = sites.size;
     this.chosen = [...sites.values()].filter(wanted).map((site) => site.name).sort();
     const all = this.chosen.length === sites.size;
     say(one("sites-count"), all ? String(sites.size) : `${this.chosen.length} of ${sites.size}`);
@@ -62,25 +66,23 @@ export class Lanes {
   measure() {
     const style = getComputedStyle(this.box);
     this.height = parseFloat(style.getPropertyValue("--lane")) * parseFloat(getComputedStyle(document.documentElement).fontSize);
+    this.strip = undefined;
     this.ratio = Math.min(2, devicePixelRatio || 1);
     this.colours = Object.fromEntries(["window", "trained", "expected", "now", "grid"].map((name) => [name, colour(name)]));
   }
 
   // All that is kept up to what is expected; or so many hours, a quarter of them ahead.
-  between(moved) {
+  between() {
     const now = this.store.now();
     const hours = Number(this.hours.value);
     if (hours) return [now - 0.75 * hours * HOUR, now + 0.25 * hours * HOUR];
-    if (moved || !this.whole) {
-      let low = Infinity, high = -Infinity;
-      for (const { opens, closes } of this.store.windows.values()) {
-        if (opens < low) low = opens;
-        if (closes > high) high = closes;
-      }
-      this.whole = [low, high];
+    let first = Infinity, last = -Infinity;
+    for (const { opens, closes } of this.store.windows.values()) {
+      if (opens < first) first = opens;
+      if (closes > last) last = closes;
     }
-    const low = Math.min(this.whole[0], now - HOUR);
-    const high = Math.max(now + (now - low) * 0.04, Math.min(this.whole[1], now + 48 * HOUR));
+    const low = Math.min(first, now - HOUR);
+    const high = Math.max(now + (now - low) * 0.04, Math.min(last, now + 48 * HOUR));
     return [low - (high - low) * 0.01, high + (high - low) * 0.01];
   }
 
@@ -95,7 +97,7 @@ export class Lanes {
     });
   }
 
-  rows() {
+  rows(touched) {
     // First the whole height, then what of it is in view.
     const total = `${this.chosen.length * this.height}px`;
     if (this.body.style.height !== total) this.body.style.height = total;
@@ -111,7 +113,7 @@ export class Lanes {
         row.style.transform = `translateY(${place * this.height}px)`;
         row.setAttribute("aria-rowindex", String(place + 2));
       }
-      if (row.stamp !== this.stamp) {
+      if (row.stamp !== this.stamp || touched.has(name)) {
         row.stamp = this.stamp;
         this.fill(row, name);
       }
@@ -146,7 +148,9 @@ export class Lanes {
 
   paint(row, name) {
     const { canvas } = row;
-    const width = canvas.clientWidth, height = canvas.clientHeight;
+    // All strips are of one size; to ask each would lay the page out anew each time.
+    if (!this.strip?.[0]) this.strip = [canvas.clientWidth, canvas.clientHeight];
+    const [width, height] = this.strip;
     if (!width) return;
     const wide = Math.round(width * this.ratio), high = Math.round(height * this.ratio);
     if (canvas.width !== wide || canvas.height !== high) {

@@ -15,16 +15,33 @@ import { Wrong } from "./wrong.js";
 
 const store = new Store();
 const said = (text) => say(one("said"), text);
-let scheduled = false;
+const CALM_MS = 250;
+const late = new Set();
+let scheduled = false, waiting;
 
 function draw() {
   if (scheduled) return;
   scheduled = true;
   requestAnimationFrame(() => {
     scheduled = false;
-    const dirty = new Set(store.dirty);
+    const dirty = new Set(store.dirty), at = performance.now();
     store.dirty.clear();
-    for (const view of views) if (dirty.has("all") || view.needs.some((name) => dirty.has(name))) view.draw(dirty);
+    for (const view of views) {
+      if (!dirty.has("all") && !view.needs.some((name) => dirty.has(name))) continue;
+      if (view.calm && at - (view.drawn ?? 0) < CALM_MS && !dirty.has("all")) {
+        // Sums and charts need not move with each frame; what they lack is still lacking then.
+        for (const name of view.needs) if (dirty.has(name)) late.add(name);
+        continue;
+      }
+      view.drawn = at;
+      view.draw(dirty);
+    }
+    if (late.size && !waiting) waiting = setTimeout(() => {
+      waiting = undefined;
+      const names = [...late];
+      late.clear();
+      again(...names);
+    }, CALM_MS);
     const now = store.now();
     say(one("clock"), `${day(now)} ${clock(now, store.clock.speed <= 1)} UTC`);
   });
@@ -52,7 +69,7 @@ const STATES = {
 };
 theme(() => again("all"));
 connect({
-  snapshot: (told) => (store.snapshot(told), draw()),
+  snapshot: (told) => (store.snapshot(told), again("clock")),
   changes: (told) => (told.forEach((change) => store.change(change)), draw()),
   clock: (told) => (store.tick(told), draw()),
   state: (state) => {

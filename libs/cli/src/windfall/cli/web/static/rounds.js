@@ -7,6 +7,7 @@ const CHOICE = 200;
 const PARTS = 200;
 
 export class Rounds {
+  calm = true;
   needs = ["rounds", "parts"];
 
   constructor(store, again, said) {

@@ -7,6 +7,7 @@ const TABLES = ["sites", "windows", "profiles", "federations", "links", "totals"
 export class Store {
   constructor() {
     this.dirty = new Set();
+    this.touched = new Set(); // sites whose lane is not as it was drawn
     this.empty();
   }
 
@@ -57,8 +58,9 @@ export class Store {
     if (!(known instanceof Map)) return; // of a newer server
     const of = { windows: this.windowsOf, trained: this.trainedOf, troubles: this.troublesOf }[table];
     for (const [name, row] of Object.entries(rows)) {
-      const whose = of && (row ?? known.get(name));
-      const site = whose && (whose.site ?? whose.whom);
+      const whose = row ?? known.get(name);
+      const site = whose && (whose.site ?? whose.whom ?? name);
+      this.touched.add(site);
       if (row === null) {
         known.delete(name);
         of?.get(site)?.delete(name);
