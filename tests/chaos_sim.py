@@ -37,7 +37,9 @@ def main() -> None:
     elif asked.seed is not None:
         sys.exit(again(int(asked.seed)))
     else:
-        sys.exit(asyncio.run(all_of(asked.first, asked.schedules, max(1, asked.workers))))
+        begun = time.perf_counter()
+        verdicts = asyncio.run(all_of(asked.first, asked.schedules, max(1, asked.workers)))
+        sys.exit(report(verdicts, time.perf_counter() - begun))
 
 
 def work(first: int, last: int, stride: int) -> None:
@@ -64,9 +66,9 @@ def again(seed: int) -> int:
     return 1
 
 
-async def all_of(first: int, count: int, workers: int) -> int:
-    """Many schedules on several processes; prints a table and writes JSON."""
-    begun, verdicts, said = time.perf_counter(), list[dict[str, Any]](), 0.0
+async def all_of(first: int, count: int, workers: int) -> list[dict[str, Any]]:
+    """Many schedules on several processes."""
+    verdicts, said = list[dict[str, Any]](), 0.0
     processes = [
         await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.chaos_sim", "--worker"),
@@ -90,7 +92,7 @@ async def all_of(first: int, count: int, workers: int) -> int:
             raise RuntimeError(f"a worker ended with {process.returncode}")
 
     await asyncio.gather(*(read(process) for process in processes))
-    return report(verdicts, time.perf_counter() - begun)
+    return verdicts
 
 
 def report(verdicts: Sequence[dict[str, Any]], seconds: float) -> int:

@@ -223,31 +223,31 @@ class World:
             if ("federation-coordinator", FEDERATION) in fleet.services:
                 await fleet.kill_coordinator()
             await fleet.clock.sleep(pause)
-            doom.dead = False
-            await fleet.start_coordinator()
+            await self._started(doom, fleet.start_coordinator)
         else:
             running = fleet.services.pop((service, whom), None)
             if running is not None:
                 await running.kill()
             await fleet.clock.sleep(pause)
-            doom.dead = False
             starts = {
                 "energy-watcher": fleet.start_watcher,
                 "provisioner": fleet.start_provisioner,
                 "profiler": fleet.start_profiler,
             }
-            await starts[service](whom)
+            await self._started(doom, partial(starts[service], whom))
         self._away.discard(key)
 
+    async def _started(self, doom: Doom, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """As whoever runs a service does: again a minute later, when it ends in its first breath."""
+        while True:
+            doom.dead = False
+            try:
+                await start()
+                return
+            except (Crashed, Mistake):
+                await self.fleet.clock.sleep(timedelta(minutes=1))
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(_unharmed(work))
+        task = asyncio.get_running_loop().create_task(work)
         self._work.add(task)
         task.add_done_callback(self._work.discard)
-
-
-async def _unharmed(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        await work
-    except Crashed:
-        # A service that is started while another fault waits for its first write dies in our hands.
-        return

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windfall.contracts.events import NodeFailed, NodeReady, NodeReleased
+from windfall.contracts.events import NodeFailed, NodeHindered, NodeReady, NodeReleased
 from windfall.provisioner import claims, deadlines, transitions
 from windfall.provisioner import lease as life
 from windfall.provisioner.holdings import (
@@ -145,6 +145,8 @@ def _word(event: LeaseEvent) -> str:
             return f"released{event.lease_token}:{event.reason}"
         case NodeFailed():
             return f"failed{event.lease_token}"
+        case NodeHindered():
+            return f"hindered{event.lease_token}"
 
 
 def _order(action: Action) -> str:

@@ -90,7 +90,8 @@ class Nodes:
             del self._lives[lease_id]
 
     async def _ask(self, order: Callable[[Node], Awaitable[None]], node: Node) -> None:
-        while self._nodes.get(node.lease_id) == node:
+        # The very one: a later attempt may look the same, and is not what was meant.
+        while self._nodes.get(node.lease_id) is node:
             if await self._asked(order, node):
                 return
 
