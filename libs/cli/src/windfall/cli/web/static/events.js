@@ -7,6 +7,7 @@ import { clock, day } from "./words.js";
 const SHOWN = 100;
 
 export class Events {
+  calm = 100; // ms between two drawings
   needs = ["events", "sites"];
 
   constructor(store, again, said) {

@@ -4,7 +4,7 @@ import { h, keyed, one, say } from "./dom.js";
 import { count, figure } from "./words.js";
 
 export class Figures {
-  calm = true;
+  calm = 250; // ms between two drawings
   needs = ["sites", "rounds", "federations", "totals"];
 
   constructor(store) {

@@ -7,7 +7,7 @@ const UNITS = { time: "", tokens: "tokens", kwh: "kWh", kg: "kg CO2" };
 const EDGE = { left: 46, right: 14, top: 10, bottom: 34 };
 
 export class Loss {
-  calm = true;
+  calm = 250; // ms between two drawings
   needs = ["rounds", "energy", "federations"];
 
   constructor(store, again) {

@@ -15,7 +15,7 @@ import { Wrong } from "./wrong.js";
 
 const store = new Store();
 const said = (text) => say(one("said"), text);
-const CALM_MS = 250;
+const LATE_MS = 100;
 const late = new Set();
 let scheduled = false, waiting;
 
@@ -28,7 +28,7 @@ function draw() {
     store.dirty.clear();
     for (const view of views) {
       if (!dirty.has("all") && !view.needs.some((name) => dirty.has(name))) continue;
-      if (view.calm && at - (view.drawn ?? 0) < CALM_MS && !dirty.has("all")) {
+      if (view.calm && at - (view.drawn ?? 0) < view.calm && !dirty.has("all")) {
         // Sums and charts need not move with each frame; what they lack is still lacking then.
         for (const name of view.needs) if (dirty.has(name)) late.add(name);
         continue;
@@ -41,7 +41,7 @@ function draw() {
       const names = [...late];
       late.clear();
       again(...names);
-    }, CALM_MS);
+    }, LATE_MS);
     const now = store.now();
     say(one("clock"), `${day(now)} ${clock(now, store.clock.speed <= 1)} UTC`);
   });

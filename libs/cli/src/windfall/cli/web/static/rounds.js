@@ -7,7 +7,7 @@ const CHOICE = 200;
 const PARTS = 200;
 
 export class Rounds {
-  calm = true;
+  calm = 250; // ms between two drawings
   needs = ["rounds", "parts"];
 
   constructor(store, again, said) {
