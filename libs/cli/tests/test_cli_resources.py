@@ -170,6 +170,8 @@ async def test_a_server_of_which_nothing_is_known(nats_server: NatsServer) -> No
         "No round has started yet: the first one opens when enough sites have joined.\n",
         "",
     )
+    code, out, _ = await ran("get", "sites", url=nats_server.url)
+    assert (code, out.split(".")[0]) == (0, "No site has said anything yet"), "a hub is no site"
 
 
 async def test_the_commands(hub: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -653,5 +653,37 @@ def test_a_cordon_outlives_the_provisioner(tmp_path: Path) -> None:
             assert [node.token for node in await site.nodes()] == [1]
             site.closes()
             await minutes(2)
+
+    told(story())
+
+
+class Unanswered(MemoryBackend):
+    """The first kill is done, and its answer is lost."""
+
+    def __init__(self, live: Callable[[Life], Awaitable[int]]) -> None:
+        super().__init__(live)
+        self.kills = 0
+
+    async def kill(self, node: Node) -> None:
+        self.kills += 1
+        await super().kill(node)
+        if self.kills == 1:
+            raise Transient("no answer", timedelta(seconds=50))
+
+
+def test_a_kill_that_is_asked_for_again_does_not_reach_the_next_attempt(tmp_path: Path) -> None:
+    async def story() -> None:
+        site = Site(tmp_path, ready_timeout="PT1M")
+        backend = site.backend = Unanswered(site.live)
+        site.manner = "mute"
+        async with site.provisioner():
+            site.opens()
+            await CLOCK.sleep(timedelta(seconds=50))
+            # What comes after it is well.
+            site.manner = "polite"
+            await minutes(5)
+            assert backend.kills == 1
+            assert len(site.lives) == 2
+            assert site.words()[-1].startswith("ready1")
 
     told(story())

@@ -10,7 +10,7 @@ from windfall.cli.resources.resource import Resource, Row, Rows
 from windfall.cli.resources.sites import SITES, Site
 from windfall.cli.server import connection, kept, known_sites, letters
 from windfall.contracts.envelope import Letter, Unreadable, unseal
-from windfall.contracts.subjects import EVENTS_STREAM, subject_for
+from windfall.contracts.subjects import EVENTS_STREAM, HUB, subject_for
 from windfall.servicekit.errors import ExitCode, Mistake
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ async def awaited(url: str, of: Resource, name: str, field: str, value: str, wit
 async def _now(client: "Client", of: Resource) -> tuple[Rows, int]:
     found: Rows = {}
     if of is SITES:
-        found = {site: Site(site) for site in await known_sites(client)}
+        # A hub that hears no site yet names itself.
+        found = {site: Site(site) for site in await known_sites(client) if site != HUB}
     last = 0
     async with aclosing(kept(client, EVENTS_STREAM, _subjects(of), of.newest)) as stream:
         async for stored in stream:
