@@ -58,6 +58,10 @@ def engine() -> None:
     missing = [one.name for one in IMAGES if not there(one)]
     if missing:
         pytest.skip(f"there is no image of {', '.join(missing)}: `make images` makes them")
+    probe = ("podman", "run", "--rm", "--network=none", "--entrypoint=python3", tag("windfall"), "-c", "")
+    done = subprocess.run(probe, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"podman runs no container here: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
 
 
 def there(image: Image) -> bool:

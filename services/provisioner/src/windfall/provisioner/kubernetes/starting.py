@@ -81,8 +81,13 @@ class Starting:
             await cluster.apply(PERSISTENT_VOLUME_CLAIM, owned(manifests.state_claim(lease, made), anchor))
         owner = await cluster.apply(CONFIG_MAP, owned(manifests.lease_map(lease, environment, made), anchor))
         reach("kubernetes.lease-written")
+        there = {job["metadata"]["name"] for job in mirror.jobs(lease.lease_id) if not leaving(job)}
         for manifest in manifests.workload(lease, environment, made):
             kind = self._access.kind(manifest)
+            if kind is JOB and manifest["metadata"]["name"] in there:
+                # Of this attempt: what an earlier one left has gone. Its template cannot be changed, and older servers
+                # count applying the same once more as a change.
+                continue
             written = await cluster.apply(kind, owned(manifest, owner))
             reach("kubernetes.part-written")
             if kind is JOB:
