@@ -13,7 +13,16 @@ from windfall.provisioner.backend import Outage
 from windfall.provisioner.manifests.labels import SITE as SITE_LABEL
 from windfall.provisioner.operator.marks import SITE
 from windfall.provisioner.operator.testing.installed import install
-from windfall.provisioner.testing.pod_stage import ENVIRONMENT, SECONDS, Stage, eventually, gone, lease, up
+from windfall.provisioner.testing.pod_stage import (
+    CONTROLLERS_S,
+    ENVIRONMENT,
+    SECONDS,
+    Stage,
+    eventually,
+    gone,
+    lease,
+    up,
+)
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.kube import Kind, Object
 from windfall.servicekit.kube.kinds import CONFIG_MAP, JOB, PDB, PDB_BETA, PERSISTENT_VOLUME_CLAIM, POD, SECRET
@@ -45,6 +54,7 @@ async def allow(stage: Stage, **hard: str) -> None:
     await eventually(known)
 
 
+@pytest.mark.timeout(2 * CONTROLLERS_S)
 async def test_a_pod_beyond_the_quota_is_told_and_comes_once_there_is_room(stage: Stage) -> None:
     await allow(stage, pods="0")
     backend = stage.backend()
@@ -54,8 +64,7 @@ async def test_a_pod_beyond_the_quota_is_told_and_comes_once_there_is_room(stage
         said = await anext(troubles)
     assert said.startswith("FailedCreate: Error creating: ") and "exceeded quota: few" in said
     await stage.cluster.delete(QUOTA, "few", stage.namespace)
-    # A real server's Job controller tries again later and later.
-    async with asyncio.timeout(4 * SECONDS):
+    async with asyncio.timeout(CONTROLLERS_S):
         assert await backend.ready(started)
         assert await anext(troubles) == ""
     await backend.kill(started)
@@ -116,6 +125,7 @@ async def test_what_a_budget_holds_back_is_killed_all_the_same(stage: Stage) -> 
     await stage.until(JOB, POD, count=0)
 
 
+@pytest.mark.timeout(4 * CONTROLLERS_S)
 async def test_a_site_owns_whatever_its_leases_make(stage: Stage) -> None:
     await install(stage.cluster)
     spec: dict[str, Any] = {"jurisdiction": "CA-QC", "backend": {"name": "kubernetes"}}
@@ -128,11 +138,11 @@ async def test_a_site_owns_whatever_its_leases_make(stage: Stage) -> None:
     (owner,) = anchor["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"], owner["uid"]) == ("Site", "quebec", site["metadata"]["uid"])
     await stage.cluster.delete(SITE, "quebec", stage.namespace)
-    assert await gone(backend, started) == -15, "the window is open: its lease wants another node"
-    await stage.until(CONFIG_MAP, SECRET, JOB, POD, count=0)
+    assert await gone(backend, started, CONTROLLERS_S) == -15, "the window is open: its lease wants another node"
+    await stage.until(CONFIG_MAP, SECRET, JOB, POD, count=0, seconds=CONTROLLERS_S)
 
     async def collected() -> bool:
         claim = await stage.cluster.get(PERSISTENT_VOLUME_CLAIM, "windfall-site-a-state", stage.namespace)
         return claim is None or "deletionTimestamp" in claim["metadata"]
 
-    await eventually(collected)
+    await eventually(collected, CONTROLLERS_S)

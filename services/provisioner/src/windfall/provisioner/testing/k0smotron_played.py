@@ -162,8 +162,8 @@ class K0smotron:
             if not status.get("reserved"):
                 free = found
         if free is not None:
-            self.taken.append(free["metadata"]["name"])
             await self._reserve(free, name)
+            self.taken.append(free["metadata"]["name"])
         return free
 
     async def _reserve(self, pooled: Object, name: str) -> None:

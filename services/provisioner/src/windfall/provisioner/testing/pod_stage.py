@@ -19,6 +19,8 @@ from windfall.servicekit.testing.kube_played import Course
 
 NOON: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SECONDS: Final = 60.0
+CONTROLLERS_S: Final = 240.0
+"""A real server's controllers try again later and later, and hear of new kinds every 30 s at best."""
 ENVIRONMENT: Final = {"WINDFALL_SITE": "site-a", "WINDFALL_NATS_URL": "nats://trainer:hunter2@leaf:4222"}
 
 
@@ -70,17 +72,17 @@ class Stage:
     async def names(self, *kinds: Kind) -> list[str]:
         return [found["metadata"]["name"] for found in await self.all(*kinds)]
 
-    async def until(self, *kinds: Kind, count: int) -> None:
+    async def until(self, *kinds: Kind, count: int, seconds: float = SECONDS) -> None:
         """That many of these are left."""
 
         async def as_many() -> bool:
             return len(await self.all(*kinds)) == count
 
-        await eventually(as_many)
+        await eventually(as_many, seconds)
 
 
-async def eventually(true: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(SECONDS):
+async def eventually(true: Callable[[], Awaitable[bool]], seconds: float = SECONDS) -> None:
+    async with asyncio.timeout(seconds):
         while not await true():  # noqa: ASYNC110 - an API server sets no events
             await asyncio.sleep(0.02)
 
@@ -102,6 +104,6 @@ async def up(backend: KubernetesBackend, wanted: Lease) -> Node:
     return started
 
 
-async def gone(backend: KubernetesBackend, started: Node) -> int | None:
-    async with asyncio.timeout(SECONDS):
+async def gone(backend: KubernetesBackend, started: Node, seconds: float = SECONDS) -> int | None:
+    async with asyncio.timeout(seconds):
         return await backend.wait(started)

@@ -103,14 +103,19 @@ class Kubelet:
             if change.verb == "absent":
                 self._pods.pop(uid, None)
                 self._stopping.discard(uid)
-                if (life := self._lives.pop(uid, None)) is not None:
-                    life.cancel()
+                self._end_life(uid)
             else:
                 self._pods[uid] = pod
                 if "deletionTimestamp" in pod["metadata"] and uid not in self._stopping:
                     self._stopping.add(uid)
+                    # What has ended must not be said to run: a server refuses it.
+                    self._end_life(uid)
                     tasks.create_task(self._stop(cluster, pod))
             self._schedule(cluster, tasks)
+
+    def _end_life(self, uid: str) -> None:
+        if (life := self._lives.pop(uid, None)) is not None:
+            life.cancel()
 
     def _schedule(self, cluster: Cluster, tasks: asyncio.TaskGroup) -> None:
         """Whatever waits and has a place now."""
