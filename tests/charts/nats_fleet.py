@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.charts.value_sets import changed, nats_conf
+from windfall.contracts.permissions import services_at
 from windfall.servicekit import nkey
 from windfall.servicekit.nats_access import Access
 from windfall.servicekit.nats_tls import NatsTls
@@ -127,7 +128,8 @@ class Fleet:
 
     def access(self, name: str, domain: str) -> Access:
         tls = NatsTls(self.tls.authority, self.tls.certificate, self.tls.key)
-        return Access(tls, handshake_first=True, nkey=self.keys[name].file, inbox=f"_INBOX.{domain}")
+        access = Access(tls, handshake_first=True, nkey=self.keys[name].file, inbox=f"_INBOX.{domain}")
+        return access.of(name) if name in services_at(domain) else access
 
 
 @asynccontextmanager

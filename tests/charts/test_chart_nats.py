@@ -101,13 +101,14 @@ async def eventually(true: Callable[[], Awaitable[bool]]) -> None:
 
 async def test_facts_reach_the_hub_and_orders_the_site(running: Fleet) -> None:
     hub = await client(running, "federation-coordinator", running.hub)
+    admin = await client(running, "hub-admin", running.hub)
     site = await client(running, "energy-watcher", running.site)
     await declared(site, site_streams("quebec"))
     await declared(hub, hub_streams(("quebec",)))
     # More than flow control lets through at once.
     for number in range(200):
         await site.jetstream().publish(FACT, b"f" * 2000, headers={"Nats-Msg-Id": f"f{number}"})
-        await hub.jetstream().publish(ORDER, b"o" * 2000, headers={"Nats-Msg-Id": f"o{number}"})
+        await admin.jetstream().publish(ORDER, b"o" * 2000, headers={"Nats-Msg-Id": f"o{number}"})
 
     async def crossed() -> bool:
         there = (await hub.jetstream().stream_info(EVENTS_STREAM)).state.messages
@@ -120,6 +121,7 @@ async def test_facts_reach_the_hub_and_orders_the_site(running: Fleet) -> None:
         about = json.loads((await asking.request(f"$JS.{domain}.API.INFO", b"", timeout=5)).data)
         assert about["domain"] == domain
     await hub.close()
+    await admin.close()
     await site.close()
 
 

@@ -261,21 +261,15 @@ key_file: /etc/nats-tls/tls.key
 ca_file: /etc/nats-tls/ca.crt
 {{- end }}
 
-{{/* A user of the account by its nkey: `key`, `publish`, `subscribe`, `deny` (of publish), `as` (kinds of connection). */}}
+{{/* A user of the account by its nkey: `name`, `key`, `rules` (of each name), `as` (kinds of connection). */}}
 {{- define "windfall.nats-user" -}}
+{{- if not (hasKey .rules .name) }}{{ fail (printf "nats.users: %s is no service that speaks here; there are admin, %s" .name (keys .rules | sortAlpha | join ", ")) }}{{ end }}
+{{- $rights := get .rules .name }}
 {
   nkey: {{ .key }}
   {{- with .as }}
   allowed_connection_types: {{ toJson . }}
   {{- end }}
-  permissions: {
-    publish: { allow: {{ toRawJson .publish }}{{ with .deny }}, deny: {{ toRawJson . }}{{ end }} }
-    subscribe: { allow: {{ toRawJson .subscribe }} }
-  }
+  permissions: {{ toRawJson $rights }}
 }
-{{- end }}
-
-{{/* What no service has to do with a stream. */}}
-{{- define "windfall.nats-forbidden" -}}
-{{ toJson (list "$JS.API.STREAM.DELETE.>" "$JS.API.STREAM.PURGE.>" "$JS.API.STREAM.MSG.DELETE.>" "$JS.API.STREAM.SNAPSHOT.>" "$JS.API.STREAM.RESTORE.>") }}
 {{- end }}

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from windfall.cli.asyncapi import document, hears, says
+from windfall.cli.asyncapi import document
 from windfall.cli.events import schema
 from windfall.contracts.commands import COMMANDS
 from windfall.contracts.events import EVENTS
+from windfall.contracts.speaking import OPERATOR, PERSON, hears, says
 from windfall.contracts.subjects import HUB_SERVICES, KINDS, SITE_SERVICES, subject_for, type_of
 
 SERVICES = Path(__file__).parents[3] / "services"
@@ -60,7 +61,7 @@ def test_document_has_the_members_that_the_specification_requires() -> None:
 
 
 def test_speakers_and_listeners_are_services_or_a_person() -> None:
-    known = {*SITE_SERVICES, *HUB_SERVICES, "windfall"}
+    known = {*SITE_SERVICES, *HUB_SERVICES, OPERATOR, PERSON}
     for kind in (*EVENTS, *COMMANDS):
         assert {*says(kind), *hears(kind)} <= known, kind.__name__
 
@@ -69,7 +70,9 @@ def test_what_services_hear_is_what_the_document_says() -> None:
     found: dict[str, set[str]] = {}
     for path in SERVICES.glob("*/src/**/*.py"):
         for name in re.findall(r"\.(?:hears|follows)\((\w+),", path.read_text()):
-            found.setdefault(name, set()).add(path.relative_to(SERVICES).parts[0])
+            found.setdefault(name, set()).add(
+                OPERATOR if path.parent.name == OPERATOR else path.relative_to(SERVICES).parts[0]
+            )
     told = {kind.__name__: set(hears(kind)) for kind in (*EVENTS, *COMMANDS) if hears(kind)}
     assert told == found
 

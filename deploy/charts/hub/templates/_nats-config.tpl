@@ -2,7 +2,7 @@
 {{- define "hub.nats-config" -}}
 {{- $nats := .Values.nats }}
 {{- $secure := eq (include "windfall.secure" .) "true" }}
-{{- $forbidden := include "windfall.nats-forbidden" . | fromJsonArray }}
+{{- $rules := include "windfall.nats-permissions" . | fromJson }}
 {{- include "windfall.nats-common" (dict "root" . "domain" "hub") }}
 leafnodes {
   listen: 0.0.0.0:7422
@@ -25,24 +25,13 @@ accounts {
       {{- if eq $name "admin" }}
       { nkey: {{ $key }} }
       {{- else }}
-      {{- $says := list "windfall.v1.>" "windfall.dead.>" "$JS.API.>" "$JS.*.API.INFO" "$JS.ACK.>" "$KV.WINDFALL_LEASES.>" }}
-      {{- include "windfall.nats-user" (dict "key" $key "publish" $says "deny" $forbidden "subscribe" (list "_INBOX.hub.>")) | nindent 6 }}
+      {{- include "windfall.nats-user" (dict "name" $name "key" $key "rules" $rules.hub) | nindent 6 }}
       {{- end }}
       {{- end }}
       {{- range $site, $key := $nats.leaves }}
       # the server of {{ $site }}
-      {{- $says := list
-            "$JS.hub.API.INFO"
-            (printf "$JS.hub.API.CONSUMER.CREATE.ORDERS.*.windfall.v1.command.*.*.%s" $site)
-            (printf "_DELIVERED.hub.%s.>" $site)
-            "_INBOX.hub.>" "$JSC.>" "$JS.FC.ORDERS.>" }}
-      {{- $hears := list
-            (printf "$JS.%s.API.INFO" $site)
-            (printf "$JS.%s.API.CONSUMER.CREATE.EVENTS" $site)
-            (printf "$JS.%s.API.CONSUMER.CREATE.EVENTS.>" $site)
-            (printf "_DELIVERED.%s.hub.>" $site)
-            (printf "_INBOX.%s.>" $site) "$JSC.>" "$JS.FC.EVENTS.>" }}
-      {{- include "windfall.nats-user" (dict "key" $key "as" (list "LEAFNODE") "publish" $says "subscribe" $hears) | nindent 6 }}
+      {{- $rights := $rules.leaf | toRawJson | replace "<site>" $site | fromJson }}
+      {{- include "windfall.nats-user" (dict "name" "leaf" "key" $key "as" (list "LEAFNODE") "rules" (dict "leaf" $rights)) | nindent 6 }}
       {{- end }}
     ]
   }

@@ -36,7 +36,7 @@ leafnodes {
   ]
 }
 {{- if $nats.nkeySecret }}
-{{- $forbidden := include "windfall.nats-forbidden" . | fromJsonArray }}
+{{- $rules := include "windfall.nats-permissions" . | replace "<site>" .Values.site | fromJson }}
 accounts {
   WINDFALL {
     jetstream: enabled
@@ -46,8 +46,7 @@ accounts {
       {{- if eq $name "admin" }}
       { nkey: {{ $key }} }
       {{- else }}
-      {{- $says := list (printf "windfall.v1.*.*.%s" $site) "windfall.v1.command.>" "windfall.dead.>" "$JS.API.>" "$JS.hub.API.INFO" "$JS.ACK.>" }}
-      {{- include "windfall.nats-user" (dict "key" $key "publish" $says "deny" $forbidden "subscribe" (list (printf "_INBOX.%s.>" $site))) | nindent 6 }}
+      {{- include "windfall.nats-user" (dict "name" $name "key" $key "rules" $rules.site) | nindent 6 }}
       {{- end }}
       {{- end }}
     ]

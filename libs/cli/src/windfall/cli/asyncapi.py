@@ -4,104 +4,18 @@ Channels are subjects, messages are sentences with their CloudEvents headers and
 operations are who says and who hears. Pure: everything comes from the contracts.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from windfall.contracts.commands import (
-    COMMANDS,
-    AcquireNode,
-    CordonSite,
-    FinishRound,
-    FollowPlan,
-    ProbeLink,
-    ReadmitSite,
-    ReleaseNode,
-    RollBack,
-    SiteCommand,
-    StopFederation,
-    StopTraining,
-    UncordonSite,
-)
+from windfall.contracts.commands import COMMANDS, SiteCommand
 from windfall.contracts.envelope import CONTENT_TYPE, JSON, MESSAGE_ID, TRACEPARENT, TRACESTATE
-from windfall.contracts.events import (
-    EVENTS,
-    EnergyRecorded,
-    FederationFinished,
-    LinkMeasured,
-    NodeFailed,
-    NodeHindered,
-    NodeProfiled,
-    NodeReady,
-    NodeReleased,
-    RoundCompleted,
-    SignalForecast,
-    SignalObserved,
-    SignalRecovered,
-    SignalStale,
-    SiteDrained,
-    SiteEvent,
-    TaskLearnt,
-    TrainingStarted,
-    WindowClosed,
-    WindowClosing,
-    WindowExpected,
-    WindowOpened,
-    WindowWithdrawn,
-)
+from windfall.contracts.events import EVENTS, SiteEvent
 from windfall.contracts.message import Message, Name
-from windfall.contracts.subjects import is_command, stream_for, subject_for, type_of
-
-PERSON = "windfall"
-"""Who says a command that no service says: a person, through this command."""
-
-HEARD_BY: Mapping[type[Message], tuple[str, ...]] = {
-    SignalObserved: ("energy-watcher",),
-    SignalForecast: ("federation-coordinator",),
-    SignalStale: ("federation-coordinator",),
-    SignalRecovered: ("federation-coordinator",),
-    WindowExpected: ("energy-watcher", "provisioner", "profiler", "federation-coordinator"),
-    WindowWithdrawn: ("energy-watcher", "provisioner", "profiler", "site-trainer"),
-    WindowOpened: ("energy-watcher", "provisioner", "profiler", "site-trainer", "federation-coordinator"),
-    NodeHindered: ("provisioner",),
-    NodeReady: ("energy-watcher", "provisioner", "profiler", "federation-coordinator"),
-    NodeProfiled: ("federation-coordinator",),
-    LinkMeasured: ("federation-coordinator",),
-    TaskLearnt: ("profiler",),
-    TrainingStarted: (
-        "energy-watcher",
-        "federation-coordinator",
-    ),
-    WindowClosing: ("provisioner", "site-trainer"),
-    WindowClosed: ("energy-watcher", "provisioner", "profiler", "site-trainer", "federation-coordinator"),
-    SiteDrained: (
-        "energy-watcher",
-        "provisioner",
-    ),
-    NodeReleased: ("energy-watcher", "provisioner"),
-    NodeFailed: ("energy-watcher", "provisioner"),
-    EnergyRecorded: ("federation-coordinator",),
-    RoundCompleted: ("provisioner",),
-    FederationFinished: ("provisioner",),
-}
-"""Which services act on an event. Every other event is a fact for dashboards and people."""
-
-SAID_BY: Mapping[type[Message], tuple[str, ...]] = {
-    AcquireNode: (PERSON,),
-    ReleaseNode: (PERSON,),
-    CordonSite: (PERSON,),
-    UncordonSite: (PERSON,),
-    ProbeLink: (PERSON,),
-    FinishRound: ("federation-coordinator",),
-    StopTraining: (PERSON,),
-    StopFederation: (PERSON,),
-    RollBack: (PERSON,),
-    ReadmitSite: (PERSON,),
-    FollowPlan: ("federation-coordinator",),
-}
-"""Who gives a command. An event's speaker stands at the head of its docstring."""
+from windfall.contracts.speaking import hears, says
+from windfall.contracts.subjects import stream_for, subject_for, type_of
 
 Document = dict[str, Any]
 
@@ -145,21 +59,6 @@ def document(version: str) -> Document:
             "schemas": schemas["$defs"],
         },
     }
-
-
-def speaker_of(kind: type[Message]) -> str:
-    """The first word of a sentence's docstring: who says an event, or whom a command addresses."""
-    return (kind.__doc__ or "").partition(":")[0].strip()
-
-
-def says(kind: type[Message]) -> tuple[str, ...]:
-    """Which services say a sentence."""
-    return SAID_BY[kind] if is_command(kind) else (speaker_of(kind),)
-
-
-def hears(kind: type[Message]) -> tuple[str, ...]:
-    """Which services act on a sentence."""
-    return (speaker_of(kind),) if is_command(kind) else HEARD_BY.get(kind, ())
 
 
 def _whom(kind: type[Message]) -> str:

@@ -83,6 +83,7 @@ class NatsBus:
     ) -> None:
         warn_if_plain(url)
         self._url = url
+        self._inbox = access.inbox
         self._replicas = replicas
         self._service = service
         self._process = f"{service}-{uuid4().hex}"
@@ -151,6 +152,8 @@ class NatsBus:
                 stream=JStream(hearing.stream, declare=False),
                 durable=self._consumer(hearing),
                 pull_sub=PullSub(batch_size=1, timeout=_FETCH_TIMEOUT_S),
+                # Left to itself FastStream takes no notice of the connection's own prefix.
+                inbox_prefix=f"{self._inbox}.".encode(),
                 ack_policy=AckPolicy.MANUAL,
                 decoder=_undecoded,
                 no_reply=True,

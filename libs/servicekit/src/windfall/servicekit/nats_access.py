@@ -2,7 +2,7 @@
 where no other domain listens. No client of NATS is imported here: settings are read by whoever speaks to none.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ class Access:
     """File that holds the seed."""
     inbox: str = "_INBOX"
     """Prefix of the subjects on which answers come."""
+
+    def of(self, service: str) -> "Access":
+        """The same with answers that come where this service alone may listen."""
+        return replace(self, inbox=f"{self.inbox}.{service}")
 
     def options(self, url: str) -> dict[str, Any]:
         """As :class:`~windfall.servicekit.nats_client.KeyClient` takes it.

@@ -181,7 +181,7 @@ async def _stand(service: str, settings: S, whom: str, streams: Sequence[StreamS
                     settings.state_dir,
                     f"{service}.{whom}",
                     health.stand_by,
-                    settings.nats_access,
+                    settings.nats_access.of(service),
                     settings.nats_replicas,
                 )
                 leading = loop.create_task(stack.enter_async_context(waiting))
@@ -214,7 +214,7 @@ async def _work(
     def store_lost() -> None:
         stand.outbox.recheck()
 
-    access, replicas = settings.nats_access, settings.nats_replicas
+    access, replicas = settings.nats_access.of(service), settings.nats_replicas
     bus = NatsBus(settings.nats_url, service, streams, fail, store_lost, access=access, replicas=replicas)
     outbox = Outbox(journal, bus)
     stand = Stand(service, whom, parse_clock(settings.clock), journal, bus, outbox, stopping)

@@ -118,7 +118,7 @@ async def _hear(settings: OperatorSettings, operating: Operating, orders: Orders
             log.error("hears nothing: %s", mistake)
             lost.set()
 
-        bus = NatsBus(settings.nats_url, SERVICE, (), lose, access=settings.nats_access)
+        bus = NatsBus(settings.nats_url, SERVICE, (), lose, access=settings.nats_access.of(SERVICE))
         listen(bus, operating.hearsay, operating.queue.add)
         try:
             await bus.start()
