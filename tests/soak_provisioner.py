@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -59,13 +60,16 @@ def main(words: list[str]) -> int:
     parser.add_argument("--real", action="store_true", help=f"on the control plane that {STARTER.name} starts")
     parser.add_argument("--backend", choices=(KUBERNETES, *MACHINES, MIXED), default=KUBERNETES)
     parser.add_argument("--contract", choices=CONTRACTS, default=CONTRACTS[0], help="of Cluster API and k0smotron")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave journals and logs there")
     said = parser.parse_args(words)
     platform = Platform(said.backend, said.contract)
     seed = int(os.environ.get(SEED) or SystemRandom().randrange(1_000_000))
     size = Size(said.sites, said.windows, said.workers, timedelta(seconds=said.seconds), said.kills)
     say = partial(print, flush=True)
-    with tempfile.TemporaryDirectory(prefix="windfall-storm-") as folder:
-        outcome = asyncio.run(weather(Path(folder), seed, size, say, real if said.real else double, platform))
+    with ExitStack() as stack:
+        folder = said.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="windfall-storm-")))
+        folder.mkdir(parents=True, exist_ok=True)
+        outcome = asyncio.run(weather(folder, seed, size, say, real if said.real else double, platform))
     server = "kube-apiserver" if said.real else "the double"
     report("soak-provisioner", figures(outcome, platform, server))
     wrong = [*outcome.faults, *([f"{outcome.ends.late} releases were late"] if outcome.ends.late else [])]

@@ -121,3 +121,15 @@ async def test_a_deployment_and_a_daemon_set(stage: Stage) -> None:
     await stage.space.cluster.delete(DEPLOYMENT, "d", stage.space.namespace)
     await stage.space.cluster.delete(DAEMON_SET, "e", stage.space.namespace)
     await stage.pods(0)
+
+
+async def test_a_node_that_a_controller_took_for_lost_says_that_it_is_not(stage: Stage) -> None:
+    if stage.space.server.double is not None:
+        pytest.skip("the double takes no node for lost")
+    silent = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
+    await stage.space.cluster.patch(NODE, stage.place, None, {"status": {"conditions": [silent]}}, subresource="status")
+    async with asyncio.timeout(30):
+        async for change in stage.space.cluster.follow(NODE, fields=f"metadata.name={stage.place}"):
+            conditions = change.object["status"]["conditions"] if change.verb == "present" else ()
+            if any(each["type"] == "Ready" and each["status"] == "True" for each in conditions):
+                return

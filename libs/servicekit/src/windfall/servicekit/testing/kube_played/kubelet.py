@@ -8,8 +8,9 @@ from functools import partial
 from typing import Final
 
 from windfall.servicekit.kube import Absent, Cluster, Conflict, Object
-from windfall.servicekit.kube.kinds import NODE, POD
+from windfall.servicekit.kube.kinds import LEASE, NODE, POD
 from windfall.servicekit.testing.kube_played.persistence import persist
+from windfall.servicekit.testing.kube_played.pod_status import ended, running, waiting
 from windfall.servicekit.testing.kube_played.scheduler import fitting
 
 
@@ -51,6 +52,7 @@ def node(name: str, labels: dict[str, str] | None = None, **devices: int) -> Obj
 
 _ALWAYS: Final = Course()
 _KILLED: Final = 137
+_BEAT_S: Final = 10.0
 
 
 @dataclass
@@ -82,6 +84,18 @@ class Kubelet:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_nodes(cluster, tasks))
             tasks.create_task(self._follow_pods(cluster, tasks))
+
+    async def beat(self, cluster: Cluster) -> None:
+        """For ever: says that its nodes are alive. A real control plane takes one that is silent for 40 s for lost.
+
+        As kubelets do it: a Lease that is renewed, and the node's own word where a controller has said otherwise.
+        """
+        while True:
+            for name in (wanted["metadata"]["name"] for wanted in self.nodes):
+                await persist(partial(_renew, cluster, name))
+            for wanted in self.nodes:
+                await persist(partial(_assert_ready, cluster, wanted))
+            await asyncio.sleep(_BEAT_S)
 
     async def _make(self, cluster: Cluster, wanted: Object) -> None:
         await cluster.apply(NODE, wanted, manager="played-kubelet", force=True)
@@ -142,14 +156,14 @@ class Kubelet:
         if not pod["spec"].get("nodeName"):
             await persist(lambda: _bind(cluster, pod, place))
         if (waits := course.waits) is not None:
-            await persist(lambda: _report(cluster, pod, _waiting(pod, *waits)))
+            await persist(lambda: _report(cluster, pod, waiting(pod, *waits)))
             return
         await asyncio.sleep(course.starts.total_seconds())
-        if await persist(lambda: _report(cluster, pod, _running(pod, ready=course.becomes_ready))):
+        if await persist(lambda: _report(cluster, pod, running(pod, ready=course.becomes_ready))):
             self.started += course.becomes_ready
         if course.runs is not None:
             await asyncio.sleep(course.runs.total_seconds())
-            await persist(lambda: _report(cluster, pod, _ended(pod, course.exit_code)))
+            await persist(lambda: _report(cluster, pod, ended(pod, course.exit_code)))
 
     async def _stop(self, cluster: Cluster, pod: Object) -> None:
         metadata = pod["metadata"]
@@ -160,8 +174,27 @@ class Kubelet:
         await asyncio.sleep(min(grace, course.stops).total_seconds())
         if not _is_over(self._pods.get(metadata["uid"], pod)):
             code = course.stop_code if course.stops <= grace else _KILLED
-            await persist(lambda: _report(cluster, pod, _ended(pod, code)))
+            await persist(lambda: _report(cluster, pod, ended(pod, code)))
         await persist(lambda: _delete(cluster, pod))
+
+
+async def _renew(cluster: Cluster, name: str) -> None:
+    renewed = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    lease = {
+        "apiVersion": LEASE.api_version,
+        "kind": LEASE.kind,
+        "metadata": {"name": name, "namespace": "kube-node-lease"},
+        "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": renewed},
+    }
+    await cluster.apply(LEASE, lease, manager="played-kubelet", force=True)
+
+
+async def _assert_ready(cluster: Cluster, wanted: Object) -> None:
+    try:
+        await cluster.apply_status(NODE, wanted, manager="played-kubelet", force=True)
+    except (Absent, Conflict):
+        # Its machine has been taken away.
+        return
 
 
 async def _bind(cluster: Cluster, pod: Object, place: str) -> None:
@@ -190,72 +223,5 @@ async def _delete(cluster: Cluster, pod: Object) -> None:
         return
 
 
-def _running(pod: Object, *, ready: bool) -> Object:
-    now, word = _now(), "True" if ready else "False"
-    containers = [
-        {
-            "name": container["name"],
-            "image": container.get("image", ""),
-            "imageID": "",
-            "ready": ready,
-            "restartCount": 0,
-            "state": {"running": {"startedAt": now}},
-        }
-        for container in pod["spec"]["containers"]
-    ]
-    conditions = [
-        {"type": kind, "status": word if kind in ("Ready", "ContainersReady") else "True", "lastTransitionTime": now}
-        for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")
-    ]
-    return {
-        "phase": "Running",
-        "podIP": "10.1.0.1",
-        "startTime": now,
-        "conditions": conditions,
-        "containerStatuses": containers,
-    }
-
-
-def _waiting(pod: Object, reason: str, message: str) -> Object:
-    containers = [
-        {
-            "name": container["name"],
-            "image": container.get("image", ""),
-            "imageID": "",
-            "ready": False,
-            "restartCount": 0,
-            "state": {"waiting": {"reason": reason, "message": message}},
-        }
-        for container in pod["spec"]["containers"]
-    ]
-    return {"phase": "Pending", "containerStatuses": containers}
-
-
-def _ended(pod: Object, exit_code: int) -> Object:
-    now = _now()
-    ended = {"terminated": {"exitCode": exit_code, "finishedAt": now, "reason": "Error" if exit_code else "Completed"}}
-    containers = [
-        {
-            "name": item["name"],
-            "image": item.get("image", ""),
-            "imageID": "",
-            "ready": False,
-            "restartCount": 0,
-            "state": ended,
-        }
-        for item in pod["spec"]["containers"]
-    ]
-    conditions = [{"type": "Ready", "status": "False", "reason": "PodCompleted", "lastTransitionTime": now}]
-    return {
-        "phase": "Failed" if exit_code else "Succeeded",
-        "conditions": conditions,
-        "containerStatuses": containers,
-    }
-
-
 def _is_over(pod: Object) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

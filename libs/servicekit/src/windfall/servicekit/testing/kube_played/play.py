@@ -20,6 +20,8 @@ async def played(kubeconfig: Path, kubelet: Kubelet | None = None) -> AsyncItera
         parts = [kubelet.run(cluster)]
         if "double" in await cluster.version():
             parts.append(Controllers(cluster).run())
+        else:
+            parts.append(kubelet.beat(cluster))
         playing = [asyncio.create_task(part) for part in parts]
         try:
             yield kubelet
