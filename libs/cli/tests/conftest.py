@@ -35,6 +35,12 @@ WINDOWS = (("site-a", 60, 250), ("site-b", 180, 370), ("site-c", 300, 490), ("si
 MODEL_BYTES = 4_000_000
 
 
+@pytest.fixture(autouse=True)
+def no_context(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whoever runs the tests may have contexts of their own."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no-config"))
+
+
 def minute(number: float) -> datetime:
     return MIDNIGHT + timedelta(minutes=number)
 

@@ -50,6 +50,20 @@ def test_every_sentence_has_a_channel_a_message_and_a_speaker(topic: str) -> Non
     assert any(name.endswith(f".says.{topic}") for name in DOCUMENT["operations"])
 
 
+@pytest.mark.parametrize(
+    ("schema", "field", "words"),
+    [
+        ("WindowOpened", "at", "When it became true, by the speaker's clock."),
+        ("WindowOpened", "confidence", "That it ends within five minutes of ``expected_close_at``; none when no end"),
+        ("Measured", "device", "What the benchmark ran on"),
+        ("Interval", "runs", "From how many it was estimated."),
+    ],
+)
+def test_a_field_says_what_stands_below_it_in_the_source(schema: str, field: str, words: str) -> None:
+    told = DOCUMENT["components"]["schemas"][schema]["properties"].get(field, {}).get("description", "")
+    assert told.startswith(words)
+
+
 def test_document_has_the_members_that_the_specification_requires() -> None:
     assert DOCUMENT["asyncapi"] == "3.0.0"
     assert {"title", "version"} <= set(DOCUMENT["info"])

@@ -69,6 +69,7 @@ MISTAKES: Mapping[str, tuple[Given, ExitCode, str]] = {
     "folder-taken": (_occupied, ExitCode.RESOURCE, "is not empty"),
     "folder-impossible": (_below_a_file, ExitCode.RESOURCE, "cannot make the run folder"),
     "no-command": (_typed("dance"), ExitCode.USAGE, "No such command 'dance'"),
+    "nearly-a-command": (_typed("gett"), ExitCode.USAGE, "No such command 'gett'. Did you mean 'get'"),
     "no-option": (_typed("demo", "--slow"), ExitCode.USAGE, "No such option"),
     "no-server": (_typed("events", "tail", "--server", "nats://127.0.0.1:1"), ExitCode.SERVER, "no NATS server at"),
     "bad-server": (_typed("dlq", "list", "--server", "nonsense"), ExitCode.SERVER, "no NATS server at nonsense"),

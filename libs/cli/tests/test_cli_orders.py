@@ -1,13 +1,11 @@
 """Orders that a person gives: what is stored for whom, and that nobody is asked where nobody is."""
 
-import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
+from tests.commanded import ran
 from windfall.cli.server import connection, declared, kept
 from windfall.contracts.commands import CordonSite, ReadmitSite, ReleaseNode, RollBack, StopFederation, UncordonSite
 from windfall.contracts.envelope import Letter, unseal
@@ -25,18 +23,6 @@ async def hub(nats_server: NatsServer) -> AsyncIterator[str]:
     await declared([here, site.plan])
     yield nats_server.url
     await site.stop()
-
-
-async def ran(*arguments: str, url: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "windfall.cli", *arguments),
-        env={**os.environ, "WINDFALL_NATS_URL": url},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
 
 
 async def ordered(url: str) -> list[Message]:

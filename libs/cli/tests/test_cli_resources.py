@@ -8,15 +8,21 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import click
 import pytest
 import yaml
 
+from tests.commanded import ran
+from windfall.cli import commands
+from windfall.cli.__main__ import WHERE, windfall
 from windfall.cli.recording import Said
 from windfall.cli.resources.describing import described
+from windfall.cli.resources.events import RECENT
 from windfall.cli.resources.reading import rows
 from windfall.cli.resources.registry import ALL, chosen, resource
 from windfall.cli.resources.resource import Resource, Rows, record
@@ -27,6 +33,7 @@ from windfall.cli.server import connection, declared, store
 from windfall.contracts.envelope import Letter
 from windfall.contracts.events import NodeHindered, SignalStale, WindowOpened
 from windfall.contracts.subjects import HUB
+from windfall.servicekit.bus import buried
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.natsserver import NatsServer, ServerPlan, free_port
 
@@ -48,17 +55,6 @@ def folded(of: Resource, recorded: Sequence[Said]) -> Rows:
         if isinstance(said.message, of.hears):
             of.fold(found, said.message)
     return found
-
-
-async def ran(*arguments: str, url: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "windfall.cli", *arguments),
-        env={**os.environ, "WINDFALL_NATS_URL": url},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
 
 
 # --- folds ------------------------------------------------------------------------------------------------------------
@@ -86,6 +82,14 @@ def test_a_whole_run(recorded: Sequence[Said]) -> None:
     assert (federation.state, federation.tokens_total, federation.completed) == ("finished", 100_000, 4)
 
 
+async def test_who_is_named_is_read_alone_and_like_all(hub: str) -> None:
+    everybody = await rows(hub, SITES)
+    assert await rows(hub, SITES, ("site-a",)) == {"site-a": everybody["site-a"]}
+    # Nobody of that name: whoever is nearest is to be named.
+    for name in ("site-z", "site-", "*", "site.a", ""):
+        assert await rows(hub, SITES, (name,)) == everybody
+
+
 def test_what_keeps_a_node_stands_until_it_comes(recorded: Sequence[Said]) -> None:
     found = folded(SITES, recorded)
     at = recorded[-1].message.at
@@ -101,7 +105,7 @@ def test_what_keeps_a_node_stands_until_it_comes(recorded: Sequence[Said]) -> No
 
 @pytest.mark.parametrize(
     ("name", "cure"),
-    [("site", None), ("SITES", None), ("sities", "Did you mean sites?"), ("pods", "There is federations, leases,")],
+    [("site", None), ("SITES", None), ("sities", "Did you mean sites?"), ("pods", "There is dead-letters, events,")],
 )
 def test_a_resource_by_nearly_its_name(name: str, cure: str | None) -> None:
     if cure is None:
@@ -136,7 +140,7 @@ def test_every_form_of_every_resource(of: Resource, recorded: Sequence[Said]) ->
     for form in forms:
         text = shown(of, found, form)
         assert all(one.name in text for one in found), "an identifier is never cut"
-        assert "…" not in text
+        assert "…" not in text or "…" in json.dumps(document, ensure_ascii=False)
     if found:
         alone = json.loads(shown(of, found[:1], "json", alone=True))
         assert alone["name"] == found[0].name
@@ -162,6 +166,26 @@ async def test_a_shell_completes_resources() -> None:
 @pytest.mark.parametrize("of", ALL, ids=lambda of: of.name)
 async def test_a_server_is_asked_for_what_its_events_say(of: Resource, hub: str, recorded: Sequence[Said]) -> None:
     assert await rows(hub, of) == folded(of, recorded)
+
+
+async def test_only_so_many_of_the_newest_are_read(hub: str, recorded: Sequence[Said]) -> None:
+    assert list(await rows(hub, replace(RECENT, most=4))) == [str(one.message.id) for one in recorded[-3:]]
+    last = str(recorded[-1].message.id)
+    text = await described(hub, "event", last[:12], 10)
+    assert f"name:  {last}" in text and "Last events" not in text
+
+
+async def test_a_dead_letter_is_a_row_whatever_is_in_it(hub: str, recorded: Sequence[Said]) -> None:
+    said = recorded[0]
+    async with connection(hub) as client:
+        await store(client, buried("provisioner", said.letter(), "no such site"))
+        await store(client, buried("profiler", Letter("windfall.v1.window.opened.site-a", {}, b"nonsense"), "no JSON"))
+    code, out, _ = await ran("get", "dead-letters", "-o", "json", url=hub)
+    first, second = json.loads(out)["items"]
+    assert (code, first["name"], first["consumer"], first["reason"]) == (0, "1", "provisioner", "no such site")
+    assert (first["event_id"], first["said_at"]) == (str(said.message.id), said.message.at.isoformat())
+    assert (second["name"], second["subject"], second["event_id"]) == ("2", "windfall.v1.window.opened.site-a", "")
+    assert "no JSON" in await described(hub, "dlq", "2", 10)
 
 
 async def test_a_server_of_which_nothing_is_known(nats_server: NatsServer) -> None:
@@ -244,12 +268,30 @@ async def test_who_watches_sees_what_stands_and_what_changes(hub: str, recorded:
         assert await process.wait() == ExitCode.INTERRUPTED
 
 
+def test_every_command_stands_where_it_is_looked_for() -> None:
+    context = click.Context(windfall)
+    for name, module in WHERE.items():
+        found = windfall.get_command(context, name)
+        assert found is not None and found.callback is not None
+        assert found.callback.__module__ == f"windfall.cli.commands.{module}"
+    assert windfall.list_commands(context) == sorted({*WHERE, "version"})
+    folder = Path(commands.__path__[0])
+    top = {
+        one.name
+        for path in folder.glob("*.py")
+        for one in vars(import_module(f"windfall.cli.commands.{path.stem}")).values()
+        if isinstance(one, click.Command) and one.callback is not None and one.name in WHERE
+    }
+    assert top == set(WHERE)
+
+
 def test_nothing_heavy_is_loaded_to_list_what_is_there() -> None:
     """A command that people type all day must not wait for torch, faststream or gRPC."""
     program = (
         "import sys\n"
         "import windfall.cli.__main__, windfall.cli.resources.reading, windfall.cli.resources.showing\n"
-        "print([name for name in ('torch', 'numpy', 'faststream', 'grpc', 'aiohttp', 'rich', 'yaml', 'matplotlib')"
+        "print([name for name in ('torch', 'numpy', 'faststream', 'grpc', 'aiohttp', 'rich', 'yaml', 'matplotlib',"
+        " 'kubernetes', 'fastapi', 'cryptography', 'tomllib', 'difflib')"
         " if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -23,23 +23,30 @@ import errno
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import Final, NoReturn
 
 import click
 
-from windfall.cli.commands import bus, gitops, hardware, operating, page, running, seeing
+from windfall.cli.commands.lazily import Commands
 from windfall.cli.commands.options import COMPLETE
 from windfall.servicekit.errors import ExitCode, Mistake
 
-if TYPE_CHECKING:
-    pass
-
-T = TypeVar("T")
 EPILOG = """\b
 Exit codes: 0 done; 1 failed; 2 wrong argument, setting or input; 3 port in use,
 folder or program missing; 4 server unreachable or too old; 5 disk full;
 6 a dry run or a diff found differences; 130 interrupted, with nothing left running.
 """
+WHERE: Final = {
+    **dict.fromkeys(("demo", "keys", "nkeys", "report", "run", "simulate", "stage"), "running"),
+    **dict.fromkeys(("completion", "describe", "doctor", "explain", "get", "wait", "watch"), "seeing"),
+    **dict.fromkeys(("cordon", "drain", "readmit", "rollback", "stop", "uncordon"), "operating"),
+    **dict.fromkeys(("links", "profile"), "hardware"),
+    **dict.fromkeys(("dlq", "events"), "bus"),
+    "context": "contexts",
+    "fleet": "gitops",
+    "web": "page",
+}
+"""Every command, and the module of ``commands`` that it stands in."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -102,7 +109,7 @@ def _complain(text: str) -> None:
     print(f"windfall: {' '.join(text.split())}", file=sys.stderr)
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, where=WHERE, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 def windfall() -> None:
     """Train where the power is a windfall."""
 
@@ -114,15 +121,6 @@ def version() -> None:
 
     for name, found in versions().items():
         print(f"{name:16} {found}")
-
-
-for _each in (
-    *(running.demo, running.run_app, running.simulate, running.report, running.stage, running.keys, running.nkeys),
-    *(seeing.get, seeing.describe, seeing.watch, seeing.wait, seeing.explain, seeing.doctor, seeing.completion),
-    *(operating.drain, operating.cordon, operating.uncordon, operating.stop, operating.rollback, operating.readmit),
-    *(hardware.profile, hardware.links, bus.events, bus.dlq, gitops.fleet, page.web),
-):
-    windfall.add_command(_each)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
+from windfall.cli.field_words import describe
+from windfall.contracts import commands, events, hardware, measures, message
 from windfall.contracts.commands import COMMANDS, SiteCommand
 from windfall.contracts.envelope import CONTENT_TYPE, JSON, MESSAGE_ID, TRACEPARENT, TRACESTATE
 from windfall.contracts.events import EVENTS, SiteEvent
@@ -26,6 +28,7 @@ def document(version: str) -> Document:
     _, schemas = models_json_schema(
         [(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}"
     )
+    describe(schemas["$defs"], message, measures, hardware, events, commands)
     return {
         "asyncapi": "3.0.0",
         "id": "urn:windfall:bus:v1",

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from windfall.cli.events import SOURCE
-from windfall.cli.resources.registry import near
+from windfall.cli.nearest import near
 from windfall.cli.server import connection, known_sites, store
 from windfall.contracts.commands import (
     CordonSite,

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import windfall.cli.slim_nats  # noqa: F401
@@ -19,13 +19,16 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext, api
 
+from windfall.cli.refusals import is_refusal, unreachable
 from windfall.contracts.envelope import Letter
 from windfall.contracts.subjects import EVENTS_STREAM, HUB, hub_streams, site_streams
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.nats_access import Access
 from windfall.servicekit.nats_client import connected
-from windfall.servicekit.natsserver import ServerPlan
 from windfall.servicekit.settings import NatsSettings, load
+
+if TYPE_CHECKING:
+    from windfall.servicekit.natsserver import ServerPlan
 
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"
 OLDEST: Final = (2, 10, 0)
@@ -57,12 +60,7 @@ async def connection(url: str) -> AsyncIterator[Client]:
     try:
         client = await asyncio.wait_for(_connect(url, access), _CONNECT_TIMEOUT_S)
     except (TimeoutError, OSError, ValueError, nats.errors.Error) as error:
-        reason = str(error) or "no answer"
-        raise Mistake(
-            f"no NATS server at {url} ({reason})",
-            "Start one, or give its address with --server or WINDFALL_NATS_URL",
-            ExitCode.SERVER,
-        ) from error
+        raise unreachable(url, error) from error
     try:
         _new_enough(client, url)
         yield client
@@ -81,23 +79,38 @@ async def _connect(url: str, access: Access) -> Client:
     writer.close()
     with suppress(ConnectionError):
         await writer.wait_closed()
-    return await connected(
-        url,
-        access,
-        name="windfall",
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=0.25,
-        connect_timeout=2,
-        error_cb=_quiet,
+    refused: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+
+    async def told(error: Exception) -> None:
+        """Once it stands, reconnecting is the client's business, and an error that matters is raised where it was
+        awaited. Before that, who was refused is refused again."""
+        if is_refusal(error) and not refused.done():
+            refused.set_result(error)
+
+    connecting = asyncio.ensure_future(
+        connected(
+            url,
+            access,
+            name="windfall",
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.25,
+            connect_timeout=2,
+            error_cb=told,
+        )
     )
+    try:
+        both: set[asyncio.Future[Any]] = {connecting, refused}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not connecting.done():
+            raise refused.result()
+        return await connecting
+    finally:
+        connecting.cancel()
+        refused.cancel()
 
 
 def _concerns_somebody(record: logging.LogRecord) -> bool:
     return "eof_received() has no effect" not in record.getMessage()
-
-
-async def _quiet(error: Exception) -> None:
-    """Reconnecting is the client's business; an error that matters is raised where it was awaited."""
 
 
 def _new_enough(client: Client, url: str) -> None:
@@ -133,7 +146,7 @@ async def store(client: Client, letter: Letter) -> bool:
     return not ack.duplicate
 
 
-async def declared(servers: Sequence[ServerPlan]) -> None:
+async def declared(servers: Sequence["ServerPlan"]) -> None:
     """Make the streams of a hub and its sites before any service does.
 
     A stream that sources another is made after it: a server that finds none tries again only seconds later, and those
@@ -212,21 +225,26 @@ async def letters(
 
 
 async def kept(
-    client: Client, stream: str, subjects: Sequence[str], newest: bool = False
+    client: Client, stream: str, subjects: Sequence[str], newest: bool = False, most: int | None = None
 ) -> AsyncGenerator[Stored, None]:
     """What a stream holds now, in order.
 
     Args:
         newest: only the newest letter of each subject.
+        most: only what lies in so many of the newest places.
 
     Raises:
         Mistake: the server does not answer, or has no such stream.
     """
-    await stream_info(client, stream)
+    last = (await stream_info(client, stream)).state.last_seq
     jetstream = client.jetstream()
+    policy, start = api.DeliverPolicy.LAST_PER_SUBJECT if newest else api.DeliverPolicy.ALL, None
+    if most is not None and last > most:
+        policy, start = api.DeliverPolicy.BY_START_SEQUENCE, last - most + 1
     config = api.ConsumerConfig(
-        filter_subjects=list(subjects),
-        deliver_policy=api.DeliverPolicy.LAST_PER_SUBJECT if newest else api.DeliverPolicy.ALL,
+        filter_subjects=list(subjects) or None,
+        deliver_policy=policy,
+        opt_start_seq=start,
         ack_policy=api.AckPolicy.NONE,
         inactive_threshold=60.0,
         mem_storage=True,

@@ -72,7 +72,7 @@ UNITS: Final[dict[SignalKind, str]] = {
 class Point(BaseModel):
     """One value of a signal from an instant on, in the unit of its kind."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="ignore", allow_inf_nan=False)
 
     point_time: Instant
     value: float
@@ -251,7 +251,7 @@ class NodeFailed(SiteEvent):
 class Measured(BaseModel):
     """What the profiler measured on a node. A part that could not be measured is none and named in ``missing``."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="ignore", allow_inf_nan=False)
 
     fingerprint: str
     """Changes when hardware, driver or benchmark version change."""
@@ -304,7 +304,7 @@ TrainingValue = Literal["micro_batch", "gradient_accumulation", "local_steps", "
 class Recommendation(BaseModel):
     """Training settings that follow from a measurement, with the sentence that explains them."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="ignore", allow_inf_nan=False)
 
     micro_batch: int = Field(ge=1)
     local_steps: int = Field(ge=1)
@@ -424,7 +424,7 @@ Chooser = Literal["advice", "operator", "owner", "default"]
 class Chosen(BaseModel):
     """One value: what was advised, what is used, and who chose that."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="ignore")
 
     advised: str = Field(default="", max_length=100)
     """Empty where nothing is known that it could follow from."""
@@ -436,7 +436,7 @@ class Chosen(BaseModel):
 class SiteAdvice(BaseModel):
     """What is advised for one site of a federation."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="ignore", allow_inf_nan=False)
 
     site: Name
     takes_part: bool

@@ -28,7 +28,7 @@ def token(text: str) -> str | None:
 class Part(BaseModel):
     """A frozen part of a description. Readers tolerate fields that they do not know."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="ignore", allow_inf_nan=False)
 
 
 class Partition(Part):

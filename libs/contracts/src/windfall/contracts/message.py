@@ -59,7 +59,7 @@ _ORIGIN = uuid5(NAMESPACE_URL, "https://windfall.dev/ids")
 class Message(BaseModel):
     """A frozen sentence. Readers tolerate fields that they do not know, so that versions can mix."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="ignore", allow_inf_nan=False)
 
     topic: ClassVar[str] = ""
     """What is said: ``noun.verb`` for an event, ``service.verb`` for a command."""

@@ -1,12 +1,11 @@
 """Orders that a person gives."""
 
-import sys
 from collections.abc import Callable
 
 import click
 
 from windfall.cli.commands.options import server as on_server
-from windfall.cli.commands.options import wait_for
+from windfall.cli.commands.options import sure, surely, wait_for
 
 
 def _order(command: Callable[..., None]) -> Callable[..., None]:
@@ -18,21 +17,10 @@ def _order(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-_sure = click.option("--yes", is_flag=True, help="Do not ask.")
-
-
-def _ask(question: str, sure: bool) -> None:
-    if sure:
-        return
-    if not sys.stdin.isatty():
-        raise click.UsageError("Nobody is there to be asked: say --yes", click.get_current_context())
-    click.confirm(question, abort=True, err=True)
-
-
 @click.command()
 @click.argument("site")
 @_order
-@_sure
+@sure
 @click.option("--wait", "seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="Until its node is gone.")
 def drain(site: str, server: str, reason: str, yes: bool, seconds: float | None) -> None:
     """Give the node of SITE back once what it trained is delivered, and give no other until `uncordon`."""
@@ -40,7 +28,7 @@ def drain(site: str, server: str, reason: str, yes: bool, seconds: float | None)
     from windfall.cli.resources.sites import SITES
     from windfall.cli.resources.watching import until
 
-    _ask(f"Drain {site}?", yes)
+    surely(f"Drain {site}?", yes)
     wait_for(orders.give(server, orders.draining(site, reason), site))
     print(f"{site} drains; `windfall uncordon {site}` takes it back")
     if seconds is not None:
@@ -72,12 +60,12 @@ def uncordon(site: str, server: str, reason: str) -> None:
 @click.command()
 @click.argument("federation")
 @_order
-@_sure
+@sure
 def stop(federation: str, server: str, reason: str, yes: bool) -> None:
     """Finish the running round of FEDERATION, write its final model, and begin no more."""
     from windfall.cli import orders
 
-    _ask(f"Stop {federation} for good?", yes)
+    surely(f"Stop {federation} for good?", yes)
     wait_for(orders.give(server, orders.stopping(federation, reason)))
     print(
         f"{federation} stops after its round; `windfall wait federation {federation} --for state=finished` waits for it"
@@ -87,12 +75,12 @@ def stop(federation: str, server: str, reason: str, yes: bool) -> None:
 @click.command()
 @click.argument("federation")
 @_order
-@_sure
+@sure
 def rollback(federation: str, server: str, reason: str, yes: bool) -> None:
     """Go on from the model of FEDERATION that did best on held-out data; what came after is not kept."""
     from windfall.cli import orders
 
-    _ask(f"Forget what {federation} learnt since its best model?", yes)
+    surely(f"Forget what {federation} learnt since its best model?", yes)
     wait_for(orders.give(server, orders.rolling_back(federation, reason)))
     print(f"{federation} goes back; `windfall watch rounds` shows from where it goes on")
 

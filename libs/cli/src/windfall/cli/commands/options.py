@@ -1,8 +1,10 @@
-"""What several commands take, and how they wait."""
+"""What several commands take, and how they wait and ask."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -10,17 +12,62 @@ T = TypeVar("T")
 COMPLETE = "_WINDFALL_COMPLETE"
 """Set by a shell that wants to complete what is being typed."""
 
+_URL: Final = "WINDFALL_NATS_URL"
+
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
     """Run what a command does to its end."""
     return asyncio.run(work)
 
 
-server = click.option(
-    "--server",
-    envvar="WINDFALL_NATS_URL",
-    default="nats://127.0.0.1:4222",
-    show_default=True,
-    metavar="URL",
-    help="NATS server of the hub or of a site.  [env: WINDFALL_NATS_URL]",
-)
+def _in_context(_: click.Context, __: click.Parameter, name: str | None) -> None:
+    """What the context says stands in this process's environment from here on, where that did not say it already: it is
+    read where every service reads its settings."""
+    from windfall.cli import contexts
+
+    known = contexts.read(contexts.place(os.environ))
+    if named := name or known.current:
+        os.environ.update(contexts.variables(known.one(named), os.environ))
+
+
+def server(command: Callable[..., None]) -> Callable[..., None]:
+    """Which server is spoken to, and with which keys."""
+    for option in (
+        click.option(
+            "--context",
+            envvar="WINDFALL_CONTEXT",
+            metavar="NAME",
+            # Before --server looks at the environment.
+            is_eager=True,
+            expose_value=False,
+            callback=_in_context,
+            help="One of `windfall context list`.  [env: WINDFALL_CONTEXT]",
+        ),
+        click.option(
+            "--server",
+            envvar=_URL,
+            default="nats://127.0.0.1:4222",
+            show_default=True,
+            metavar="URL",
+            help=f"NATS server of the hub or of a site.  [env: {_URL}; else as the context says]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+sure = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def surely(question: str, yes: bool) -> None:
+    """Ask before what cannot be taken back.
+
+    Raises:
+        UsageError: nobody is there to be asked, and ``--yes`` was not said.
+        Abort: the answer is no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("Nobody is there to be asked: say --yes", click.get_current_context())
+    click.confirm(question, abort=True, err=True)

@@ -59,7 +59,7 @@ _as = click.option(
 @on_server
 @_as
 def get(what: str, names: tuple[str, ...], server: str, output: "Form") -> None:
-    """List sites, windows, leases, profiles, federations or rounds.
+    """List sites, windows, leases, profiles, federations, rounds, events or dead-letters.
 
     An id may be cut as long as one alone begins so.
     """
@@ -68,7 +68,7 @@ def get(what: str, names: tuple[str, ...], server: str, output: "Form") -> None:
     from windfall.cli.resources.showing import shown
 
     of = resource(what)
-    print(shown(of, chosen(of, wait_for(rows(server, of)), names), output, alone=len(names) == 1))
+    print(shown(of, chosen(of, wait_for(rows(server, of, names)), names), output, alone=len(names) == 1))
 
 
 @click.command()

@@ -5,6 +5,8 @@ from contextlib import aclosing
 from windfall.cli.events import in_words
 from windfall.cli.recording import heard
 from windfall.cli.resources import showing
+from windfall.cli.resources.dead_letters import DEAD_LETTERS
+from windfall.cli.resources.events import RECENT
 from windfall.cli.resources.reading import rows
 from windfall.cli.resources.registry import chosen, resource
 from windfall.cli.resources.resource import Resource, Row, Rows
@@ -21,8 +23,9 @@ async def described(url: str, what: str, name: str, count: int) -> str:
         Mistake: there is no such thing, or the server cannot be used.
     """
     of = resource(what)
-    (row,) = chosen(of, await rows(url, of), (name,))
-    lines = await _last(url, of, row, count)
+    (row,) = chosen(of, await rows(url, of, (name,)), (name,))
+    # What was said itself is all that there is to say of it.
+    lines = [] if of is RECENT or of is DEAD_LETTERS else await _last(url, of, row, count)
     told = showing.described(of, row)
     return f"{told}\n\nLast events:\n" + "\n".join(f"  {line}" for line in lines) if lines else told
 

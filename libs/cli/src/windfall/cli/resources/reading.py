@@ -1,29 +1,40 @@
 """Rows of a resource from a server: as they stand, and as they change."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from windfall.cli.resources.resource import Resource, Row, Rows
 from windfall.cli.resources.sites import SITES, Site
-from windfall.cli.server import connection, kept, known_sites, letters
-from windfall.contracts.envelope import Letter, Unreadable, unseal
-from windfall.contracts.subjects import EVENTS_STREAM, HUB, subject_for
+from windfall.cli.server import Stored, connection, kept, known_sites, letters
+from windfall.contracts.envelope import Unreadable, unseal
+from windfall.contracts.subjects import HUB, subject_for
 from windfall.servicekit.errors import ExitCode, Mistake
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
+_ONE: Final = re.compile(r"[a-z0-9-]+")
+"""A token of a subject that names one site or federation, and not all of them."""
 
-async def rows(url: str, of: Resource) -> Rows:
+
+async def rows(url: str, of: Resource, names: tuple[str, ...] = ()) -> Rows:
     """As the server's events have it now.
+
+    Args:
+        names: those that are wanted; where the server knows them all by these names, no others are read.
 
     Raises:
         Mistake: the server cannot be used.
     """
     async with connection(url) as client:
+        if names and of.newest and all(map(_ONE.fullmatch, names)):
+            found = await _folded(client, of, [subject_for(kind, name) for kind in of.hears for name in names])
+            if found.keys() >= set(names):
+                return found
         found, _ = await _now(client, of)
         return found
 
@@ -38,10 +49,10 @@ async def changes(url: str, of: Resource) -> AsyncGenerator[Row, None]:
         found, last = await _now(client, of)
         for row in list(found.values()):
             yield row
-        async with aclosing(letters(client, EVENTS_STREAM, _subjects(of), last + 1)) as stream:
+        async with aclosing(letters(client, of.stream, _subjects(of), last + 1)) as stream:
             async for stored in stream:
                 before = dict(found)
-                _take(of, found, stored.letter)
+                _take(of, found, stored)
                 for name, row in found.items():
                     if before.get(name) != row:
                         yield row
@@ -78,16 +89,27 @@ async def _now(client: "Client", of: Resource) -> tuple[Rows, int]:
         # A hub that hears no site yet names itself.
         found = {site: Site(site) for site in await known_sites(client) if site != HUB}
     last = 0
-    async with aclosing(kept(client, EVENTS_STREAM, _subjects(of), of.newest)) as stream:
+    async with aclosing(kept(client, of.stream, _subjects(of), of.newest, of.most)) as stream:
         async for stored in stream:
             last = stored.sequence
-            _take(of, found, stored.letter)
+            _take(of, found, stored)
     return found, last
 
 
-def _take(of: Resource, found: Rows, letter: Letter) -> None:
+async def _folded(client: "Client", of: Resource, subjects: list[str]) -> Rows:
+    found: Rows = {}
+    async with aclosing(kept(client, of.stream, subjects, of.newest)) as stream:
+        async for stored in stream:
+            _take(of, found, stored)
+    return found
+
+
+def _take(of: Resource, found: Rows, stored: Stored) -> None:
+    if of.take is not None:
+        of.take(found, stored)
+        return
     with suppress(Unreadable):  # `windfall events tail` shows what is none
-        of.fold(found, unseal(letter))
+        of.fold(found, unseal(stored.letter))
 
 
 def _subjects(of: Resource) -> list[str]:

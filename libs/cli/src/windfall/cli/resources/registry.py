@@ -1,8 +1,10 @@
 """Every resource that a person can name, in the singular, in the plural, or nearly."""
 
-from difflib import get_close_matches
 from typing import Final
 
+from windfall.cli.nearest import near
+from windfall.cli.resources.dead_letters import DEAD_LETTERS
+from windfall.cli.resources.events import RECENT
 from windfall.cli.resources.federations import FEDERATIONS
 from windfall.cli.resources.leases import LEASES
 from windfall.cli.resources.profiles import PROFILES
@@ -12,11 +14,9 @@ from windfall.cli.resources.sites import SITES
 from windfall.cli.resources.windows import WINDOWS
 from windfall.servicekit.errors import Mistake
 
-ALL: Final = (SITES, WINDOWS, LEASES, PROFILES, FEDERATIONS, ROUNDS)
+ALL: Final = (SITES, WINDOWS, LEASES, PROFILES, FEDERATIONS, ROUNDS, RECENT, DEAD_LETTERS)
 _BY_NAME: Final = {name: one for one in ALL for name in (one.name, *one.aliases)}
 _SHORTEST_PREFIX: Final = 4
-_ALIKE: Final = 0.7
-"""Of the letters of two names, so many in common are a slip of the fingers."""
 
 
 def resource(name: str) -> Resource:
@@ -53,12 +53,3 @@ def _one(of: Resource, rows: Rows, name: str) -> Row:
     if not rows:
         raise Mistake(f"there is no {of.name[:-1]} {name!r}", of.empty[:1].upper() + of.empty[1:])
     raise Mistake(f"unknown {of.name[:-1]} {name!r}", near(name, list(rows)))
-
-
-def near(name: str, known: list[str]) -> str:
-    """The cure for a name that is nearly right, or else all that there are."""
-    close = get_close_matches(name, known, n=1, cutoff=_ALIKE)
-    if close:
-        return f"Did you mean {close[0]}?"
-    shown = sorted(known)[:10]
-    return f"There is {', '.join(shown)}{'' if len(shown) == len(known) else f' and {len(known) - len(shown)} more'}"

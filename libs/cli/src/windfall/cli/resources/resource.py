@@ -3,9 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from windfall.contracts.message import Message
+from windfall.contracts.subjects import EVENTS_STREAM
+
+if TYPE_CHECKING:
+    from windfall.cli.server import Stored
 
 VERSION: Final = "windfall.dev/cli/v1"
 """Of what ``-o json`` and its like print. A field may be added under it; none is taken away or changes its meaning."""
@@ -31,6 +35,9 @@ class Resource:
         fold: takes one event into the rows.
         newest: whether the newest event of each kind and site says everything; otherwise all are read.
         empty: what to do when there is none.
+        most: only so many of the newest letters are read; none reads them all.
+        stream: that holds them.
+        take: takes letters in as they lie, where they need not be sentences.
     """
 
     name: str
@@ -43,6 +50,9 @@ class Resource:
     fold: Callable[[Rows, Message], None]
     newest: bool
     empty: str
+    most: int | None = None
+    stream: str = EVENTS_STREAM
+    take: Callable[[Rows, "Stored"], None] | None = None
 
 
 def record(row: Row) -> Mapping[str, object]:

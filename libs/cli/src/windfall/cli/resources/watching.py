@@ -5,8 +5,8 @@ from contextlib import aclosing
 from dataclasses import fields
 from datetime import timedelta
 
+from windfall.cli.nearest import near
 from windfall.cli.resources.reading import awaited, changes
-from windfall.cli.resources.registry import near
 from windfall.cli.resources.resource import Resource, Row
 from windfall.cli.resources.showing import cell, line
 from windfall.servicekit.errors import Mistake
