@@ -576,6 +576,24 @@ def test_attempts_back_off_twice_as_long() -> None:
     assert [action.lease.attempts for action in story.done] == [1, 2, 3, 4, 5]
 
 
+def test_deaths_before_a_node_that_worked_for_long_are_forgotten() -> None:
+    story = Story()
+    story.runs()
+    for _ in range(5):
+        story.passes(minutes=POLICY.steady / timedelta(minutes=1))
+        story.died()
+        due = deadlines.next_deadline(story.holdings)
+        assert due is not None and due - story.now <= POLICY.backoff, "it rests as after a first death"
+        story.passes(seconds=1)
+        story.started()
+        story.ready()
+    assert not [event for event in story.said if isinstance(event, NodeFailed)]
+    assert [action.lease.attempts for action in story.done] == [1, 2, 3, 4, 5, 6], "no attempt has another's number"
+    story.died()
+    (failed,) = [event for event in story.said if isinstance(event, NodeFailed)]
+    assert failed.reason == "the node died with exit code 1 (attempt 2 of 2)", "deaths in a row are counted as ever"
+
+
 def test_a_lease_says_what_keeps_its_node() -> None:
     story = Story()
     story.opens()
@@ -716,7 +734,7 @@ def test_whatever_happens(seed: int, length: int) -> None:
     starts = [action.lease for action in story.done if isinstance(action, Start)]
     begun_as = Counter((begun.token, begun.attempts) for begun in starts)
     assert all(count <= 1 + forgiven[which] for which, count in begun_as.items())
-    assert all(begun.attempts <= POLICY.attempts for begun in starts)
+    assert all(begun.attempts - begun.forgiven <= POLICY.attempts for begun in starts)
     granted = list(dict.fromkeys(begun.token for begun in starts if begun.attempts == 1))
     assert granted == sorted(set(granted)) == list(range(1, story.holdings.next_token))
     taken = Counter({begun.token: begun.window_id for begun in starts}.values())

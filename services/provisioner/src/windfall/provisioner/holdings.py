@@ -55,6 +55,8 @@ class Lease(BaseModel):
     state: LeaseState = LeaseState.REQUESTED
     attempts: int = Field(default=1, ge=0)
     """Starts ordered so far, without those of which nobody heard."""
+    forgiven: int = Field(default=0, ge=0)
+    """Of them, those that are not held against it: a node that came of them worked for long."""
     outages: int = Field(default=0, ge=0)
     """Starts in a row of which nobody heard."""
     opened_at: Instant
@@ -78,6 +80,8 @@ class Lease(BaseModel):
     """When the grace runs out."""
     end_deadline: Instant | None = None
     """The node is being killed, and until then it is waited for."""
+    ready_at: Instant | None = None
+    """Since when its node is ready; none while it is not, or there is none."""
     was_ready: bool = False
     """``node.ready`` has been said."""
     drained: bool = False
@@ -199,7 +203,9 @@ class Policy:
     grace: timedelta
     """From being asked to go until being killed."""
     attempts: int = 3
-    """Starts per lease."""
+    """Starts in a row without a node that worked for long."""
+    steady: timedelta = timedelta(minutes=10)
+    """A node that was ready for so long has come to something: what died before it is forgotten."""
     backoff: timedelta = timedelta(seconds=1)
     """Longest pause before the second attempt; doubles with each one after."""
     backoff_limit: timedelta = timedelta(minutes=5)

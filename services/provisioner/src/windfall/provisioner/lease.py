@@ -24,7 +24,8 @@ def started(holdings: Holdings, lease_id: UUID, now: datetime, policy: Policy) -
         return Decision(holdings, actions=(Drain(lease),))
     if lease.state is not LeaseState.REQUESTED:
         return Decision(holdings)
-    return Decision(put(holdings, lease, now, state=LeaseState.PROVISIONING, retry_at=None, outages=0, why=""))
+    begun = {"state": LeaseState.PROVISIONING, "retry_at": None, "ready_at": None, "outages": 0, "why": ""}
+    return Decision(put(holdings, lease, now, **begun))
 
 
 def ready(holdings: Holdings, lease_id: UUID, backend: str, now: datetime, policy: Policy) -> Decision:
@@ -32,7 +33,7 @@ def ready(holdings: Holdings, lease_id: UUID, backend: str, now: datetime, polic
     lease = holdings.of_id(lease_id)
     if lease is None or lease.state is not LeaseState.PROVISIONING or lease.end_deadline:
         return Decision(holdings)
-    after = put(holdings, lease, now, state=LeaseState.READY, was_ready=True, ready_deadline=None, why="")
+    after = put(holdings, lease, now, state=LeaseState.READY, was_ready=True, ready_at=now, ready_deadline=None, why="")
     event = NodeReady(**said(lease, NodeReady.topic, now), node=lease.node, backend=backend)
     return Decision(after, () if lease.was_ready else (event,))
 

@@ -46,7 +46,9 @@ class ProvisionerSettings(SiteSettings):
     grace: timedelta = Field(default=timedelta(minutes=10), gt=timedelta(0))
     """From being asked to go until being killed, in business time."""
     attempts: int = Field(default=3, ge=1, le=100)
-    """Starts per lease before it fails."""
+    """Starts of a lease in a row before it fails; a node that was ready for ``steady`` begins a new row."""
+    steady: timedelta = Field(default=timedelta(minutes=10), gt=timedelta(0))
+    """How long a node must have been ready, in wall time, for deaths before it to be forgotten."""
     ready_timeout: timedelta = Field(default=timedelta(minutes=2), gt=timedelta(0))
     """From the order to start until ready, in wall time."""
     patience: timedelta = Field(default=timedelta(minutes=15), ge=timedelta(0))
@@ -65,6 +67,7 @@ class ProvisionerSettings(SiteSettings):
             grace=self.grace,
             attempts=self.attempts,
             patience=self.patience,
+            steady=self.steady * pace,
             ready_within=self.ready_timeout * pace,
             end_within=END_WITHIN * pace,
         )

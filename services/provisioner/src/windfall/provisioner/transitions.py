@@ -44,12 +44,19 @@ def drain(holdings: Holdings, lease: Lease | None, why: Reason, now: datetime, p
 
 def again(holdings: Holdings, lease: Lease, why: str, now: datetime, policy: Policy) -> Decision:
     """An attempt came to nothing: another one follows, while there are any."""
-    if lease.attempts >= policy.attempts:
-        return failed(holdings, lease, f"{why} (attempt {lease.attempts} of {policy.attempts})", now)
-    retry_at = now + rest(lease, lease.attempts, policy)
-    nothing_due = {"ready_deadline": None, "end_deadline": None}
-    after = put(holdings, lease, now, state=LeaseState.REQUESTED, retry_at=retry_at, why=why, **nothing_due)
+    forgiven = lease.attempts - 1 if _was_steady(lease, now, policy) else lease.forgiven
+    tries = lease.attempts - forgiven
+    if tries >= policy.attempts:
+        return failed(holdings, lease, f"{why} (attempt {tries} of {policy.attempts})", now)
+    retry_at = now + rest(lease, tries, policy)
+    changes = {"ready_deadline": None, "end_deadline": None, "ready_at": None, "forgiven": forgiven}
+    after = put(holdings, lease, now, state=LeaseState.REQUESTED, retry_at=retry_at, why=why, **changes)
     return Decision(after)
+
+
+def _was_steady(lease: Lease, now: datetime, policy: Policy) -> bool:
+    """Whether its node, which is gone, had been ready for long."""
+    return lease.ready_at is not None and now - lease.ready_at >= policy.steady
 
 
 def rest(lease: Lease, tries: int, policy: Policy) -> timedelta:
