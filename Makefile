@@ -1,6 +1,6 @@
 # The first two are all that a newcomer needs; both set up what they use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench soak-provisioner chaos-sim images image-bases proto crds dashboards lock clean
+.PHONY: help setup demo test check bench soak-provisioner chaos-sim chaos images image-bases proto crds dashboards lock clean
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -32,6 +32,9 @@ bench-%: $(READY) ## one benchmark: prints a table, writes bench-results/<name>.
 
 chaos-sim: $(READY) ## 10,000 schedules of faults on a fleet in one process (SCHEDULES=N, FIRST=S; SEED=S tells one again)
 	$(BIN)/python -m tests.chaos_sim $(ARGS)
+
+chaos: $(READY) ## a fleet of real processes is hurt in every way, 20 times each (RUNS=N; ARGS="--fault NAME --seed S", --list)
+	$(BIN)/python -m tests.chaos_real $(ARGS)
 
 soak-provisioner: $(READY) ## 200 windows at 50 sites, with everybody killed at random (ARGS="--backend all" mixes the backends)
 	$(BIN)/python -m tests.soak_provisioner $(ARGS)

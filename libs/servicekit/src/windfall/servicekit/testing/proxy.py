@@ -67,6 +67,10 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def become(self, round_trip: timedelta, bytes_per_s: float | None) -> None:
+        """Be as long and as thin as this from now on; what is on its way arrives as it would have."""
+        self._delay_s, self._rate = round_trip.total_seconds() / 2, bytes_per_s
+
     def cut(self) -> None:
         """Break every connection; new ones are taken."""
         for writer in list(self._writers):

@@ -1,0 +1,51 @@
+"""What a fault is, and what came of one run of it."""
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from tests.chaos_real.fleet import Fleet
+from tests.chaos_real.needs import Needs
+
+Strike = Callable[[Fleet, random.Random], Awaitable[float]]
+"""Does it to a fleet that trains, waits until it is whole again, and gives the seconds that this took; whatever an
+invariant forbids meanwhile is raised as ``Violated``."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way in which a fleet is hurt."""
+
+    name: str
+    does: str
+    """What happens, in one sentence."""
+    recovery: str
+    """What is measured: from when until when, and who recovers."""
+    strike: Strike
+    goal_s: float | None = None
+    """95 % of recoveries take no longer."""
+    peers: str = ""
+    """What others were measured to do."""
+    needs: Callable[[], Needs] = field(default=Needs)
+    minutes: float = 0.5
+    """What one run takes about, on two cores."""
+    long: bool = False
+    """Run only when it is named."""
+    day_ends: bool = False
+    """Its fleet's day is over afterwards, and so is its fleet."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a fault.
+
+    Attributes:
+        recovery_s: none where it did not recover.
+        violations: what did not hold afterwards.
+    """
+
+    fault: str
+    seed: int
+    recovery_s: float | None
+    violations: tuple[str, ...]
+    wall_s: float
