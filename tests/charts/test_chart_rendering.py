@@ -23,6 +23,7 @@ from tests.charts.value_sets import (
     values,
 )
 from windfall.cli.gitops.documents import Object, read
+from windfall.servicekit.errors import Mistake
 
 VERSIONS = [f"1.{minor}" for minor in range(28, 38)]
 OTHERS = {
@@ -136,6 +137,12 @@ def test_what_keeps_a_journal_or_a_store_is_a_stateful_set_with_a_volume(name: s
             # Its state is the objects themselves, and its lease.
             assert obj["kind"] == "Deployment"
             continue
+        if name == "hub/standby" and workload.endswith("-coordinator"):
+            (state,) = (each for each in pod["volumes"] if each["name"] == mounts["/var/lib/windfall"])
+            (claim,) = of_kind(name, "PersistentVolumeClaim")
+            assert state["persistentVolumeClaim"] == {"claimName": claim["metadata"]["name"]}
+            assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+            continue
         assert obj["kind"] == "StatefulSet"
         claims = {claim["metadata"]["name"] for claim in obj["spec"]["volumeClaimTemplates"]}
         assert {mounts.get("/var/lib/windfall"), mounts.get("/data")} & claims, workload
@@ -233,3 +240,16 @@ def test_a_person_is_told_what_to_do_next(name: str, tmp_path: Path) -> None:
         services = {obj["metadata"]["name"] for obj in of_kind(name, "Service") if "annotations" not in obj}
         told = {word for line in notes.splitlines() if "get service" in line for word in line.split()}
         assert told & services
+
+
+def test_a_standby_shares_the_folder_and_a_rollout_does_not_wait_for_it() -> None:
+    (deployment,) = of_kind("hub/standby", "Deployment")
+    assert deployment["spec"]["replicas"] == 2
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": "100%"}
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert {"name": "WINDFALL_STANDBY", "value": "true"} in container["env"]
+    assert "readinessProbe" in container, "so that the Service leads to the one that works"
+    given = changed("hub/standby", {"coordinator": {"stateClaim": "models"}})
+    assert not [each for each in given if each["kind"] == "PersistentVolumeClaim"]
+    with pytest.raises(Mistake, match=r"coordinator\.stateClaim: one coordinator has a claim of its own"):
+        changed("hub/example", {"coordinator": {"stateClaim": "models"}})

@@ -18,6 +18,7 @@ KINDS = {
         kinds.DEPLOYMENT,
         kinds.NETWORK_POLICY,
         kinds.PDB,
+        kinds.PERSISTENT_VOLUME_CLAIM,
         kinds.ROLE,
         kinds.ROLE_BINDING,
         kinds.SERVICE,

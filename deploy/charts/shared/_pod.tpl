@@ -13,6 +13,7 @@ A component of Windfall as a pod template.
   resources   as the values have them
   placement   nodeSelector, tolerations, runtimeClass of the values
   stateless   true where its folder goes with the pod
+  stateClaim  the claim of its folder, where pods share one
   claims      claims that are there already: name, claim, path; mounted read-only
   secrets     Secrets likewise: name, secret, path
   readiness   false where a pod that stands by is not ready, and nobody may wait for it
@@ -131,6 +132,11 @@ spec:
   {{- if .stateless }}
   - name: state
     emptyDir: {}
+  {{- end }}
+  {{- with .stateClaim }}
+  - name: state
+    persistentVolumeClaim:
+      claimName: {{ . }}
   {{- end }}
   - name: tmp
     emptyDir: {}

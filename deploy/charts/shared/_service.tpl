@@ -5,10 +5,7 @@
 */}}
 {{- define "windfall.service" -}}
 {{- $root := .root }}
-{{- $told := mustMerge (.env | default dict) (include "windfall.settings" . | fromJson) }}
-{{- range $name, $_ := .settings }}
-{{- if hasKey $told $name }}{{ fail (printf "%s.settings.%s: the chart says it itself; leave it out" $.values $name) }}{{ end }}
-{{- end }}
+{{- $env := include "windfall.told" . | fromJson }}
 apiVersion: v1
 kind: ServiceAccount
 metadata:
@@ -27,9 +24,18 @@ spec:
     matchLabels:
       {{- include "windfall.selector" . | nindent 6 }}
   template:
-    {{- include "windfall.pod" (mustMerge (dict "env" (mustMerge (dict) $told (.settings | default dict))) .) | nindent 4 }}
+    {{- include "windfall.pod" (mustMerge (dict "env" $env) .) | nindent 4 }}
   volumeClaimTemplates:
   {{- include "windfall.claim" (dict "name" "state" "storage" .storage) | nindent 2 }}
+{{- end }}
+
+{{/* What it is told, name → value, with what its values add. */}}
+{{- define "windfall.told" -}}
+{{- $told := mustMerge (.env | default dict) (include "windfall.settings" . | fromJson) }}
+{{- range $name, $_ := .settings }}
+{{- if hasKey $told $name }}{{ fail (printf "%s.settings.%s: the chart says it itself; leave it out" $.values $name) }}{{ end }}
+{{- end }}
+{{- mustMerge (dict) $told (.settings | default dict) | toJson }}
 {{- end }}
 
 {{- define "windfall.claim" -}}

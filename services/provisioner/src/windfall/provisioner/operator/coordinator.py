@@ -27,7 +27,6 @@ _NKEY: Final = "federation-coordinator.nk"
 _GROUP: Final = 65532
 _END: Final = timedelta(minutes=1)
 _TLS_FILES: Final = {"CERTIFICATE": "tls.crt", "KEY": "tls.key", "AUTHORITY": "ca.crt"}
-_ASK: Final = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5)"
 
 
 def name_of(federation: Federation) -> str:
@@ -243,12 +242,9 @@ def _stateful_set(
     )
 
 
-def _probe(path: str) -> dict[str, Any]:
+def _probe(question: str) -> dict[str, Any]:
     # Health is answered on loopback alone, where the kubelet cannot ask.
-    return {
-        "exec": {"command": ["python", "-c", _ASK, f"http://127.0.0.1:{_HEALTH_PORT}/{path}"]},
-        "timeoutSeconds": 6,
-    }
+    return {"exec": {"command": ["windfall-health", question]}, "timeoutSeconds": 6}
 
 
 def _ports(pod: CoordinatorPod) -> list[dict[str, Any]]:
