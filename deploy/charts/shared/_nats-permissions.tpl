@@ -18,6 +18,8 @@
      "windfall.v1.round.evaluated.*",
      "windfall.v1.checkpoint.damaged.*",
      "windfall.v1.site.left.*",
+     "windfall.v1.federation.paused.*",
+     "windfall.v1.federation.resumed.*",
      "windfall.v1.federation.finished.*",
      "windfall.v1.command.energy-watcher.follow.*",
      "windfall.v1.command.site-trainer.finish.*",

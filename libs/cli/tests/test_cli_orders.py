@@ -7,7 +7,16 @@ import pytest
 
 from tests.commanded import ran
 from windfall.cli.server import connection, declared, kept
-from windfall.contracts.commands import CordonSite, ReadmitSite, ReleaseNode, RollBack, StopFederation, UncordonSite
+from windfall.contracts.commands import (
+    CordonSite,
+    PauseFederation,
+    ReadmitSite,
+    ReleaseNode,
+    ResumeFederation,
+    RollBack,
+    StopFederation,
+    UncordonSite,
+)
 from windfall.contracts.envelope import Letter, unseal
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import COMMANDS_STREAM, HUB, ORDERS_STREAM, PREFIX, subject_for
@@ -51,6 +60,8 @@ async def test_a_site_is_ordered(hub: str, arguments: tuple[str, ...], kinds: li
     ("arguments", "kind"),
     [
         (("stop", "demo", "--yes"), StopFederation),
+        (("pause", "demo"), PauseFederation),
+        (("resume", "demo"), ResumeFederation),
         (("rollback", "demo", "--yes"), RollBack),
         (("readmit", "demo", "site-a"), ReadmitSite),
     ],

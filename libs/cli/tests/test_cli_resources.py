@@ -31,7 +31,14 @@ from windfall.cli.resources.sites import SITES, Site
 from windfall.cli.resources.watching import until
 from windfall.cli.server import connection, declared, store
 from windfall.contracts.envelope import Letter
-from windfall.contracts.events import NodeHindered, SignalStale, WindowOpened
+from windfall.contracts.events import (
+    FederationFinished,
+    FederationPaused,
+    FederationResumed,
+    NodeHindered,
+    SignalStale,
+    WindowOpened,
+)
 from windfall.contracts.subjects import HUB
 from windfall.servicekit.bus import buried
 from windfall.servicekit.errors import ExitCode, Mistake
@@ -80,6 +87,18 @@ def test_a_whole_run(recorded: Sequence[Said]) -> None:
     assert (rounds["demo/2"].loss_nats, rounds["demo/2"].held_out_nats) == pytest.approx((3.4, 3.5))
     (federation,) = folded(resource("federations"), recorded).values()
     assert (federation.state, federation.tokens_total, federation.completed) == ("finished", 100_000, 4)
+
+
+def test_a_federation_is_paused_and_goes_on(recorded: Sequence[Said]) -> None:
+    found = folded(
+        resource("federations"), [one for one in recorded if not isinstance(one.message, FederationFinished)]
+    )
+    told = {"at": recorded[-1].message.at, "federation": "demo", "round": 5, "base_digest": "0" * 64}
+    of = resource("federations")
+    of.fold(found, FederationPaused(id=UUID(int=1), because="new disks", **told))
+    assert (found["demo"].state, found["demo"].because, found["demo"].sites) == ("paused", "new disks", ())
+    of.fold(found, FederationResumed(id=UUID(int=2), **told))
+    assert (found["demo"].state, found["demo"].because) == ("waiting", "")
 
 
 async def test_who_is_named_is_read_alone_and_like_all(hub: str) -> None:

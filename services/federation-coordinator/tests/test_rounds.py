@@ -18,6 +18,8 @@ from windfall.contracts.events import (
     ContributionAccepted,
     ContributionRefused,
     EnergyRecorded,
+    FederationPaused,
+    FederationResumed,
     NodeProfiled,
     RoundCompleted,
     RoundDiscarded,
@@ -26,7 +28,7 @@ from windfall.contracts.events import (
     SiteLeft,
 )
 from windfall.contracts.message import Message
-from windfall.federation_coordinator import ending, membership, quality, rounds
+from windfall.federation_coordinator import ending, membership, pausing, quality, rounds
 from windfall.federation_coordinator.choosing import ForSite, settings_of
 from windfall.federation_coordinator.federation import (
     Best,
@@ -147,6 +149,12 @@ class Play:
     def stop(self) -> None:
         self.take(rounds.stop(self.state, self.now, self.policy))
 
+    def pause(self) -> None:
+        self.take(pausing.pause(self.state, self.now, self.policy, "new disks"))
+
+    def resume(self) -> None:
+        self.take(pausing.resume(self.state, self.now, self.policy, "asked"))
+
     def perform(self, script: str) -> None:
         for act in script.split(";"):
             word, *rest = act.split()
@@ -174,6 +182,10 @@ class Play:
                     self.trains(rest[0], int(rest[1]))
                 case "stop":
                     self.stop()
+                case "pause":
+                    self.pause()
+                case "resume":
+                    self.resume()
                 case _:
                     raise ValueError(act)
 
@@ -209,6 +221,10 @@ def told_of(message: Message) -> str:
             return f"{message.site}{message.attempt} {message.reason}"
         case FinishRound():
             return f"finish {message.site}"
+        case FederationPaused():
+            return f"paused before {message.round}"
+        case FederationResumed():
+            return f"resumed before {message.round}"
     return ""
 
 
@@ -516,6 +532,45 @@ SCRIPTS: dict[str, tuple[Policy, str, str, Phase]] = {
         "a1 joins 0|0 starts with a|a1 counts|merge|0 completed by a: 10",
         Phase.FINISHED,
     ),
+    "paused while running: what was trained counts, and it goes on from there": (
+        BY_TIME,
+        "join a; wait 5; pause; push a; merged; wait 60; resume",
+        "a1 joins 0|0 starts with a|finish a|a1 counts|merge|0 completed by a: 10|paused before 1|resumed before 1"
+        "|1 starts with a",
+        Phase.RUNNING,
+    ),
+    "paused, and all leave with nothing: the round opens again under its number": (
+        BY_TIME,
+        "join a; pause; leave a; join b; resume",
+        "a1 joins 0|0 starts with a|finish a|a1 drained|paused before 0|b1 joins 0|resumed before 0|0 starts with b",
+        Phase.RUNNING,
+    ),
+    "paused with too few contributions: they wait for more under the same number": (
+        PAIRS,
+        "join a; join b; push a; pause; leave b; join c; resume; push c",
+        "a1 joins 0|b1 joins 0|0 starts with a,b|a1 counts|finish b|b1 drained|paused before 0|c1 joins 0"
+        "|resumed before 0|0 starts with c|c1 counts|merge",
+        Phase.MERGING,
+    ),
+    "paused while merging, and the model is discarded": (
+        BY_TIME,
+        "join a; push a; pause; discarded",
+        "a1 joins 0|0 starts with a|a1 counts|merge|0 discarded|paused before 1",
+        Phase.DARK,
+    ),
+    "resumed before the running round is over: no pause": (
+        BY_TIME,
+        "join a; pause; resume; push a; merged",
+        "a1 joins 0|0 starts with a|finish a|resumed before 0|a1 counts|merge|0 completed by a: 10|1 starts with a",
+        Phase.RUNNING,
+    ),
+    "paused and resumed twice": (
+        BY_TIME,
+        "pause; pause; join a; resume; resume; leave a; pause",
+        "paused before 0|a1 joins 0|resumed before 0|0 starts with a|a1 drained|paused before 0",
+        Phase.DARK,
+    ),
+    "to stop is stronger than to pause": (BY_TIME, "pause; stop; pause; resume", "paused before 0", Phase.FINISHED),
     "told to stop twice": (BY_TIME, "stop; stop; join a", "a1 joins 1", Phase.FINISHED),
 }
 
@@ -650,10 +705,14 @@ Act = Literal[
     "tick",
     "merged",
     "discarded",
+    "pause",
+    "resume",
     "stop",
 ]
 ACTS = st.tuples(
-    st.sampled_from([*(act for act in get_args(Act) if act != "stop"), "push", "push", "join", "merged", "tick"]),
+    st.sampled_from(
+        [*(act for act in get_args(Act) if act != "stop"), "push", "push", "join", "merged", "tick", "resume"]
+    ),
     st.sampled_from("abc"),
     st.integers(1, 1000),
 )
@@ -696,6 +755,12 @@ def act(play: Play, kind: Act, site: str, amount: int) -> None:
             play.merged()
         case "discarded" if play.state.phase is Phase.MERGING:
             play.discarded()
+        case "pause":
+            play.pause()
+        case "resume":
+            base = play.state.base_digest
+            play.resume()
+            assert play.state.base_digest == base, "it goes on from the model at which it was paused"
         case "stop":
             play.stop()
 
@@ -725,7 +790,9 @@ def check_promises(play: Play, before: Federation) -> None:
         assert all(0 <= one.rounds_late <= 4 for one in state.contributions)
         assert {one.base_round % state.fragments for one in state.contributions} == {state.round % state.fragments}
     if state.phase is Phase.DARK:
-        assert len(state.members) < policy.minimum
+        assert len(state.members) < policy.minimum or state.paused
+        assert state.resting == state.paused, "who is paused and rests has said so"
+    assert not (state.paused and state.phase is Phase.RUNNING), "no round runs while it is paused"
     if state.lone and state.phase is Phase.RUNNING:
         assert len(waited_for(state)) <= 1
         assert all(membership.steps_of(state, site, policy) == 0 for site in state.members)

@@ -21,13 +21,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from windfall.contracts.commands import FinishRound, RollBack, StopFederation
+from windfall.contracts.commands import FinishRound, PauseFederation, ResumeFederation, RollBack, StopFederation
 from windfall.contracts.envelope import seal, unseal
 from windfall.contracts.events import (
     AdviceGiven,
     ContributionAccepted,
     ContributionRefused,
     FederationFinished,
+    FederationPaused,
+    FederationResumed,
     NodeProfiled,
     RoundCompleted,
     RoundDiscarded,
@@ -1233,6 +1235,39 @@ async def test_asked_to_it_goes_back_to_the_best_model_under_a_new_number(kind: 
         assert [each.round for each in evaluated if each.best] == [0, 1]
         (gone,) = await place.said(RoundDiscarded, 1)
         assert (gone.round, gone.base_digest) == (3, best.base_digest)
+
+
+async def test_paused_it_keeps_what_was_trained_and_goes_on_from_there_also_after_a_restart(
+    kind: str, tmp_path: Path
+) -> None:
+    place = Place(kind, tmp_path, LONG)
+    async with standing(place):
+        site = await place.join("site-a")
+        async with site.listening():
+            await site.opened()
+            order = PauseFederation(id=uuid4(), at=SystemClock().now(), federation="demo", reason="new disks")
+            await place.stand.bus.publish(seal(order, "/test"))
+            word = await site.word()
+            assert isinstance(word, pb.Directive) and word.HasField("finish_round")
+            await site.push(1)
+            (paused,) = await place.said(FederationPaused, 1)
+            assert (paused.round, paused.base_digest) == (1, digest(stepped([(flat(1), 100)])))
+            assert paused.because == "new disks"
+    await place.rise()
+    try:
+        other = await place.join("site-b")
+        assert len(await place.said(RoundStarted)) == 1
+        # The same word twice is one word.
+        for _ in range(2):
+            order_ = ResumeFederation(id=UUID(int=9), at=SystemClock().now(), federation="demo")
+            await place.stand.bus.publish(seal(order_, "/test"))
+        async with other.listening():
+            opened = await other.opened()
+        assert (opened.round, opened.base_digest) == (1, paused.base_digest)
+        assert hashlib.sha256(await other.pull(opened.base_digest)).hexdigest() == paused.base_digest
+        assert [one.round for one in await place.said(FederationResumed, 1)] == [1]
+    finally:
+        await place.fall()
 
 
 # --- restarts and broken disks ----------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ folder or program missing; 4 server unreachable or too old; 5 disk full;
 WHERE: Final = {
     **dict.fromkeys(("demo", "keys", "nkeys", "report", "run", "simulate", "stage"), "running"),
     **dict.fromkeys(("completion", "describe", "doctor", "explain", "get", "wait", "watch"), "seeing"),
-    **dict.fromkeys(("cordon", "drain", "readmit", "rollback", "stop", "uncordon"), "operating"),
+    **dict.fromkeys(("cordon", "drain", "pause", "readmit", "resume", "rollback", "stop", "uncordon"), "operating"),
     **dict.fromkeys(("links", "profile"), "hardware"),
     **dict.fromkeys(("dlq", "events"), "bus"),
     "context": "contexts",

@@ -1,4 +1,4 @@
-"""``windfall drain|cordon|uncordon SITE`` and ``windfall stop|rollback FEDERATION``: orders that a person gives."""
+"""``windfall drain|cordon|uncordon SITE``, ``windfall pause|resume|stop|rollback FEDERATION``: a person's orders."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,8 +9,10 @@ from windfall.cli.nearest import near
 from windfall.cli.server import connection, known_sites, store
 from windfall.contracts.commands import (
     CordonSite,
+    PauseFederation,
     ReadmitSite,
     ReleaseNode,
+    ResumeFederation,
     RollBack,
     StopFederation,
     UncordonSite,
@@ -38,6 +40,16 @@ def uncordoning(site: str, reason: str) -> tuple[Message, ...]:
 def stopping(federation: str, reason: str) -> tuple[Message, ...]:
     """The running round is finished, the final model written, and nothing more begun."""
     return (StopFederation(id=uuid4(), at=_now(), federation=federation, reason=reason),)
+
+
+def pausing(federation: str, reason: str) -> tuple[Message, ...]:
+    """The running round is finished, and no other begun until it is resumed."""
+    return (PauseFederation(id=uuid4(), at=_now(), federation=federation, reason=reason),)
+
+
+def resuming(federation: str, reason: str) -> tuple[Message, ...]:
+    """Rounds again, from where it was paused."""
+    return (ResumeFederation(id=uuid4(), at=_now(), federation=federation, reason=reason),)
 
 
 def rolling_back(federation: str, reason: str) -> tuple[Message, ...]:

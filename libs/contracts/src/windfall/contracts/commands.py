@@ -34,7 +34,7 @@ class FederationCommand(Message):
 class Span(BaseModel):
     """From an instant until another."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="ignore")
 
     start: Instant
     end: Instant
@@ -122,6 +122,20 @@ class StopFederation(FederationCommand):
     reason: str = "asked"
 
 
+class PauseFederation(FederationCommand):
+    """federation-coordinator: finish the running round, and open no other until told to resume."""
+
+    topic: ClassVar[str] = "federation-coordinator.pause"
+    reason: str = "asked"
+
+
+class ResumeFederation(FederationCommand):
+    """federation-coordinator: open rounds again, from the model at which it was paused."""
+
+    topic: ClassVar[str] = "federation-coordinator.resume"
+    reason: str = "asked"
+
+
 class RollBack(FederationCommand):
     """federation-coordinator: go on from the model that did best on held-out data; what came after it is not kept."""
 
@@ -148,6 +162,8 @@ COMMANDS: tuple[type[SiteCommand] | type[FederationCommand], ...] = (
     FinishRound,
     StopTraining,
     StopFederation,
+    PauseFederation,
+    ResumeFederation,
     RollBack,
     ReadmitSite,
 )

@@ -703,6 +703,26 @@ class NodeReleased(SiteEvent):
     reason: Literal["drained", "grace", "died", "released", "replaced"]
 
 
+class FederationPaused(FederationEvent):
+    """federation-coordinator: as a person wished, no round runs any more; none opens until it is resumed."""
+
+    topic: ClassVar[str] = "federation.paused"
+    round: int = Field(ge=0)
+    """The one that opens next."""
+    base_digest: Digest
+    """Of the model that it will start from."""
+    because: Sentence = ""
+
+
+class FederationResumed(FederationEvent):
+    """federation-coordinator: rounds open again."""
+
+    topic: ClassVar[str] = "federation.resumed"
+    round: int = Field(ge=0)
+    base_digest: Digest
+    because: Sentence = ""
+
+
 class FederationFinished(FederationEvent):
     """federation-coordinator: no more rounds; the final model stands on the hub's disk."""
 
@@ -751,6 +771,8 @@ EVENTS: tuple[type[SiteEvent] | type[FederationEvent], ...] = (
     SiteLeft,
     NodeReleased,
     EnergyRecorded,
+    FederationPaused,
+    FederationResumed,
     FederationFinished,
 )
 """Every event, in life order."""

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Literal
 from uuid import UUID
 
-from windfall.contracts.commands import ReadmitSite, RollBack, StopFederation
+from windfall.contracts.commands import PauseFederation, ReadmitSite, ResumeFederation, RollBack, StopFederation
 from windfall.contracts.events import (
     ContributionRefused,
     EnergyRecorded,
@@ -21,7 +21,7 @@ from windfall.contracts.events import (
 )
 from windfall.contracts.message import derived_id
 from windfall.contracts.v1 import training_pb2 as pb
-from windfall.federation_coordinator import ending, membership, quality, rounds
+from windfall.federation_coordinator import ending, membership, pausing, quality, rounds
 from windfall.federation_coordinator.advisor import Advisor
 from windfall.federation_coordinator.beginning import Wanted, chosen, pending
 from windfall.federation_coordinator.checkpoints import KEY as CHECKPOINTS
@@ -124,6 +124,8 @@ class Coordinator:
         bus.hears(NodeProfiled, "*", self._profiled)
         bus.hears(LinkMeasured, "*", self._linked)
         bus.hears(StopFederation, self.state.name, self._stop)
+        bus.hears(PauseFederation, self.state.name, self._pause)
+        bus.hears(ResumeFederation, self.state.name, self._resume)
         bus.hears(RollBack, self.state.name, self._roll_back)
         bus.hears(ReadmitSite, self.state.name, self._readmit)
         if self._told.ends.emissions_kg is not None and self._planning is None:
@@ -169,6 +171,16 @@ class Coordinator:
         if not self.stand.journal.heard(command.id):
             state, decision = rounds.stop(self.state, self.stand.clock.now(), self.policy, command.reason)
             self._commit(state, decision, command.id)
+
+    async def _pause(self, command: PauseFederation) -> None:
+        if not self.stand.journal.heard(command.id):
+            decided = pausing.pause(self.state, self.stand.clock.now(), self.policy, command.reason)
+            self._commit(*decided, command.id)
+
+    async def _resume(self, command: ResumeFederation) -> None:
+        if not self.stand.journal.heard(command.id):
+            decided = pausing.resume(self.state, self.stand.clock.now(), self.policy, command.reason)
+            self._commit(*decided, command.id)
 
     async def _roll_back(self, command: RollBack) -> None:
         if self.stand.journal.heard(command.id):

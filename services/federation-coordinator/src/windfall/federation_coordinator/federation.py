@@ -237,6 +237,13 @@ class Federation(Frozen):
     best: Best | None = None
     loss_nats: float | None = None
     """Of the newest model that was evaluated, on held-out data."""
+    paused: bool = False
+    """No round opens until it is resumed; the running one is finished."""
+    paused_because: str = ""
+    pauses: int = 0
+    """Times that it was paused: no two are one sentence."""
+    resting: bool = False
+    """It is paused, no round runs any more, and that was said."""
     stopping: bool = False
     stopped_because: str = ""
 

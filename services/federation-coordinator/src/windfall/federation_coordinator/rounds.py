@@ -18,7 +18,13 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from windfall.contracts.commands import FinishRound
-from windfall.contracts.events import ContributionAccepted, ContributionRefused, RoundCompleted, RoundStarted
+from windfall.contracts.events import (
+    ContributionAccepted,
+    ContributionRefused,
+    FederationPaused,
+    RoundCompleted,
+    RoundStarted,
+)
 from windfall.contracts.message import derived_id
 from windfall.federation_coordinator.ending import reached
 from windfall.federation_coordinator.federation import (
@@ -194,7 +200,9 @@ def stop(
     """Start no more rounds; the running one is finished first."""
     if state.phase is Phase.FINISHED:
         return state, Decision()
-    state = state.model_copy(update={"stopping": True, "stopped_because": state.stopped_because or because})
+    told = {"stopping": True, "stopped_because": state.stopped_because or because}
+    # To stop is stronger than to pause.
+    state = state.model_copy(update={**told, "paused": False, "resting": False})
     if state.phase is Phase.RUNNING:
         return finish(state, now, policy)
     return end(state, now) if state.phase is Phase.DARK else (state, Decision())
@@ -216,6 +224,8 @@ def open_round(state: Federation, now: datetime, policy: Policy) -> tuple[Federa
         return state, Decision()
     if state.stopping:
         return end(state, now)
+    if state.paused:
+        return rest(state, now)
     if policy.held or len(state.members.keys() - policy.excluded) < max(1, policy.minimum):
         return state, Decision()
     contributed = {(one.site, one.attempt) for one in state.contributions}
@@ -259,6 +269,21 @@ def open_round(state: Federation, now: datetime, policy: Policy) -> tuple[Federa
     return state, Decision(say=(started,), tell=tuple(Word(site, "opened") for site in chosen))
 
 
+def rest(state: Federation, now: datetime) -> tuple[Federation, Decision]:
+    """It is paused, and no round runs any more. What was contributed under the next number stays."""
+    if state.resting:
+        return state, Decision()
+    paused = FederationPaused(
+        id=derived_id(f"{state.name}/{state.pauses}", FederationPaused.topic, state.name),
+        at=now,
+        federation=state.name,
+        round=state.round,
+        base_digest=state.base_digest,
+        because=state.paused_because,
+    )
+    return state.model_copy(update={"resting": True}), Decision(say=(paused,))
+
+
 def finish(state: Federation, now: datetime, policy: Policy) -> tuple[Federation, Decision]:
     """The running round is over: whoever trains in it brings what it has."""
     state = state.model_copy(update={"phase": Phase.FINISHING, "ended_at": now})
@@ -287,7 +312,7 @@ def settle(state: Federation, now: datetime, policy: Policy) -> tuple[Federation
     if _quorate(state, policy):
         return merge(state)
     waiting = [one for one in state.members.values() if not _has_contributed(state, one)]
-    if state.contributions and not (waiting and len(state.members) >= policy.minimum):
+    if state.contributions and not state.paused and not (waiting and len(state.members) >= policy.minimum):
         # Whoever comes next trains under the same number.
         return state.model_copy(update={"phase": Phase.RUNNING, "ends_at": None, "ended_at": None}), Decision()
     return open_round(state.model_copy(update={"phase": Phase.DARK, "ends_at": None, "ended_at": None}), now, policy)

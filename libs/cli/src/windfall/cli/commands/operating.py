@@ -75,6 +75,33 @@ def stop(federation: str, server: str, reason: str, yes: bool) -> None:
 @click.command()
 @click.argument("federation")
 @_order
+@click.option("--wait", "seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="Until no round runs.")
+def pause(federation: str, server: str, reason: str, seconds: float | None) -> None:
+    """Finish the running round of FEDERATION, and begin no other until `resume`; sites stay, and wait."""
+    from windfall.cli import orders
+    from windfall.cli.resources.federations import FEDERATIONS
+    from windfall.cli.resources.watching import until
+
+    wait_for(orders.give(server, orders.pausing(federation, reason)))
+    print(f"{federation} pauses after its round; `windfall resume {federation}` goes on")
+    if seconds is not None:
+        print(wait_for(until(server, FEDERATIONS, federation, "state=paused", seconds)))
+
+
+@click.command()
+@click.argument("federation")
+@_order
+def resume(federation: str, server: str, reason: str) -> None:
+    """Begin rounds of FEDERATION again, from the model at which it was paused."""
+    from windfall.cli import orders
+
+    wait_for(orders.give(server, orders.resuming(federation, reason)))
+    print(f"{federation} goes on; `windfall watch rounds` shows it")
+
+
+@click.command()
+@click.argument("federation")
+@_order
 @sure
 def rollback(federation: str, server: str, reason: str, yes: bool) -> None:
     """Go on from the model of FEDERATION that did best on held-out data; what came after is not kept."""

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from windfall.cli.resources.resource import Resource, Rows
 from windfall.contracts.events import (
     FederationFinished,
+    FederationPaused,
+    FederationResumed,
     PlanMade,
     RoundCompleted,
     RoundEvaluated,
@@ -20,7 +23,7 @@ class Federation:
 
     name: str
     state: str = "waiting"
-    """waiting, training or finished."""
+    """waiting, training, paused or finished."""
     round: int | None = None
     """The one that started last."""
     sites: tuple[str, ...] = ()
@@ -34,12 +37,23 @@ class Federation:
     model_digest: str = ""
     plan: str = ""
     because: str = ""
-    """Why it is finished."""
+    """Why it is finished or paused."""
+
+
+HEARD: Final = (
+    RoundStarted,
+    RoundCompleted,
+    RoundEvaluated,
+    PlanMade,
+    FederationPaused,
+    FederationResumed,
+    FederationFinished,
+)
 
 
 def fold(rows: Rows, message: Message) -> None:
     """Take one event in."""
-    if isinstance(message, RoundStarted | RoundCompleted | RoundEvaluated | PlanMade | FederationFinished):
+    if isinstance(message, HEARD):
         row = rows.get(message.federation) or Federation(message.federation)
         rows[message.federation] = _after(row, message)
 
@@ -57,6 +71,11 @@ def _after(row: Federation, message: Message) -> Federation:
             return replace(row, held_out_nats=message.loss_nats)
         case PlanMade():
             return replace(row, plan=message.because)
+        case FederationPaused():
+            return replace(row, state="paused", sites=(), because=message.because, changed_at=message.at)
+        case FederationResumed():
+            waits = replace(row, because="", changed_at=message.at)
+            return replace(waits, state="waiting") if row.state == "paused" else waits
         case FederationFinished():
             told = replace(row, state="finished", sites=(), because=message.because, changed_at=message.at)
             return replace(told, tokens_total=message.tokens_total, model_digest=message.model_digest)
@@ -80,7 +99,7 @@ FEDERATIONS = Resource(
         ("changed", "changed_at"),
     ),
     (("completed", "completed"), ("model", "model_digest"), ("plan", "plan"), ("because", "because")),
-    (RoundStarted, RoundCompleted, RoundEvaluated, PlanMade, FederationFinished),
+    HEARD,
     fold,
     newest=True,
     empty="no federation has trained here yet. Start one with `windfall demo`, or a coordinator",
