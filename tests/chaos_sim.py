@@ -6,6 +6,7 @@ schedule that breaks an invariant is shrunk, and printed as what it takes. It en
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -15,6 +16,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
+
+import torch
 
 from tests.bench.figures import RESULTS, percentile
 from tests.chaos.faults import KINDS, drawn
@@ -45,8 +48,13 @@ def main() -> None:
 def work(first: int, last: int, stride: int) -> None:
     """One process: every so many-eth seed, a line of JSON each."""
     logging.disable(logging.CRITICAL)
+    torch.set_num_threads(1)
+    # What was imported stays, and of a run nothing does: looking for cycles within one is a waste.
+    gc.freeze()
+    gc.disable()
     for seed in range(first, last, stride):
         print(json.dumps(asdict(tried(seed, drawn(seed)))), flush=True)
+        gc.collect()
 
 
 def again(seed: int) -> int:

@@ -25,10 +25,15 @@ from windfall.contracts.envelope import TRACEPARENT, Unreadable, unseal
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import HUB, StreamSpec, hub_streams, site_streams
 from windfall.energy_watcher import app as watcher
+from windfall.energy_watcher.accounted import accounted
+from windfall.energy_watcher.provider import Provider
+from windfall.energy_watcher.section import Means
 from windfall.energy_watcher.settings import WatcherSettings
+from windfall.energy_watcher.sources import provider_of
 from windfall.federation_coordinator.app import Coordinator, Model
-from windfall.federation_coordinator.federation import Federation, Policy
+from windfall.federation_coordinator.federation import Policy
 from windfall.federation_coordinator.jurisdiction import Law
+from windfall.federation_coordinator.recovery import recover
 from windfall.federation_coordinator.row_leases import RowLeases, opened
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
@@ -37,6 +42,7 @@ from windfall.lowcomm.layout import Layout, TensorSpec, digest
 from windfall.lowcomm.rule import Rule
 from windfall.profiler import app as profiler
 from windfall.profiler.fixed import FixedProbe
+from windfall.profiler.links import Cadence
 from windfall.profiler.probe import Probes
 from windfall.profiler.recommendation import Goals
 from windfall.provisioner import app as provisioner
@@ -50,11 +56,12 @@ from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import span
 from windfall.site_trainer.app import Terms, Trainer
 from windfall.site_trainer.coordinator import Membership
-from windfall.site_trainer.engine import StepReport
+from windfall.site_trainer.engine import Engine, StepReport
 from windfall.site_trainer.guarded import GuardedLink
 from windfall.site_trainer.policy import Offer, SitePolicy
 from windfall.site_trainer.toy import ToyEngine
 from windfall.tasks.ranges import Ranges
+from windfall.tasks.task import Evaluation
 
 T = TypeVar("T")
 
@@ -127,7 +134,15 @@ class Fleet:
     """Of the model, that rounds synchronise in turn."""
     step: timedelta = timedelta(seconds=60)
     heartbeat: timedelta = timedelta(seconds=30)
+    links: Cadence = field(default_factory=Cadence)
+    """How often profilers look at their links."""
+    horizon: timedelta = timedelta(hours=24)
+    """How far ahead watchers ask for forecasts."""
+    payback: float = 20.0
+    """Of its start-up's energy, what a window must give to training to be worth opening."""
     rule: Rule = field(default_factory=lambda: Rule.parse("topk-ef"))
+    canary: float | None = None
+    """By which share the held-out loss may get worse with a merge."""
     law: Law = field(default_factory=Law)
     policies: dict[str, SitePolicy] = field(default_factory=dict)
     services: dict[tuple[str, str], Running] = field(default_factory=dict)
@@ -144,6 +159,10 @@ class Fleet:
     journals: dict[tuple[str, str], Journal] = field(default_factory=dict)
     make_journal: Callable[[str, str], Journal] = lambda service, whom: Journal(None, f"/windfall/{service}/{whom}")
     """Of a service and whom it serves: what outlives it."""
+    clocks: dict[str, Clock] = field(default_factory=dict)
+    """Of the hub's machine and the sites', by their domains; where there is none it is the fleet's."""
+    provided: Callable[[str, Provider], Provider] = lambda site, provider: provider
+    """What a site gets to hear of whoever publishes its signal."""
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
@@ -183,10 +202,17 @@ class Fleet:
     async def start_coordinator(self) -> None:
         stand = self._stand("federation-coordinator", FEDERATION, HUB, hub_streams(self.sites))
         store = ModelStore(self.folder / "models", self.layout, self.rule, fragments=self.fragments)
-        journaled = stand.journal.load("federation", Federation)
-        first = journaled.base_digest if journaled else store.initialise(torch.zeros(self.layout.elements))
         codec = "int8-block" if self.alone else ""
-        policy = Policy(self.round_length, None, self.straggler_grace, None, alone=self.alone, alone_codec=codec)
+        policy = Policy(
+            self.round_length,
+            None,
+            self.straggler_grace,
+            None,
+            alone=self.alone,
+            alone_codec=codec,
+            canary=self.canary,
+        )
+        first = recover(store, stand.journal, self._first, stand.clock.now(), policy)
         coordinator = Coordinator(
             stand,
             FEDERATION,
@@ -196,6 +222,7 @@ class Fleet:
             first,
             5 * self.heartbeat,
             self._in_place,
+            self._evaluation(store),
             leases=self._leases(stand.journal),
         )
         self.coordinator = coordinator
@@ -206,6 +233,14 @@ class Fleet:
         life.push_async_callback(self.wiring.cut_service)
         life.callback(coordinator.rest)
         await self._begin("federation-coordinator", FEDERATION, stand, life)
+
+    def _first(self) -> Tensor:
+        """The model of round 0, flat."""
+        return torch.zeros(self.layout.elements)
+
+    def _evaluation(self, store: ModelStore) -> Callable[[int], Evaluation | None] | None:
+        """How good the model of a round is on held-out data; none where nobody looks."""
+        return None
 
     def _leases(self, journal: Journal) -> RowLeases:
         if self.corpus_rows is None:
@@ -228,9 +263,14 @@ class Fleet:
             grace=timedelta(minutes=10),
             ride_through=timedelta(minutes=10),
             closing_lead=timedelta(minutes=20),
+            forecast_horizon=self.horizon,
+            payback=self.payback,
         )
+        means = {name: Means(site, name, {}) for name in settings.sections}
+        providers = {name: self.provided(site, provider_of(t, means[name])) for name, t in settings.sections.items()}
         life = AsyncExitStack()
-        await life.enter_async_context(watcher.attend(settings, stand))
+        ledger = await life.enter_async_context(accounted(settings, stand, providers, {}))
+        await life.enter_async_context(watcher.watched(settings, stand, providers, ledger))
         await self._begin("energy-watcher", site, stand, life)
 
     async def start_provisioner(self, site: str) -> None:
@@ -243,7 +283,7 @@ class Fleet:
     async def start_profiler(self, site: str) -> None:
         stand = self._stand("profiler", site, site, site_streams(site))
         probe = FixedProbe()
-        profiler.attend(stand, Probes(probe, probe, probe, probe), Goals(timedelta(minutes=10)))
+        profiler.attend(stand, Probes(probe, probe, probe, probe), Goals(timedelta(minutes=10)), cadence=self.links)
         await self._begin("profiler", site, stand, AsyncExitStack())
 
     async def _train(self, site: str, life: Life) -> int:
@@ -263,9 +303,7 @@ class Fleet:
             checkpoint=folder / "checkpoint",
             opens_at=datetime.fromisoformat(opens_at) if opens_at else None,
         )
-        policy = self.policies.get(site, SitePolicy())
-        offer = Offer(FEDERATION, "127.0.0.1", loopback=True, tls=False)
-        link = GuardedLink(self.wiring.channel(site), offer, site, stand, policy, timedelta(minutes=5))
+        link = self._link(site, stand)
         trainer = self.trainers[site] = Trainer(stand, terms, link, partial(self._engine, site), self._in_place)
         link.drain = trainer.stop
         with span("train", parent={TRACEPARENT: life.environment.get("TRACEPARENT", "")}):
@@ -284,7 +322,12 @@ class Fleet:
             await link.close()
             del self.trainers[site]
 
-    def _engine(self, site: str, membership: Membership) -> Watched:
+    def _link(self, site: str, stand: Stand) -> GuardedLink:
+        policy = self.policies.get(site, SitePolicy())
+        offer = Offer(FEDERATION, "127.0.0.1", loopback=True, tls=False)
+        return GuardedLink(self.wiring.channel(site), offer, site, stand, policy, timedelta(minutes=5))
+
+    def _engine(self, site: str, membership: Membership) -> Engine:
         assert membership.layout == self.layout
         bases = self.bases.setdefault(site, [])
         trained = self.trained.setdefault(site, [])
@@ -310,7 +353,8 @@ class Fleet:
             stand.outbox.recheck()
 
         bus = self.wiring.bus(domain, service, streams, fail, lost)
-        stand = Stand(service, whom, self.clock, journal, bus, Outbox(journal, bus))
+        clock = self.clocks.get(domain, self.clock)
+        stand = Stand(service, whom, clock, journal, bus, Outbox(journal, bus))
         return stand
 
     async def _begin(self, service: str, whom: str, stand: Stand, life: AsyncExitStack) -> None:

@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 from windfall.contracts.events import (
+    CheckpointDamaged,
     ContributionAccepted,
     EpochCompleted,
     NodeFailed,
@@ -23,20 +23,39 @@ from windfall.tasks.ranges import Ranges, union, within
 
 
 def check_rounds(events: Sequence[Message]) -> None:
-    """Rounds follow each other without gap or fork, and hold exactly what was accepted, once."""
-    rounds = [event for event in events if isinstance(event, RoundCompleted)]
+    """Rounds follow each other without gap or fork, and hold exactly what was accepted, once. What a damaged disk cost
+    is what the coordinator said that it did."""
     accepted = [event for event in events if isinstance(event, ContributionAccepted)]
-    assert [one.round for one in rounds] == list(range(len(rounds))), "no round is lost or told twice"
-    assert all(after.base_digest == before.model_digest for before, after in pairwise(rounds)), "no fork"
+    damage = [event for event in events if isinstance(event, CheckpointDamaged)]
     keys = Counter((one.site, one.attempt, one.round - one.rounds_late) for one in accepted)
     assert not keys or max(keys.values()) == 1, "no contribution is counted twice"
-    total = 0
-    for one in rounds:
-        of_round = [each for each in accepted if each.round == one.round]
-        total += one.tokens
-        assert one.tokens == sum(each.tokens for each in of_round), "what was accepted is in the model"
-        assert one.tokens_total == total
-        assert sorted(one.contributors) == sorted(each.site for each in of_round)
+    number, base, total, newest = 0, "", 0, 0
+    for one in events:
+        if isinstance(one, CheckpointDamaged) and one.remedy == "fell-back":
+            assert one.round == number, "only the newest model is gone back from"
+            number, base, total = one.round + 1, one.base_digest, total - newest * one.rounds_lost
+        elif isinstance(one, RoundCompleted):
+            assert one.round == number, f"round {one.round} is told where {number} is due: one is lost or told twice"
+            assert base in ("", one.base_digest), f"round {one.round} forks"
+            inside = _inside(one, accepted, damage)
+            total += one.tokens
+            assert one.tokens == sum(each.tokens for each in inside), "what was accepted is in the model"
+            assert one.tokens_total == total
+            assert sorted(one.contributors) == sorted(each.site for each in inside)
+            number, base, newest = number + 1, one.model_digest, one.tokens
+
+
+def _inside(
+    one: RoundCompleted, accepted: Sequence[ContributionAccepted], damage: Sequence[CheckpointDamaged]
+) -> list[ContributionAccepted]:
+    """What a round must hold: all that was accepted for it, but what was left out and did not come again."""
+    inside = [each for each in accepted if each.round == one.round]
+    for gone in damage:
+        if gone.remedy == "left-out" and gone.round == one.round:
+            of_site = [each for each in inside if each.site == gone.contributor]
+            if len(of_site) > one.contributors.count(str(gone.contributor)):
+                inside.remove(next(each for each in of_site if each.tokens == gone.tokens_lost))
+    return inside
 
 
 def check_windows(events: Sequence[Message]) -> None:
@@ -67,12 +86,21 @@ def check_replicas(events: Sequence[Message], bases: Mapping[str, Sequence[str]]
     """
     rounds = [event for event in events if isinstance(event, RoundCompleted)]
     late = {(one.site, one.round) for one in events if isinstance(one, ContributionAccepted) and one.rounds_late}
-    number = {event.base_digest: event.round for event in events if isinstance(event, RoundStarted)}
-    number |= {one.base_digest: one.round for one in rounds} | {one.model_digest: one.round + 1 for one in rounds[-1:]}
+    numbers: dict[str, set[int]] = {}
+    for event in events:
+        if isinstance(event, RoundStarted | RoundCompleted):
+            numbers.setdefault(event.base_digest, set()).add(event.round)
+    for one in rounds[-1:]:
+        numbers.setdefault(one.model_digest, set()).add(one.round + 1)
     for site, digests in bases.items():
-        assert not (strange := set(digests) - set(number)), f"{site} trained from {strange}, which nobody committed"
-        # A base may be loaded anew, after a refusal or under a new membership, but never one from before.
-        assert all(number[a] <= number[b] for a, b in pairwise(digests)), f"{site} went back to an earlier base"
+        assert not (strange := set(digests) - set(numbers)), f"{site} trained from {strange}, which nobody committed"
+        # A base may be loaded anew, after a refusal or under a new membership, but never one from before; where the
+        # coordinator itself went back, the same model stands under a later number too.
+        reached = 0
+        for each in digests:
+            later = [number for number in numbers[each] if number >= reached]
+            assert later, f"{site} went back to an earlier base"
+            reached = min(later)
         for one in rounds:
             fresh = site in one.contributors and (site, one.round) not in late
             assert not fresh or one.base_digest in digests, f"{site} in round {one.round}"

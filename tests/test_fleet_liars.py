@@ -24,6 +24,7 @@ from windfall.lowcomm.rule import Rule
 from windfall.servicekit.clock import LoopClock
 from windfall.servicekit.testing.virtual import run_virtual
 from windfall.site_trainer.coordinator import Membership
+from windfall.site_trainer.engine import Engine
 from windfall.site_trainer.toy import CENTRE
 
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -55,7 +56,7 @@ class Infiltrated(Fleet):
 
     lie: Lie = torch.neg
 
-    def _engine(self, site: str, membership: Membership) -> Watched:
+    def _engine(self, site: str, membership: Membership) -> Engine:
         if site != LIAR:
             return super()._engine(site, membership)
         engine = Lying(self.seed * 1000 + self.sites.index(site), self.bases.setdefault(site, []).append)

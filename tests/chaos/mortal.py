@@ -1,4 +1,4 @@
-"""Journals and buses that fail when they are told to."""
+"""Journals and buses that fail when they are told to, and who is struck."""
 
 import asyncio
 import random
@@ -25,6 +25,7 @@ class Doom:
         dead: nothing that this process still tries is done.
         before: commits until it dies ahead of one; none while it does not.
         after: commits until it dies behind one.
+        awaits: steps of its tasks until it dies ahead of one.
         full: its disk has no room.
         said: chances in ten, by kind, for what it says.
         died: told when it has.
@@ -34,6 +35,7 @@ class Doom:
     dead: bool = False
     before: int | None = None
     after: int | None = None
+    awaits: int | None = None
     full: bool = False
     said: dict[str, int] = field(default_factory=dict)
 
@@ -44,13 +46,19 @@ class Doom:
             Crashed: always.
         """
         self.dead = True
-        self.before = self.after = None
+        self.before = self.after = self.awaits = None
         self.died()
         raise Crashed
 
     def alive(self) -> None:
         if self.dead:
             raise Crashed
+
+    def spare(self) -> None:
+        """Nothing is about to happen to it any more."""
+        self.before = self.after = self.awaits = None
+        self.full = False
+        self.said.clear()
 
 
 class MortalJournal(Journal):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests import invariants
 from tests.chaos.faults import Fault
+from tests.chaos.strikes import strike
 from tests.chaos.world import HEALED_H, MIDNIGHT, World
 from windfall.contracts.events import RoundCompleted
 from windfall.contracts.message import Message
@@ -43,7 +44,7 @@ def tried(seed: int, schedule: Sequence[Fault]) -> Verdict:
     try:
         world = World(folder, seed)
         try:
-            events = run_virtual(world.live(schedule))
+            events = run_virtual(world.live(schedule, strike))
             once = list({event.id: event for event in events}.values())
             _check(world, once)
         except (AssertionError, Deadlock) as broken:

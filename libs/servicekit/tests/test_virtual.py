@@ -123,3 +123,17 @@ def test_deadlines_are_virtual_too() -> None:
         return asyncio.get_running_loop().time()
 
     assert run_virtual(late()) == 3600
+
+
+def test_whoever_goes_round_in_one_instant_is_found() -> None:
+    async def circle() -> None:
+        loop = asyncio.get_running_loop()
+
+        def round_and_round() -> None:
+            loop.call_soon(round_and_round)
+
+        round_and_round()
+        await asyncio.sleep(1)
+
+    with pytest.raises(Deadlock, match="in one instant"):
+        run_virtual(circle())

@@ -89,6 +89,19 @@ def test_both_must_be_good(folder: Path) -> None:
     ]
 
 
+def test_clean_power_that_is_not_worth_a_start_is_said_to_be_so_when_it_comes_and_when_it_goes(folder: Path) -> None:
+    values = [("00:00", 400.0), ("01:00", 20.0), ("01:30", 400.0)]
+    ahead = tuple(Quote(SignalKind.MARGINAL, clock_of(at), value) for at, value in values)
+    carbon = Scripted([(clock_of(at), value) for at, value in values], expected=ahead)
+    site = run_virtual(watched(folder, "02:00", carbon=carbon, start_up=timedelta(minutes=20)))
+    assert not site.told()
+    assert [(f"{event.at:%H:%M}", event.state, event.because) for event in site.explained()] == [
+        ("00:00", "off", "400 gCO2/kWh is not below 100"),
+        ("01:00", "off", "20 gCO2/kWh is below 100, though for too short a time to pay back a start"),
+        ("01:30", "off", "400 gCO2/kWh is not below 100"),
+    ]
+
+
 def test_a_plan_narrows_and_never_widens(folder: Path) -> None:
     orders = ("00:30", plan("00:30", ("01:00", "02:00"), until="03:00"))
     clean = run_virtual(watched(folder, "04:00", orders, carbon=constant(20)))

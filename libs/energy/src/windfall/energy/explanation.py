@@ -18,7 +18,8 @@ State = Literal["off", "expected", "on", "stale"]
 def explain(lookout: Lookout, forecast: Series, now: datetime, terms: Terms) -> tuple[Lookout, Events]:
     """Say how things stand, if the state or what decides it is other than when it was last said."""
     seen, _ = view(lookout, now, forecast, terms)
-    state, deciding = _state(lookout.watch), _deciding(seen)
+    state = _state(lookout.watch)
+    deciding = _deciding(seen, state)
     judged = lookout.judged
     if (judged.state, judged.deciding) == (state, deciding):
         return lookout, ()
@@ -44,8 +45,12 @@ def _state(watch: Watch) -> State:
     return states[watch.gate.phase]
 
 
-def _deciding(seen: View) -> tuple[str, ...]:
-    return ("plan",) if seen.heeded is not None and not seen.heeded.runs else seen.judgement.deciding
+def _deciding(seen: View, state: State) -> tuple[str, ...]:
+    if seen.heeded is not None and not seen.heeded.runs:
+        return ("plan",)
+    # Where power is clean and the site off, the signal decides no more, though the same limit was looked at.
+    waits = state == "off" and seen.verdict is Verdict.CLEAN
+    return (*seen.judgement.deciding, "waits") if waits else seen.judgement.deciding
 
 
 def _sentences(lookout: Lookout, seen: View, now: datetime, terms: Terms) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from uuid import uuid4
 
 from opentelemetry.trace import SpanKind
@@ -47,6 +48,17 @@ class _Stream:
     consumers: dict[str, _Consumer] = field(default_factory=dict)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def next_for(self, consumer: _Consumer) -> _Stored | None:
+        """The oldest letter that is not done with; what the consumer does not hear is passed over for good."""
+        letters = self.letters
+        while consumer.position < len(letters):
+            stored = letters[consumer.position]
+            heard = any(matches(subject, stored.letter.subject) for subject in consumer.subjects)
+            if heard and stored.sequence not in consumer.passed_over:
+                return stored
+            consumer.position += 1
+        return None
+
 
 @dataclass
 class _Link:
@@ -60,6 +72,7 @@ class _Link:
     """Of the target's store when the position was last right."""
 
 
+@lru_cache(maxsize=4096)
 def matches(pattern: str, subject: str) -> bool:
     """NATS subject matching: ``*`` is one token, a last ``>`` is one or more."""
     wanted, given = pattern.split("."), subject.split(".")
@@ -321,15 +334,7 @@ class MemoryBus:
                 self._domain.declare(self._streams)
                 continue
             consumer = self._domain.consumer(self._consumer(hearing), hearing)
-            waiting = next(
-                (
-                    stored
-                    for stored in stream.letters[consumer.position :]
-                    if stored.sequence not in consumer.passed_over
-                    and any(matches(subject, stored.letter.subject) for subject in consumer.subjects)
-                ),
-                None,
-            )
+            waiting = stream.next_for(consumer)
             if waiting is None:
                 await stream.arrived.wait()
                 continue

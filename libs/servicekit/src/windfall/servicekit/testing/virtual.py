@@ -8,13 +8,17 @@ real I/O and knows no threads; a loop with nothing left to wait for is a deadloc
 import asyncio
 import selectors
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
 
+_MOST_TURNS: Final = 200_000
+"""Of the loop in one instant: whoever takes more goes round in a circle."""
+
+
 class Deadlock(RuntimeError):
-    """Every task waits for something that will never come."""
+    """Every task waits for something that will never come, or some go on for ever in one instant."""
 
 
 class _Jump(selectors.SelectSelector):
@@ -23,8 +27,17 @@ class _Jump(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self._turns = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout == 0:
+            # What is ready goes on without a look at descriptors, which would cost more than most turns do.
+            self._turns += 1
+            if self._turns > _MOST_TURNS:
+                self._turns = 0
+                raise Deadlock(f"{_MOST_TURNS:,} turns of the loop in one instant")
+            return []
+        self._turns = 0
         ready = super().select(0)
         if ready:
             return ready
