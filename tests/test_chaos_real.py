@@ -43,13 +43,16 @@ def test_a_later_run_of_a_fault_takes_the_place_of_an_earlier_one(
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     monkeypatch.setattr(report, "FILE", tmp_path / "chaos.json")
     trainer, coordinator = killed.FAULTS[:2]
-    report.kept([report.row(trainer, [Run(trainer.name, 0, 4.0, (), 9.0), Run(trainer.name, 1, None, ("I1",), 9.0)])])
-    report.kept([report.row(coordinator, [Run(coordinator.name, 0, 2.0, (), 9.0)])])
-    report.kept([report.row(coordinator, [Run(coordinator.name, 0, 2.5, (), 9.0)])])
+    report.kept(
+        [report.row(trainer, [Run(trainer.name, 0, 4.0, (), 9.0, 2.0), Run(trainer.name, 1, None, ("I1",), 9.0, 3.0)])]
+    )
+    report.kept([report.row(coordinator, [Run(coordinator.name, 0, 2.0, (), 9.0, 2.0)])])
+    report.kept([report.row(coordinator, [Run(coordinator.name, 0, 2.5, (), 9.0, 2.0)])])
     assert [report.cells(each)[:6] for each in report.read()] == [
         ("trainer killed", "2", "1", "4.00 s", "4.00 s", "8 s"),
         ("coordinator killed", "1", "0", "2.50 s", "2.50 s", "3 s"),
     ]
+    assert [one.seed for one in report.earlier(trainer, range(1))] == [1], "of other seeds"
     page = report.page(FAULTS)
     assert page.count("\n") == len(FAULTS) + 1
     assert f"| {FAULTS[-1].name} | {FAULTS[-1].does} | not run |" in page

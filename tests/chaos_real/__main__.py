@@ -7,6 +7,7 @@ of each. It ends with 1 when an invariant did not hold.
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--fault", default="", help="its name or how that begins; several, separated by commas")
     parser.add_argument("--runs", type=int, default=int(os.environ.get("RUNS", "20")), help="of each fault")
     parser.add_argument("--seed", type=int, default=0, help="of the first run; each next one has the next")
+    parser.add_argument("--add", action="store_true", help="to the runs of other seeds that are known already")
     parser.add_argument("--list", action="store_true", help="what can be done to a fleet")
     parser.add_argument("--page", action="store_true", help="the table of docs/reliability.md, from the last results")
     asked = parser.parse_args()
@@ -40,13 +42,15 @@ def main() -> None:
         faults = named(asked.fault)
     except LookupError as error:
         sys.exit(f"make chaos: {error.args[0]}")
-    with suppress(KeyboardInterrupt):
-        sys.exit(asyncio.run(_all(faults, range(asked.seed, asked.seed + asked.runs))))
+    with suppress(asyncio.CancelledError):
+        sys.exit(asyncio.run(_all(faults, range(asked.seed, asked.seed + asked.runs), asked.add)))
     sys.exit(130)
 
 
-async def _all(faults: tuple[Fault, ...], seeds: range) -> int:
-    began, runs = time.perf_counter(), {fault.name: list[Run]() for fault in faults}
+async def _all(faults: tuple[Fault, ...], seeds: range, add: bool) -> int:
+    _cancel_on_signals()
+    began = time.perf_counter()
+    runs = {fault.name: report.earlier(fault, seeds) if add else [] for fault in faults}
     turns = _in_turn(faults, seeds)
     minutes = 1 + sum(fault.minutes for fault, _ in turns)
     _say(f"{len(faults)} faults, {len(seeds)} runs each, about {minutes:.0f} minutes on two cores")
@@ -54,7 +58,7 @@ async def _all(faults: tuple[Fault, ...], seeds: range) -> int:
     try:
         async for fault, one in run(turns, _say):
             runs[fault.name].append(one)
-            _say(f"{fault.name}: run {len(runs[fault.name])} of {len(seeds)}, seed {one.seed}, {_came_to(one)}")
+            _say(f"{fault.name}: seed {one.seed}, run {len(runs[fault.name])}, {_came_to(one)}")
             # Whatever ends this, what was measured until then is kept.
             rows = report.kept([report.row(fault, runs[fault.name])])
     except (Mistake, TimeoutError) as error:
@@ -63,6 +67,14 @@ async def _all(faults: tuple[Fault, ...], seeds: range) -> int:
     broken = sum(bool(one.violations) for each in runs.values() for one in each)
     _say(f"{time.perf_counter() - began:.0f} s; {broken} runs with violations; written to {report.FILE}; {stopped}")
     return 1 if broken or stopped else 0
+
+
+def _cancel_on_signals() -> None:
+    """However it is asked to end, it leaves no fleet behind."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
 def _in_turn(faults: Sequence[Fault], seeds: range) -> list[tuple[Fault, int]]:

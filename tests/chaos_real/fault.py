@@ -27,7 +27,7 @@ class Fault:
     peers: str = ""
     """What others were measured to do."""
     needs: Callable[[], Needs] = field(default=Needs)
-    minutes: float = 0.5
+    minutes: float = 0.25
     """What one run takes about, on two cores."""
     long: bool = False
     """Run only when it is named."""
@@ -42,6 +42,7 @@ class Run:
     Attributes:
         recovery_s: none where it did not recover.
         violations: what did not hold afterwards.
+        load: processes that wanted a processor, on average over the last minute.
     """
 
     fault: str
@@ -49,3 +50,4 @@ class Run:
     recovery_s: float | None
     violations: tuple[str, ...]
     wall_s: float
+    load: float

@@ -9,12 +9,12 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, TypeVar
 from uuid import UUID
@@ -108,11 +108,6 @@ class Fleet:
         for part in self.parts.values():
             await part.stands()
 
-    async def lie_down(self) -> None:
-        """In good order: sites give their nodes back, then the hub ends."""
-        for service in ("energy-watcher", "profiler", "provisioner"):
-            await asyncio.gather(*(self.parts[f"{service}@{site}"].hold(signal.SIGTERM) for site in SITES))
-
     async def end(self) -> None:
         for part in self.parts.values():
             await part.hold()
@@ -189,6 +184,15 @@ class Fleet:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as journal:
             rows = journal.execute("SELECT id, subject, said FROM outbox").fetchall()
         return [(UUID(each[0]), each[1], bool(each[2])) for each in rows]
+
+    def bases(self) -> Iterator[tuple[int, str]]:
+        """Round and digest of every base that the coordinator's disk holds."""
+        for path in sorted(self.models.glob("base-*.safetensors")):
+            # A new one comes and an old one goes every second.
+            with suppress(FileNotFoundError):
+                data = path.read_bytes()
+                begin = 8 + int.from_bytes(data[:8], "little")
+                yield int(path.stem.partition("-")[2]), sha256(data[begin:]).hexdigest()
 
     def trainers(self, site: str) -> list[int]:
         """Pids of a site's trainers that live."""

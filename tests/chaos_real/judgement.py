@@ -94,6 +94,9 @@ def _one_model(fleet: Fleet, events: Sequence[Message]) -> None:
     lost = sum(one.rounds_lost for one in fleet.said(CheckpointDamaged))
     assert not lost, f"{lost} completed rounds are lost"
     assert len({one.model_digest for one in rounds}) == len(rounds), "a round changed nothing"
+    digests = {one.round + 1: one.model_digest for one in rounds}
+    for number, digest in fleet.bases():
+        assert digests.get(number, digest) == digest, f"the base of round {number} on disk is not what was committed"
 
 
 _NEVER: Final = frozenset({"base", "layout", "not-finite", "tokens", "codec", "size"})

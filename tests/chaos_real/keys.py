@@ -15,7 +15,7 @@ from tests.chaos_real.judgement import Violated
 from tests.chaos_real.needs import SITES, Needs
 from tests.chaos_real.processes import eventually
 from windfall.cli.keys import Place, issued
-from windfall.contracts.events import ContributionAccepted
+from windfall.contracts.events import ContributionAccepted, SiteJoined
 from windfall.contracts.subjects import HUB
 
 _YEAR: Final = timedelta(days=365)
@@ -51,7 +51,7 @@ async def expired(fleet: Fleet, dice: random.Random) -> float:
     since = datetime.now(UTC)
     await _restarted(fleet, place)
     await asyncio.sleep(_EXPIRED_S)
-    if any(fleet.wall(one) > since and one.site == site for one in fleet.said(ContributionAccepted)) and place != HUB:
+    if place != HUB and any(fleet.wall(one) > since and one.site == site for one in fleet.said(SiteJoined)):
         raise Violated(f"I10 {site} was let in with a certificate that had run out")
     _anew(folder, place, datetime.now(UTC))
     renewed = datetime.now(UTC)

@@ -34,10 +34,16 @@ def row(fault: Fault, runs: Sequence[Run]) -> dict[str, Any]:
         "goal_s": fault.goal_s,
         "peers": fault.peers,
         "cores": len(os.sched_getaffinity(0)),
-        "load": round(os.getloadavg()[1], 1),
+        "load": [round(least(one.load for one in runs)) for least in (min, max)],
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "each": [asdict(one) for one in runs],
     }
+
+
+def earlier(fault: Fault, seeds: range) -> list[Run]:
+    """What is known of a fault under other seeds than these."""
+    found: dict[str, Any] = next((each for each in read() if each["fault"] == fault.name), {"each": []})
+    return [Run(**{**one, "violations": tuple(one["violations"])}) for one in found["each"] if one["seed"] not in seeds]
 
 
 def kept(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -88,7 +94,7 @@ def page(faults: Sequence[Fault]) -> str:
         found = known.get(fault.name)
         goal = "" if fault.goal_s is None else f"{fault.goal_s:g} s"
         name, *middle = (fault.name, NOT_RUN, "", "", "") if found is None else cells(found)[:5]
-        load = "" if found is None else f"{found['load']:g}"
+        load = "" if found is None else "–".join(map(str, dict.fromkeys(found["load"])))
         lines.append(f"| {name} | {fault.does} | {' | '.join(middle)} | {goal} | {load} | {fault.peers} |")
     return "\n".join(lines)
 

@@ -1,6 +1,7 @@
 """Runs a fault so many times, on as few fleets as it takes."""
 
 import asyncio
+import os
 import random
 import shutil
 import tempfile
@@ -62,4 +63,4 @@ async def _once(fault: Fault, seed: int, fleet: Fleet, before: Before) -> Run:
     except (TimeoutError, LookupError) as error:
         found.append(f"I8 it did not recover: {error or 'in time'}")
     found += await violations(fleet, before, windows_end=fault.day_ends)
-    return Run(fault.name, seed, took, tuple(found), time.perf_counter() - began)
+    return Run(fault.name, seed, took, tuple(found), time.perf_counter() - began, os.getloadavg()[0])

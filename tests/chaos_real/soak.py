@@ -37,7 +37,8 @@ def day() -> Day:
         ]
         for place, site in enumerate(SITES)
     }
-    pace = replace(STEADY, speed=SPEED, warning=timedelta(seconds=3), drain=timedelta(seconds=8))
+    seconds = {"warning": 3, "drain": 8, "stale_after": 60}
+    pace = replace(STEADY, speed=SPEED, **{name: timedelta(seconds=each) for name, each in seconds.items()})
     return Day(pace, timedelta(hours=_HOURS), windows)
 
 
