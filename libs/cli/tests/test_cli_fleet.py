@@ -152,3 +152,9 @@ def test_a_sites_data_is_its_own_folder_where_there_is_one(tmp_path: Path) -> No
     chosen = plan(replace(PLAN.wish, flower=app), NOW, count(40_000))
     assert chosen.data_of("site-a") == tmp_path / "site-a"
     assert chosen.data_of("site-b") == tmp_path
+
+
+def test_long_durations_are_written_as_settings_read_them() -> None:
+    slow = replace(PLAN.wish, pace=replace(DAY, speed=1.0, stale_after=timedelta(days=12.5, microseconds=250_000)))
+    (watcher, *_) = plan(slow, NOW, count(40_000)).named("energy-watcher")
+    assert watcher.environ["WINDFALL_STALE_AFTER"] == "PT1080000.25S"

@@ -352,4 +352,5 @@ def in_words(plan: Plan) -> Sequence[str]:
 
 def _iso(duration: timedelta) -> str:
     """ISO 8601, in seconds: what settings read."""
-    return f"PT{duration.total_seconds():g}S"
+    seconds = f"{duration.total_seconds():f}"
+    return f"PT{seconds.rstrip('0').rstrip('.')}S"
