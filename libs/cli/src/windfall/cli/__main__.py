@@ -44,6 +44,7 @@ WHERE: Final = {
     **dict.fromkeys(("dlq", "events"), "bus"),
     "context": "contexts",
     "fleet": "gitops",
+    "plan": "planning",
     "web": "page",
 }
 """Every command, and the module of ``commands`` that it stands in."""
