@@ -56,9 +56,9 @@ def test_a_strict_client_finds_nothing_to_refuse(tmp_path: Path) -> None:
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ours.load_cert_chain(of(tmp_path, "hub").certificate, of(tmp_path, "hub").key)
     for name in ("coordinator", "localhost", "10.0.0.7", "127.0.0.1"):
-        ends = [ssl.MemoryBIO() for _ in range(2)]
-        client = theirs.wrap_bio(*ends, server_hostname=name)
-        server = ours.wrap_bio(*reversed(ends), server_side=True)
+        there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = theirs.wrap_bio(there, back, server_hostname=name)
+        server = ours.wrap_bio(back, there, server_side=True)
         for _ in range(4):
             for end in (client, server):
                 try:
