@@ -22,9 +22,10 @@ from windfall.contracts.events import (
 from windfall.contracts.message import Message
 from windfall.energy.shipped import synthetic_trace
 from windfall.federation_coordinator.jurisdiction import Law
+from windfall.lowcomm.accounting import epsilon_of, mu_squared
 from windfall.servicekit.clock import LoopClock
 from windfall.servicekit.testing.virtual import run_virtual
-from windfall.site_trainer.policy import SitePolicy
+from windfall.site_trainer.policy import Privacy, SitePolicy
 
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 SITES = ("site-a", "site-b", "site-c")
@@ -120,6 +121,21 @@ def test_a_budget_of_a_day_ends_training_until_the_next(tmp_path: Path) -> None:
     ]
     assert 0 < sum(sent) <= 300
     assert {line for _, line in withheld(events, "site-c")} == {"most_bytes_per_day"}
+
+
+def test_a_site_that_has_told_as_much_as_its_privacy_allows_tells_no_more(tmp_path: Path) -> None:
+    # Of the toy's 1000 parameters, whose contributions are about 20 long; three of them fit into the budget.
+    private = Privacy(norm=20.0, noise=0.05, most_epsilon=epsilon_of(3 * mu_squared(0.05), 1e-5))
+    events = day(tmp_path, site_b=SitePolicy(privacy=private))
+    accepted = said(events, ContributionAccepted, "site-b")
+    assert len(accepted) == 3
+    # What would tell of the data without noise is not told.
+    assert {one.loss_nats for one in accepted if isinstance(one, ContributionAccepted)} == {0.0}
+    assert withheld(events, "site-b").keys() <= {("join", "privacy"), ("push", "privacy")}
+    assert ("join", "privacy") in withheld(events, "site-b")
+    assert len(said(events, ContributionAccepted, "site-c")) > 5
+    windows = len(said(events, WindowOpened, "site-b"))
+    assert windows and len(said(events, SiteDrained, "site-b")) == windows
 
 
 def test_nothing_leaves_that_follows_from_few_samples(tmp_path: Path) -> None:

@@ -107,4 +107,12 @@ def made() -> dashboard.Dashboard:
                 query(rate(m.STEPS, by, where=OURS), "{{windfall_federation}}"),
             )
         )
+        .with_panel(
+            lines(
+                "Privacy",
+                "Epsilon of what sites with noise have told; they tell no more than their own policy allows.",
+                "none",
+                query(f"max by (windfall_site) ({m.EPSILON.prometheus})", "{{windfall_site}}"),
+            )
+        )
     )

@@ -11,15 +11,20 @@ from windfall.contracts.v1 import training_pb2 as pb
 from windfall.servicekit.errors import Mistake
 from windfall.site_trainer.policy import (
     Offer,
+    Privacy,
     Sent,
     SitePolicy,
+    Told,
     admitted,
     before_join,
+    before_pack,
     before_push,
     before_train,
     bucketed,
     counted,
+    epsilon,
     on_day,
+    telling,
     until_quiet,
 )
 from windfall.site_trainer.policy_file import read_policy
@@ -222,3 +227,24 @@ def test_a_wrong_policy_is_one_line(tmp_path: Path, name: str, text: str | None,
         read_policy(path)
     assert said in str(mistake.value)
     assert "\n" not in str(mistake.value)
+
+
+def test_a_privacy_budget_counts_every_contribution_and_says_what_one_more_would_make() -> None:
+    some, told, count = policy(privacy={"norm": 1.0, "noise": 8.0, "most_epsilon": 3.0}), Told(), 0
+    while not (why := before_pack(some, told)):
+        told, count = telling(some, told), count + 1
+    assert count == 8
+    assert epsilon(some, told) <= 3.0 < epsilon(some, telling(some, told))
+    assert why == "privacy: with one more contribution epsilon would be 3.15 (delta 1e-05), at most 3 may be told"
+    assert before_join(some, OFFER, NOTHING, NOON, told) == why
+
+
+def test_without_noise_nothing_is_counted() -> None:
+    assert not before_pack(SitePolicy(), Told())
+    assert telling(SitePolicy(), Told()) == Told()
+
+
+@pytest.mark.parametrize("wrong", [{"noise": 0}, {"norm": -1}, {"delta": 1}, {"most_epsilon": 0}, {"epsilon": 1}])
+def test_a_privacy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Privacy.model_validate({"norm": 1.0, "noise": 1.0, "most_epsilon": 1.0, **wrong})

@@ -193,6 +193,9 @@ CHECKPOINTS_DAMAGED = _counter(
     _FEDERATION,
     "windfall.remedy",
 )
+EPSILON = _gauge(
+    "windfall.privacy.epsilon", "{epsilon}", "What a site's contributions with noise tell of its data at most.", _SITE
+)
 BARRIER_WAIT = _histogram("windfall.barrier.wait", "What a site that has delivered waits for the next round.", _SITE)
 
 # --- hardware and links -----------------------------------------------------------------------------------------------

@@ -535,6 +535,10 @@ class Trainer:
             await self._say_goodbye("what was trained is not finite")
             self._become(sessions.unsound(self.session))
             return False
+        except Refused as refused:
+            log.warning("nothing more is told: %s", refused)
+            self._become(overlapping.refused(self.session, session.round or 0, late=True))
+            return False
         return True
 
     async def _deliver(self) -> None:
@@ -574,7 +578,8 @@ class Trainer:
         key = pb.ContributionKey(
             federation=terms.federation, site=terms.site, round=session.round or 0, attempt=membership.attempt
         )
-        parcel = await self._train(written, engine, session, membership, self._unsent, key, terms.lease_token)
+        noise = await self._link.telling()
+        parcel = await self._train(written, engine, session, membership, self._unsent, key, terms.lease_token, noise)
         reach("pack.done")
         return parcel
 

@@ -117,6 +117,14 @@ class Download:
     log: bool
 
 
+@dataclass(frozen=True)
+class Noise:
+    """That a contribution is told with; see ``windfall.lowcomm.privatise``."""
+
+    norm: float
+    multiple: float
+
+
 class CoordinatorLink:
     """One site's calls. ``Transient`` means try again, ``Refused`` means no."""
 
@@ -227,6 +235,14 @@ class CoordinatorLink:
         if await sha.hexdigest(model_bytes) != digest:
             raise Transient("the base does not have its digest; pulling it again", _PAUSE)
         return Download(buffer, log=False)
+
+    async def telling(self) -> Noise | None:
+        """Something that was trained is about to be written down for the coordinator: with which noise; none with none.
+
+        Raises:
+            Refused: it may not be told.
+        """
+        return None
 
     async def push(self, manifest: pb.Manifest, data: memoryview) -> bool:
         """Deliver a contribution, from where a cut left off; true when it had been accepted before.

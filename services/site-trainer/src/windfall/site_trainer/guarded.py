@@ -19,21 +19,27 @@ from windfall.contracts.events import SiteWithheld
 from windfall.contracts.message import derived_id
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.servicekit.errors import Transient
+from windfall.servicekit.instruments import EPSILON
+from windfall.servicekit.metrics import record
 from windfall.servicekit.rpc import Refused
 from windfall.servicekit.service import Stand
 from windfall.site_trainer.claims import MOST_SAMPLES
-from windfall.site_trainer.coordinator import CoordinatorLink, Download, Membership
+from windfall.site_trainer.coordinator import CoordinatorLink, Download, Membership, Noise
 from windfall.site_trainer.policy import (
     Offer,
     Sent,
     SitePolicy,
+    Told,
     admitted,
     before_join,
+    before_pack,
     before_push,
     before_train,
     bucketed,
     counted,
+    epsilon,
     on_day,
+    telling,
     until_quiet,
 )
 from windfall.tasks.ranges import Ranges
@@ -41,6 +47,7 @@ from windfall.tasks.ranges import Ranges
 log = logging.getLogger(__name__)
 
 _SENT: Final = "sent-today"
+_TOLD: Final = "told"
 Before = Literal["join", "train", "push"]
 
 
@@ -77,7 +84,7 @@ class GuardedLink(CoordinatorLink):
             self._stand.spawn(self._keep_quiet(), "quiet hours")
         self._lease = window_id, lease_token
         now = self._stand.clock.now()
-        if why := self._closed or before_join(self._policy, self._offer, self._sent(), now):
+        if why := self._closed or before_join(self._policy, self._offer, self._sent(), now, self._told()):
             raise self._withheld("join", why)
         membership = await super().join(window_id, lease_token)
         self._attempt = membership.attempt
@@ -120,6 +127,18 @@ class GuardedLink(CoordinatorLink):
             raise Refused(grpc.StatusCode.FAILED_PRECONDITION, "the site's policy: quiet hours")
         return await super().rows(attempt, lease_token, hold)
 
+    async def telling(self) -> Noise | None:
+        if why := before_pack(self._policy, told := self._told()):
+            await self._go(why)
+            raise self._withheld("push", why)
+        privacy = self._policy.privacy
+        if privacy is None:
+            return None
+        # On disk before the noise is drawn: what may be told counts.
+        self._stand.journal.commit(state={_TOLD: (told := telling(self._policy, told))})
+        record(EPSILON, epsilon(self._policy, told), {"windfall.site": self._site})
+        return Noise(privacy.norm, privacy.noise)
+
     async def push(self, manifest: pb.Manifest, data: memoryview) -> bool:
         now = self._stand.clock.now()
         manifest.loss = bucketed(self._policy, manifest.loss)
@@ -153,6 +172,9 @@ class GuardedLink(CoordinatorLink):
 
     def _sent(self) -> Sent:
         return on_day(self._policy, self._stand.journal.load(_SENT, Sent), self._stand.clock.now())
+
+    def _told(self) -> Told:
+        return self._stand.journal.load(_TOLD, Told) or Told()
 
     def _withheld(self, before: Before, why: str) -> Refused:
         """Say it on the site's bus; the refusal that the trainer is to act upon."""

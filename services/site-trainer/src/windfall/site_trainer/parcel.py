@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.lowcomm import compressor as compressors
-from windfall.site_trainer.coordinator import Membership, tensors_of
+from windfall.lowcomm.privatise import privatised
+from windfall.site_trainer.coordinator import Membership, Noise, tensors_of
 from windfall.site_trainer.engine import Engine
 from windfall.site_trainer.replica import sha256
 from windfall.site_trainer.session import Session
@@ -39,21 +40,27 @@ def written(
     unsent: Unsent,
     key: pb.ContributionKey,
     lease_token: int,
+    noise: Noise | None = None,
 ) -> Parcel:
     """Write down what was trained from the session's base, of the fragment whose turn it is; blocks.
 
     Args:
         unsent: what the codec did not get to say before; empty at the beginning of a membership.
         key: of the contribution.
+        noise: that it is told with; its loss and what its steps met are then not told, for they follow from the data
+            without any.
 
     Raises:
         ValueError: it is not finite.
     """
     rule, fragments, work = membership.rule, membership.rotation, session.work
     elements, turn = fragments.split(key.round), fragments.turn(key.round)
+    gradient = engine.pseudo_gradient()[fragments.part(key.round)]
+    if noise is not None:
+        gradient = privatised(gradient, elements, noise.norm, noise.multiple)
     after, data = rule.encode(
         unsent.get(turn) or rule.codec.init(elements.trained),
-        engine.pseudo_gradient()[fragments.part(key.round)],
+        gradient,
         elements,
         base=key.round,
         tokens=work.tokens,
@@ -68,12 +75,12 @@ def written(
         codec=session.codec or rule.codec.name,
         tokens=work.tokens,
         steps=work.steps,
-        loss=round(work.loss_nats, 2),
+        loss=0.0 if noise else round(work.loss_nats, 2),
         total_bytes=len(data),
         sha256=sha256(data),
         tensors=tensors_of(membership.layout),
-        skipped=progress.skipped,
-        spikes=progress.spikes,
+        skipped=0 if noise else progress.skipped,
+        spikes=0 if noise else progress.spikes,
         refused_passes=progress.refused,
         cursor=progress.cursor,
         rows=[pb.RowRange(begin=begin, end=end) for begin, end in progress.rows],

@@ -6,6 +6,7 @@ Each question has an answer in one line, naming the line of the policy that forb
 import re
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from math import inf
 from typing import Annotated, Final, Self
 from zoneinfo import ZoneInfo
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from windfall.contracts.jurisdiction import Jurisdiction, within
 from windfall.contracts.message import Name
 from windfall.contracts.v1 import training_pb2 as pb
+from windfall.lowcomm.accounting import epsilon_of, mu_squared
 
 FINEST_LOSS: Final = 0.01
 """Nats: what the protocol promises, whatever a policy says."""
@@ -46,6 +48,30 @@ def _hours(given: object) -> object:
     return Hours(time.fromisoformat(found[1]), time.fromisoformat(found[2]))
 
 
+class Privacy(BaseModel):
+    """Differential privacy of what a site says: each contribution is cut to a norm and has Gaussian noise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    norm: float = Field(gt=0)
+    """Euclidean: a longer contribution is cut down to it."""
+    noise: float = Field(gt=0)
+    """Standard deviation of the noise in every parameter, as a multiple of ``norm``."""
+    most_epsilon: float = Field(gt=0)
+    """The budget: a contribution that would make epsilon more than this does not leave."""
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    """That epsilon goes with."""
+
+
+class Told(BaseModel):
+    """What all contributions of a site tell of its data."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mu_squared: float = 0.0
+    """See ``windfall.lowcomm.accounting``."""
+
+
 class SitePolicy(BaseModel):
     """What may be joined, trained and sent. A list that is absent allows anything, an empty one nothing."""
 
@@ -71,6 +97,8 @@ class SitePolicy(BaseModel):
     most_contributions_per_day: int | None = Field(default=None, ge=0)
     most_bytes_per_day: int | None = Field(default=None, ge=0)
     """Of contributions."""
+    privacy: Privacy | None = None
+    """None adds no noise."""
     quiet: tuple[Annotated[Hours, BeforeValidator(_hours)], ...] = ()
     """Hours in which the trainer sends nothing, like ``22:00-06:00``: it delivers and leaves before they begin."""
     zone: str = "UTC"
@@ -115,7 +143,7 @@ class Offer:
     tls: bool
 
 
-def before_join(policy: SitePolicy, offer: Offer, sent: Sent, now: datetime) -> str:
+def before_join(policy: SitePolicy, offer: Offer, sent: Sent, now: datetime, told: Told = Told()) -> str:
     """Why the site does not ask to be admitted."""
     if policy.federations is not None and offer.federation not in policy.federations:
         return f"federations: {offer.federation} is none of {_listed(policy.federations)}"
@@ -124,7 +152,7 @@ def before_join(policy: SitePolicy, offer: Offer, sent: Sent, now: datetime) -> 
             return f"coordinators: this one is none of the {len(policy.coordinators)} that may be joined"
         if not offer.tls and not offer.loopback:
             return "coordinators: without TLS nobody knows which one it is"
-    return _quiet(policy, now) or _used_up(policy, sent, now)
+    return _quiet(policy, now) or _used_up(policy, sent, now) or before_pack(policy, told)
 
 
 def before_train(policy: SitePolicy, reply: pb.JoinReply, codec: str) -> str:
@@ -155,6 +183,29 @@ def admitted(policy: SitePolicy, jurisdictions: tuple[str, ...]) -> str:
         if not within(label, policy.jurisdictions):
             return f"jurisdictions: the federation admits {label[:40]!r}, not within {_listed(policy.jurisdictions)}"
     return ""
+
+
+def before_pack(policy: SitePolicy, told: Told) -> str:
+    """Why nothing more is written of what was trained."""
+    privacy = policy.privacy
+    if privacy is None or (after := epsilon(policy, telling(policy, told))) <= privacy.most_epsilon:
+        return ""
+    return (
+        f"privacy: with one more contribution epsilon would be {after:.3g} (delta {privacy.delta:g}), at most"
+        f" {privacy.most_epsilon:g} may be told"
+    )
+
+
+def telling(policy: SitePolicy, told: Told) -> Told:
+    """What is told with one more contribution."""
+    if policy.privacy is None:
+        return told
+    return Told(mu_squared=told.mu_squared + mu_squared(policy.privacy.noise))
+
+
+def epsilon(policy: SitePolicy, told: Told) -> float:
+    """Of all that was told; infinite for a site without noise."""
+    return inf if policy.privacy is None else epsilon_of(told.mu_squared, policy.privacy.delta)
 
 
 def before_push(policy: SitePolicy, manifest: pb.Manifest, sent: Sent, now: datetime) -> str:
