@@ -22,7 +22,9 @@ MEAN_S: Final = 20.0
 """Between two blows, on the wall."""
 _QUIET_S: Final = 60.0
 """At the end nothing is hurt any more."""
-_HOURS: Final = MINUTES / 60 * SPEED
+_START_MINUTES: Final = 3.0
+"""Until the fleet trains, on a busy machine: the day has begun by then."""
+_HOURS: Final = (MINUTES + _START_MINUTES + _QUIET_S / 60) / 60 * SPEED
 _CLEAN_H, _DIRTY_H = 3.0, 1.0
 
 
