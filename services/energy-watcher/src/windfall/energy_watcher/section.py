@@ -25,6 +25,13 @@ class Section(BaseModel):
     )
 
 
+class OwnSection(Section):
+    """What a provider of another package is told: derive from it (``windfall.energy_watcher.own_provider``)."""
+
+    provider: str
+    """The name of its entry point."""
+
+
 class HttpSection(Section):
     """A signal that is asked for by HTTP. All durations are wall time."""
 
