@@ -143,7 +143,7 @@ def check(out: Path) -> dict[str, Any]:
     assert hashlib.sha256(weights).hexdigest() == summary["model_sha256"]
     assert summary["loss_final"] < summary["loss_first"] - 1
     assert len(set(summary["trace_ids"])) == len(opened)
-    for name in ("report.html", "loss.png", "windows.png", "traces.jsonl"):
+    for name in ("report.html", "run.png", "loss.png", "windows.png", "traces.jsonl"):
         assert (out / name).stat().st_size > 0
     assert not left_running(out)
     return summary

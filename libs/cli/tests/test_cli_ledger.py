@@ -202,6 +202,9 @@ def test_the_page_shows_the_ledgers(run: Run, recorded: Sequence[Said], folder: 
             pictures={"loss": plots.svg(plots.losses(recorded)), "windows": "<svg></svg>"},
             processes=[],
             policy={"seed": "11"},
+            settings={},
+            digests={},
+            command="windfall demo",
         )
 
     assert "all of them hold" in page(found) and "<td>provisioning</td>" in page(found)

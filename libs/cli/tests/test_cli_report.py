@@ -9,9 +9,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from windfall.cli import plots, report
+from windfall.cli.paper_plot import paper
 from windfall.cli.recording import Said
 from windfall.cli.story import windows
 from windfall.cli.summary import Run, summarise
+from windfall.cli.waterfall import SPANS_SHOWN
 
 PNG = b"\x89PNG\r\n\x1a\n"
 VOID = {"meta", "br", "link"}
@@ -68,6 +70,9 @@ def _page(run: Run, recorded: Sequence[Said], spans: Sequence[dict[str, Any]]) -
         },
         processes=["nats@hub", "provisioner@site-a"],
         policy={"seed": "11", "sites": "a & b"},
+        settings={"provisioner@site-a": {"WINDFALL_GRACE": "PT10S & no more"}},
+        digests={"trace.csv": "c0ffee"},
+        command="windfall demo --seed 11",
     )
     reader = Strict()
     reader.feed(text)
@@ -87,13 +92,24 @@ def test_pictures_are_png_and_svg(run: Run, recorded: Sequence[Said], tmp_path: 
         assert "var(--ink, " in drawn
 
 
+def test_the_picture_for_a_paper_is_drawn(run: Run, recorded: Sequence[Said], tmp_path: Path) -> None:
+    for name, said in (("some", recorded), ("nothing", [])):
+        whole = paper(said, windows(said), run.traces, summarise(run, said), run.trace_start, run.trace_end)
+        plots.png(whole, tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(PNG)
+
+
 def test_the_page_stands_alone_and_is_whole(run: Run, recorded: Sequence[Said]) -> None:
     page = _page(run, recorded, [_span(f"{1:032x}", number, "provisioner") for number in range(200)])
     assert [address for address in page.addresses if not address.startswith("#")] == []
-    for expected in ("80 ×", "held-out loss", "One trace per window", "windfall demo --seed 11", "a & b"):
+    for expected in (
+        *("80 ×", "held-out loss", "One trace per window", "windfall demo --seed 11", "a & b"),
+        *("WINDFALL_GRACE=PT10S & no more", "trace.csv, sha256c0ffee"),
+        *("left in the middle of a round", "a contribution was refused: not-finite", "the round went on without it"),
+    ):
         assert expected in page.text
     assert "process <windfall.v1.step-0>" in page.text
-    assert f"The first {report.SPANS_SHOWN} of 200." in page.text
+    assert f"The first {SPANS_SHOWN} of 200." in page.text
 
 
 def test_a_page_of_nothing_is_whole(run: Run) -> None:

