@@ -1,6 +1,6 @@
 # The first two are all that a newcomer needs; both set up what they use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench soak-provisioner chaos-sim chaos images image-bases proto crds dashboards lock clean
+.PHONY: help setup demo test check bench soak-provisioner chaos-sim chaos reference tutorials images image-bases proto crds dashboards lock clean
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PACKAGES := $(sort $(wildcard libs/* services/*))
+REFERENCE := windfall.contracts !windfall.contracts.v1 windfall.energy windfall.lowcomm windfall.tasks windfall.servicekit \
+	!windfall.servicekit.testing windfall.energy_watcher windfall.flower_adapter.window
 BENCHES := $(patsubst tests/bench/bench_%.py,bench-%,$(wildcard tests/bench/bench_*.py))
 
 help: ## what there is
@@ -22,6 +24,7 @@ test: check ## everything that a change must pass
 check: $(READY) ## format, lint, types, directions of imports
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
+	$(BIN)/ruff check -q --preview --select DOC102 libs services # a docstring describes no parameter that is not there
 	$(BIN)/mypy libs/*/src services/*/src tests deploy/grafana/source deploy/images deploy/compose
 	$(BIN)/lint-imports
 
@@ -38,6 +41,12 @@ chaos: $(READY) ## a fleet of real processes is hurt in every way, 20 times each
 
 soak-provisioner: $(READY) ## 200 windows at 50 sites, with everybody killed at random (ARGS="--backend all" mixes the backends)
 	$(BIN)/python -m tests.soak_provisioner $(ARGS)
+
+tutorials: $(READY) ## every tutorial, line by line, with those that train for real
+	WINDFALL_TUTORIALS=all $(BIN)/pytest -q tests/documents/test_tutorials.py $(ARGS)
+
+reference: $(READY) ## the API's reference in build/reference, from its docstrings; a warning is an error
+	$(BIN)/python -W error -m pdoc --docformat google --output-directory build/reference $(REFERENCE)
 
 images: $(READY) ## all container images, with docker, podman or buildah (docs/images.md says what can be chosen)
 	@$(BIN)/python -m deploy.images --torch "$(TORCH)" $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(BASE),--base $(BASE)) \

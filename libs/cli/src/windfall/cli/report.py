@@ -1,5 +1,6 @@
 """A run as one page that needs nothing else: figures, pictures, tables, one waterfall per window. Pure."""
 
+import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -96,13 +97,18 @@ def policy_in_words(wish: Wish) -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """What this environment runs on. A package that is not installed is named all the same."""
-    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    found = {"python": platform.python_version(), "machine": _machine()}
     for name in _NAMED:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def _machine() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {size(memory)}"
 
 
 def _faults(summary: Json) -> list[tuple[str, str, str, str]]:

@@ -1,0 +1,1 @@
+"""Documents that cannot lie: what they say is done, typed, built and looked up."""
