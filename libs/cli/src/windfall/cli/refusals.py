@@ -6,7 +6,7 @@ from typing import Final
 from windfall.servicekit.errors import ExitCode, Mistake
 
 _AUTHORIZATION: Final = "authorization violation"
-_AWAY: Final = "Start one, or say where it is with --server, WINDFALL_NATS_URL or `windfall context use`"
+_AWAY: Final = "Start one, or give its address with --server, WINDFALL_NATS_URL or `windfall context use`"
 _KEY: Final = "Show it one that it knows: WINDFALL_NATS_NKEY_FILE, or `windfall context set NAME --nkey-file FILE`"
 _CLOCK: Final = "Set the clock of this machine by NTP"
 
