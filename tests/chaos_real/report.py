@@ -95,7 +95,9 @@ def page(faults: Sequence[Fault]) -> str:
         goal = "" if fault.goal_s is None else f"{fault.goal_s:g} s"
         name, *middle = (fault.name, NOT_RUN, "", "", "") if found is None else cells(found)[:5]
         load = "" if found is None else "–".join(map(str, dict.fromkeys(found["load"])))
-        lines.append(f"| {name} | {fault.does} | {' | '.join(middle)} | {goal} | {load} | {fault.peers} |")
+        # How long the soak was is told with it.
+        does = fault.does if found is None else found["does"]
+        lines.append(f"| {name} | {does} | {' | '.join(middle)} | {goal} | {load} | {fault.peers} |")
     return "\n".join(lines)
 
 
