@@ -1,6 +1,6 @@
 # The first two are all that a newcomer needs; both set up what they use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench soak-provisioner chaos-sim chaos reference tutorials images image-bases proto crds dashboards lock clean
+.PHONY: help setup demo test check bench soak-provisioner chaos-sim chaos two-machines reference tutorials images image-bases proto crds dashboards lock clean
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -38,6 +38,9 @@ chaos-sim: $(READY) ## 10,000 schedules of faults on a fleet in one process (SCH
 
 chaos: $(READY) ## a fleet of real processes is hurt in every way, 20 times each (RUNS=N; ARGS="--fault NAME --seed S", --list)
 	$(BIN)/python -m tests.chaos_real $(ARGS)
+
+two-machines: $(READY) ## a hub and a site as process trees of their own: enrolment, a round, revocation
+	$(BIN)/pytest -q tests/two_machines.py $(ARGS)
 
 soak-provisioner: $(READY) ## 200 windows at 50 sites, with everybody killed at random (ARGS="--backend all" mixes the backends)
 	$(BIN)/python -m tests.soak_provisioner $(ARGS)

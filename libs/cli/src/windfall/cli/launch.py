@@ -53,6 +53,7 @@ class Crew:
         self._restarts: dict[str, int] = {}
         self._stood: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._stopping = False
+        self._leaving: set[str] = set()
         self._restarting: set[asyncio.Task[None]] = set()
         self.gave_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails with the Mistake of a program that died and will not be started again."""
@@ -146,8 +147,19 @@ class Crew:
 
     async def stop(self, programs: Iterable[Program], within: timedelta) -> None:
         """Ask these to end, all at once, and end those that do not in time."""
-        asked = [self._running[program.name] for program in programs if program.name in self._running]
         self._stopping = True
+        await self._asked_to_end(programs, within)
+
+    async def let_go(self, program: Program, within: timedelta) -> None:
+        """The same for one of them, while the others go on."""
+        self._leaving.add(program.name)
+        try:
+            await self._asked_to_end((program,), within)
+        finally:
+            self._leaving.discard(program.name)
+
+    async def _asked_to_end(self, programs: Iterable[Program], within: timedelta) -> None:
+        asked = [self._running[program.name] for program in programs if program.name in self._running]
         for running in asked:
             _signal_group(running.process, signal.SIGTERM)
         with suppress(TimeoutError):
@@ -186,6 +198,8 @@ class Crew:
 
     def _ended(self, running: Running) -> None:
         if self._stopping or self._running.get(running.program.name) is not running:
+            return
+        if running.program.name in self._leaving:
             return
         name, code = running.program.name, running.process.returncode
         self._restarts[name] = self._restarts.get(name, 0) + 1

@@ -36,6 +36,9 @@ class Cargo(StrEnum):
     """
     APP = "app"
     """Whatever a Flower ClientApp returns that the site's owner has put there: nobody else can vouch for it."""
+    IDENTITY = "identity"
+    """By what others know the site: public keys and what certifies them, and a token that holds once. No private key.
+    """
     NOISE = "noise"
     """Random bytes that measure a link."""
 
@@ -123,6 +126,27 @@ REQUESTS: Final[dict[str, dict[str, Leaves]]] = {
         end="a place in the order of a corpus that every site has",
     ),
     "LeaveRequest": {**_MEMBER, **_all(Cargo.SENTENCE, reason="why it goes")},
+    "AuthorityRequest": {},
+    "EnrolRequest": {
+        **_SITE,
+        **_all(
+            Cargo.IDENTITY,
+            secret="a token that holds once",  # noqa: S106 - a reason, no secret
+            requests="what is to be certified, see SigningRequest",
+            leaf_nkey="the public key of its NATS server",
+        ),
+        **_all(Cargo.TIME, at_unix_ms="whether its clock is right"),
+    },
+    "SigningRequest": {
+        **_all(Cargo.IDENTIFIER, service="which of its services is meant"),
+        **_all(Cargo.IDENTITY, request="a public key and the site's name, signed"),
+    },
+    "RenewRequest": _all(
+        Cargo.IDENTITY,
+        certificate="who asks",
+        request="the new public key, signed",
+        signature="that the old key's holder asks",
+    ),
     "NodeJoinRequest": {
         **_SITE,
         **_WINDOW,
@@ -196,6 +220,12 @@ ANSWERS: Final = frozenset(
         "PushProgress",
         "PushReceipt",
         "LeaveReply",
+        "AuthorityReply",
+        "EnrolReply",
+        "Waiting",
+        "Admission",
+        "Certificate",
+        "RenewReply",
         "NodeJoinReply",
         "Announcement",
         "MessageNotice",

@@ -21,6 +21,8 @@ class LeafDoor:
     """``host:port``."""
     keys: Mapping[str, str]
     """The public nkey of each site that may."""
+    warden: str | None = None
+    """Of whoever has this changed while the server runs."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class KeyedServer:
 
 def configuration(server: KeyedServer) -> str:
     """Its whole file. A site's holds the seed of its leaf, and must be kept from others."""
-    leaves = server.way.keys if isinstance(server.way, LeafDoor) else None
+    door = server.way if isinstance(server.way, LeafDoor) else LeafDoor("", {})
     return f"""server_name: "{server.domain}"
 listen: 127.0.0.1:{server.port}
 pid_file: "{server.pid_file}"
@@ -75,7 +77,7 @@ jetstream {{
 leafnodes {{
   {_leafnodes(server)}
 }}
-{accounts(server.domain, server.users, leaves)}"""
+{accounts(server.domain, server.users, door.keys, door.warden)}"""
 
 
 def _leafnodes(server: KeyedServer) -> str:

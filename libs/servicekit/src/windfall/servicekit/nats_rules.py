@@ -26,17 +26,21 @@ from windfall.contracts.subjects import HUB, HUB_SERVICES, SITE_SERVICES
 ADMIN: Final = "admin"
 """Who may do everything within a domain: a person with the command."""
 ACCOUNT: Final = "WINDFALL"
+WARDEN_INBOX: Final = "_INBOX.warden"
 _SITE: Final = "<site>"
 """Stands for the site's name in the charts' template."""
 
 
-def accounts(domain: str, users: Mapping[str, str], leaves: Mapping[str, str] | None = None) -> str:
+def accounts(
+    domain: str, users: Mapping[str, str], leaves: Mapping[str, str] | None = None, warden: str | None = None
+) -> str:
     """The part of a server's configuration that says who may do what.
 
     Args:
         domain: the hub, or a site.
         users: public nkeys of services, and of ``admin``.
         leaves: public nkeys by which the servers of sites join, by site.
+        warden: public nkey of whoever has the server read its configuration again, and leaves hung up on.
 
     Raises:
         ValueError: a user is no service of the domain.
@@ -53,10 +57,20 @@ def accounts(domain: str, users: Mapping[str, str], leaves: Mapping[str, str] | 
       {body}
     ]
   }}
-  SYS {{}}
+  SYS {{
+    users: [ {_warden(warden)} ]
+  }}
 }}
 system_account: SYS
 """
+
+
+def _warden(key: str | None) -> str:
+    if key is None:
+        return ""
+    publish = ["$SYS.REQ.SERVER.PING.LEAFZ", "$SYS.REQ.SERVER.*.RELOAD", "$SYS.REQ.SERVER.*.KICK"]
+    rights = {"publish": {"allow": publish}, "subscribe": {"allow": [f"{WARDEN_INBOX}.>"]}}
+    return json.dumps({"nkey": key, "permissions": rights})
 
 
 def _user(name: str, key: str, domain: str) -> str:

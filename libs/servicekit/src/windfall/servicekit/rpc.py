@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -13,8 +14,10 @@ from opentelemetry.trace import Span, SpanKind
 
 from windfall.contracts.envelope import BAGGAGE, TRACEPARENT
 from windfall.servicekit import metrics
+from windfall.servicekit.admission import Admission, Revoked
 from windfall.servicekit.errors import ExitCode, Mistake, Transient
 from windfall.servicekit.instruments import CALLS, CERTIFICATE
+from windfall.servicekit.renewal import RenewedChannel, server_credentials
 from windfall.servicekit.rotation import RotatingChannel
 from windfall.servicekit.telemetry import Attribute, outgoing_trace, span
 from windfall.servicekit.tls import Tls, is_loopback
@@ -87,19 +90,28 @@ class RpcServer:
 
 
 async def serve(
-    address: str, registrations: Sequence[Registration], tls: Tls | None = None, *, insecure: bool = False
+    address: str,
+    registrations: Sequence[Registration],
+    tls: Tls | None = None,
+    *,
+    insecure: bool = False,
+    mutual: bool = True,
 ) -> RpcServer:
     """Serve on ``host:port``; port 0 takes a free one.
+
+    Args:
+        mutual: who calls must show a certificate; otherwise it has none yet.
 
     Raises:
         Mistake: the port is in use, the TLS files cannot be used, or the address is not loopback and there is neither
             TLS nor ``insecure``.
     """
-    server = grpc.aio.server(options=(*_OPTIONS, *_RECEIVE_WINDOW))
+    watched = [] if tls is None else [Admission(None if tls.revoked is None else Revoked(tls.revoked))]
+    server = grpc.aio.server(options=(*_OPTIONS, *_RECEIVE_WINDOW), interceptors=watched)
     for register in registrations:
         register(server)
     try:
-        port = _bound(server, address, tls, insecure)
+        port = _bound(server, address, tls, insecure, mutual)
     except RuntimeError as error:
         raise Mistake(
             f"cannot listen on {address}: it is in use or not ours", "Choose a free port", ExitCode.RESOURCE
@@ -108,11 +120,9 @@ async def serve(
     return RpcServer(server, port)
 
 
-def _bound(server: grpc.aio.Server, address: str, tls: Tls | None, insecure: bool) -> int:
+def _bound(server: grpc.aio.Server, address: str, tls: Tls | None, insecure: bool, mutual: bool) -> int:
     if tls is not None:
-        certificate, key, authority = _read(tls)
-        credentials = grpc.ssl_server_credentials([(key, certificate)], authority, True)
-        return server.add_secure_port(address, credentials)
+        return server.add_secure_port(address, server_credentials(tls, _read, mutual=mutual))
     if not is_loopback(address):
         if not insecure:
             raise Mistake(
@@ -126,23 +136,25 @@ def _bound(server: grpc.aio.Server, address: str, tls: Tls | None, insecure: boo
 
 def connect(target: str, tls: Tls | None = None) -> grpc.aio.Channel:
     """A channel to ``host:port``, or to whichever of several, separated by commas, answers. It connects when first used
-    and again whenever it is cut.
+    and again whenever it is cut; with a certificate that was replaced, from the next call on.
 
     Raises:
         Mistake: the TLS files cannot be used.
     """
-    credentials = None
-    if tls is not None:
-        certificate, key, authority = _read(tls)
-        credentials = grpc.ssl_channel_credentials(authority, key, certificate)
 
     def to(address: str) -> grpc.aio.Channel:
-        if credentials is None:
+        if tls is None:
             return grpc.aio.insecure_channel(address, options=_OPTIONS)
-        return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
+        return RenewedChannel(tls, partial(_secured, address, tls))
 
     addresses = [part.strip() for part in target.split(",") if part.strip()]
     return to(addresses[0]) if len(addresses) == 1 else RotatingChannel([to(address) for address in addresses])
+
+
+def _secured(address: str, tls: Tls) -> grpc.aio.Channel:
+    certificate, key, authority = _read(tls)
+    credentials = grpc.ssl_channel_credentials(authority, key, certificate)
+    return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
 
 
 def _read(tls: Tls) -> tuple[bytes, bytes, bytes]:

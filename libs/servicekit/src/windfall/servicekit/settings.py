@@ -133,11 +133,13 @@ class TlsSettings(BaseModel):
     """Its private key."""
     tls_authority: Path | None = None
     """Certificate of the authority that the other end must be signed by."""
+    tls_revoked: Path | None = None
+    """Serials of certificates that are not let in, one a line in hexadecimal; it is read again when it changes."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         given = [self.tls_certificate, self.tls_key, self.tls_authority]
-        if any(given) and not all(given):
+        if (any(given) or self.tls_revoked) and not all(given):
             raise ValueError("TLS needs WINDFALL_TLS_CERTIFICATE, WINDFALL_TLS_KEY and WINDFALL_TLS_AUTHORITY together")
         return self
 
@@ -145,7 +147,7 @@ class TlsSettings(BaseModel):
     def tls(self) -> Tls | None:
         if self.tls_certificate is None or self.tls_key is None or self.tls_authority is None:
             return None
-        return Tls(self.tls_certificate, self.tls_key, self.tls_authority)
+        return Tls(self.tls_certificate, self.tls_key, self.tls_authority, self.tls_revoked)
 
 
 S = TypeVar("S", bound=BaseModel)

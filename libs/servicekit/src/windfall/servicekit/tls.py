@@ -12,6 +12,8 @@ class Tls:
     certificate: Path
     key: Path
     authority: Path
+    revoked: Path | None = None
+    """Serials of certificates that no longer count, for who serves."""
 
 
 def is_loopback(address: str) -> bool:

@@ -1,0 +1,167 @@
+"""A hub and sites on machines of their own, and who belongs to the fleet."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from windfall.cli.commands.options import wait_for
+
+_HUB_DIR = click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    envvar="WINDFALL_HUB_DIR",
+    default=Path("hub"),
+    show_default=True,
+    help="Folder of the hub.  [env: WINDFALL_HUB_DIR]",
+)
+
+
+@click.group()
+def hub() -> None:
+    """Run the hub of a fleet on this machine."""
+
+
+@hub.command()
+@click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path("hub"), show_default=True)
+@click.option("--federation", default="demo", show_default=True, metavar="NAME", help="What it trains.")
+@click.option("--listen", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where its doors are.")
+@click.option("--host", metavar="NAME", help="By which sites reach it.  [default: what it listens at]")
+@click.option("--port", type=click.IntRange(1, 65535), default=9443, show_default=True, help="Of enrolment.")
+@click.option("--leaf-port", type=click.IntRange(1, 65535), default=7422, show_default=True, help="Of sites' NATS.")
+@click.option("--coordinator-port", type=click.IntRange(1, 65535), default=9500, show_default=True)
+@click.option("--nats-port", type=click.IntRange(1, 65535), default=4222, show_default=True, help="On loopback.")
+@click.option("--approve", is_flag=True, help="A token is enough: nobody need approve.")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), default=90, show_default=True,
+              help="A site's certificate is good for; it is renewed by itself.")  # fmt: skip
+@click.option("--set", "settings", multiple=True, metavar="SERVICE.NAME=VALUE",
+              help="Of federation-coordinator, like federation-coordinator.round_length=PT5M; repeat it.")  # fmt: skip
+def up(
+    folder: Path,
+    federation: str,
+    listen: str,
+    host: str | None,
+    port: int,
+    leaf_port: int,
+    coordinator_port: int,
+    nats_port: int,
+    approve: bool,
+    days: float,
+    settings: tuple[str, ...],
+) -> None:
+    """Run a hub: NATS, enrolment, and a coordinator once a site is enrolled. Ends in order with Ctrl-C or SIGTERM.
+
+    Keys, certificates and state stay in the folder, and the next `up` goes on from there. Whatever comes from other
+    machines comes over mutual TLS.
+    """
+    from pydantic import ValidationError
+
+    from windfall.cli.identity.beginning import HubWish, hub_up
+    from windfall.cli.identity.folders import HubFile
+    from windfall.servicekit.errors import Mistake
+
+    if listen == "0.0.0.0" and host is None:  # noqa: S104 - asked for, and not bound here
+        raise Mistake("everybody may knock, and sites need a name to come to", "Say --host NAME, too")
+    try:
+        wanted = HubFile(
+            federation=federation,
+            host=host or listen,
+            listen=listen,
+            enrolment_port=port,
+            leaf_port=leaf_port,
+            coordinator_port=coordinator_port,
+            nats_port=nats_port,
+        )
+    except ValidationError as error:
+        raise Mistake(
+            f"{federation!r} names no federation", "Use lower-case letters, digits and dashes within"
+        ) from error
+    hub_up(HubWish(folder, wanted, approve, timedelta(days=days), settings), datetime.now(UTC))
+
+
+@click.group()
+def site() -> None:
+    """Run a site on this machine; at the hub, say which sites belong to the fleet."""
+
+
+@site.command()
+@click.argument("hub_url", metavar="HUB-URL")
+@click.option("--token", envvar="WINDFALL_TOKEN", metavar="TOKEN", help="One-time.  [env: WINDFALL_TOKEN]")
+@click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path("site"), show_default=True)
+@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="The site's own data.")
+@click.option("--set", "settings", multiple=True, metavar="SERVICE.NAME=VALUE",
+              help="Of a service here, like energy-watcher.signal=static; repeat it.")  # fmt: skip
+def join(hub_url: str, token: str | None, folder: Path, data: Path | None, settings: tuple[str, ...]) -> None:
+    """Join the fleet of the hub at HUB-URL (HOST:PORT), and run this site until Ctrl-C or SIGTERM.
+
+    Its keys are made here and never leave. Once it is enrolled it needs no token any more.
+    """
+    from windfall.cli.identity.beginning import site_join
+
+    site_join(folder, hub_url, token, settings, data)
+
+
+@site.command()
+@click.argument("name", metavar="SITE")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=24, show_default=True, help="It holds.")
+@_HUB_DIR
+def token(name: str, hours: float, folder: Path) -> None:
+    """Print a one-time token for SITE. Whoever has it can join as SITE: pass it on as a secret."""
+    from windfall.cli.identity.desk import asked
+    from windfall.cli.identity.token import site_named
+
+    print(wait_for(asked(folder, "token", site=site_named(name), lasts_s=hours * 3600)))
+
+
+@site.command()
+@_HUB_DIR
+def requests(folder: Path) -> None:
+    """List the sites that wait to be approved."""
+    from windfall.cli.identity.desk import asked
+
+    for one in wait_for(asked(folder, "roster"))["waiting"]:
+        print(f"{one['site']:24} since {one['asked_at']}  keys {one['keys'][:16]}")
+
+
+@site.command("list")
+@_HUB_DIR
+def list_sites(folder: Path) -> None:
+    """List the sites that are enrolled."""
+    from windfall.cli.identity.desk import asked
+
+    for one in wait_for(asked(folder, "roster"))["members"]:
+        print(f"{one['site']:24} since {one['since']}  certificates until {one['until']}")
+
+
+@site.command()
+@_HUB_DIR
+def history(folder: Path) -> None:
+    """List what was asked, approved, renewed and revoked, oldest first."""
+    from windfall.cli.identity.desk import asked
+
+    for one in wait_for(asked(folder, "roster"))["history"]:
+        print(f"{one['at']}  {one['site']:24} {one['what']:9} {one['detail']}".rstrip())
+
+
+@site.command()
+@click.argument("name", metavar="SITE")
+@_HUB_DIR
+def approve(name: str, folder: Path) -> None:
+    """Let SITE in, which waits."""
+    from windfall.cli.identity.desk import asked
+
+    wait_for(asked(folder, "approve", site=name))
+    print(f"{name} is approved")
+
+
+@site.command()
+@click.argument("name", metavar="SITE")
+@click.option("--reason", default="asked", show_default=True, help="Stands in the history.")
+@_HUB_DIR
+def revoke(name: str, reason: str, folder: Path) -> None:
+    """Shut SITE out at once: its connection is cut, and neither its keys nor its certificates count any longer."""
+    from windfall.cli.identity.desk import asked
+
+    wait_for(asked(folder, "revoke", site=name, reason=reason))
+    print(f"{name} is revoked; another token lets it join anew")
