@@ -35,9 +35,11 @@ from windfall.contracts.subjects import (
 from windfall.servicekit import nats_rules, nkey
 from windfall.servicekit.jetstream import declare_stream
 from windfall.servicekit.keyed_server import Hub, KeyedServer, LeafDoor, configuration
+from windfall.servicekit.leadership import Lease
 from windfall.servicekit.nats import NatsBus
 from windfall.servicekit.nats_access import Access
 from windfall.servicekit.nats_client import connected
+from windfall.servicekit.nats_register import NatsRegister
 from windfall.servicekit.natsserver import find_binary, free_port
 from windfall.servicekit.testing.authority import Authority
 
@@ -269,3 +271,14 @@ def test_what_is_generated_is_what_stands_there() -> None:
 def test_every_sentence_has_somebody_who_says_it() -> None:
     known = {*EVERYBODY, "windfall"}
     assert all(says(kind) and set(says(kind)) <= known for kind in KINDS.values())
+
+
+async def test_a_coordinator_that_stands_by_may_hold_the_lease(servers: Servers) -> None:
+    access = servers.access(HUB, "federation-coordinator")
+    register = await NatsRegister.connected(servers.url(HUB), "federation-coordinator.demo", access)
+    assert await register.read() is None
+    revision = await register.write(Lease("one", 1), None)
+    await register.write(Lease("one", 1), revision)
+    found = await register.read()
+    assert found is not None and found.lease == Lease("one", 1)
+    await register.close()
