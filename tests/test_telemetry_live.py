@@ -28,6 +28,7 @@ SELDOM = {
     m.CHECKPOINTS_DAMAGED,
     m.CONSUMERS_LOST,
     m.CONTRIBUTIONS_REFUSED,
+    m.EPSILON,
     m.LEDGER_BROKEN,
     m.LINK_BANDWIDTH,
     m.LINK_JITTER,
@@ -41,7 +42,8 @@ SELDOM = {
     m.STEPS_SKIPPED,
     *(one for one in ALL if one.name.startswith("hw.")),
 }
-"""What a day without faults, on loopback and without a GPU, may not measure: links wait for the benchmark of a node."""
+"""What a day without faults, on loopback and without a GPU, may not measure: links wait for the benchmark of a node,
+and no site asks for noise."""
 
 
 async def a_day(collector: Collector, out: Path) -> None:

@@ -20,6 +20,7 @@ import yaml
 from tests.commanded import ran
 from windfall.cli import commands
 from windfall.cli.__main__ import WHERE, windfall
+from windfall.cli.commands.options import interruptible
 from windfall.cli.recording import Said
 from windfall.cli.resources.describing import described
 from windfall.cli.resources.events import RECENT
@@ -273,7 +274,8 @@ async def test_who_watches_sees_what_stands_and_what_changes(hub: str, recorded:
     assert process.stdout is not None
 
     async def seen() -> Any:
-        return json.loads(await process.stdout.readline())  # type: ignore[union-attr]
+        async with asyncio.timeout(30):
+            return json.loads(await process.stdout.readline())  # type: ignore[union-attr]
 
     try:
         assert (await seen())["window"] == "off"
@@ -282,9 +284,30 @@ async def test_who_watches_sees_what_stands_and_what_changes(hub: str, recorded:
         async with connection(hub) as client:
             await store(client, replace(opened, message=again).letter())
         assert (await seen())["window"] == "on"
-    finally:
         process.send_signal(signal.SIGINT)
-        assert await process.wait() == ExitCode.INTERRUPTED
+        async with asyncio.timeout(30):
+            assert await process.wait() == ExitCode.INTERRUPTED
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_who_is_interrupted_ends_even_where_the_word_is_forgotten() -> None:
+    begun = asyncio.Event()
+
+    async def deaf() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(interruptible(deaf()))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 def test_every_command_stands_where_it_is_looked_for() -> None:

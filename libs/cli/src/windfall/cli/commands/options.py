@@ -13,11 +13,27 @@ COMPLETE = "_WINDFALL_COMPLETE"
 """Set by a shell that wants to complete what is being typed."""
 
 _URL: Final = "WINDFALL_NATS_URL"
+_AGAIN_S: Final = 0.5
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
     """Run what a command does to its end."""
-    return asyncio.run(work)
+    return asyncio.run(interruptible(work))
+
+
+async def interruptible(work: Coroutine[Any, Any, T]) -> T:
+    """Cancels as often as it takes: until Python 3.12 ``asyncio.wait_for``, in which the bus's client waits, answers a
+    cancellation with what arrived in the same moment, and forgets it (CPython's issue 86296)."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait((task,), timeout=_AGAIN_S)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error from None
+        raise
 
 
 def _in_context(_: click.Context, __: click.Parameter, name: str | None) -> None:
