@@ -271,11 +271,12 @@ async def test_who_watches_sees_what_stands_and_what_changes(hub: str, recorded:
         env={**os.environ, "WINDFALL_NATS_URL": hub},
         stdout=asyncio.subprocess.PIPE,
     )
-    assert process.stdout is not None
+    words = process.stdout
+    assert words is not None
 
     async def seen() -> Any:
         async with asyncio.timeout(30):
-            return json.loads(await process.stdout.readline())  # type: ignore[union-attr]
+            return json.loads(await words.readline())
 
     try:
         assert (await seen())["window"] == "off"

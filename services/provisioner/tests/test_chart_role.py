@@ -2,10 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +13,27 @@ import pytest
 from windfall.cli.gitops.charts import rendered, values_of
 from windfall.provisioner.kube_settings import TrainerSettings
 from windfall.provisioner.kubernetes import KubernetesBackend
+from windfall.provisioner.testing.granted import RIGHTS, SOMEBODY, granted, may_list
 from windfall.provisioner.testing.machine_ground import SITE, lease
 from windfall.provisioner.testing.pod_stage import eventually, untainted
 from windfall.servicekit.clock import SystemClock
 from windfall.servicekit.errors import Mistake
-from windfall.servicekit.kube import Cluster, Connection, Kind, Object
-from windfall.servicekit.kube.kinds import (
-    CLUSTER_ROLE,
-    CLUSTER_ROLE_BINDING,
-    JOB,
-    NODE,
-    POD,
-    ROLE,
-    ROLE_BINDING,
-    SECRET,
-)
+from windfall.servicekit.kube import Cluster, Connection, Object
+from windfall.servicekit.kube.kinds import JOB, NODE, POD, SECRET
 from windfall.servicekit.testing.kube_examples import Space
 from windfall.servicekit.testing.kube_played import Kubelet, node, played
 
 CHART = Path(__file__).parents[3] / "deploy" / "charts" / "site"
-KINDS = {kind.kind: kind for kind in (ROLE, ROLE_BINDING, CLUSTER_ROLE, CLUSTER_ROLE_BINDING)}
 SECONDS = 60.0
 
 
 NEED = {"gpus": 1, "jurisdictions": ["CA"]}
 
 
-@asynccontextmanager
-async def granted(space: Space, tmp_path: Path, need: Mapping[str, Any]) -> AsyncIterator[Path]:
+def given(space: Space, tmp_path: Path, need: Mapping[str, Any]) -> AbstractAsyncContextManager[Path]:
     """The kubeconfig of somebody who may do what the chart grants, and nothing else."""
-    made = roles(space.namespace, need)
-    for one in made:
-        await space.cluster.create(KINDS[one["kind"]], one)
-    restricted = tmp_path / "restricted"
-    restricted.write_text(space.server.kubeconfig.read_text().replace("admintoken", "viewtoken"))
-    try:
-        async with Cluster.connect(Connection(restricted)) as theirs:
-            # A real server's authorizer hears of a role a moment after it was written.
-            await eventually(partial(may_list, theirs, JOB, space.namespace))
-            await eventually(partial(may_list, theirs, POD, None if need else space.namespace))
-        yield restricted
-    finally:
-        for one in made:
-            await space.cluster.delete(KINDS[one["kind"]], one["metadata"]["name"], one["metadata"].get("namespace"))
-
-
-async def may_list(theirs: Cluster, kind: Kind, namespace: str | None) -> bool:
-    try:
-        await theirs.list(kind, namespace)
-    except Mistake:
-        return False
-    return True
+    listed = [(JOB, space.namespace), (POD, None if need else space.namespace)]
+    return granted(space.cluster, space.server.kubeconfig, tmp_path, roles(space.namespace, need), listed)
 
 
 def roles(namespace: str, need: Mapping[str, Any]) -> list[Object]:
@@ -72,10 +41,10 @@ def roles(namespace: str, need: Mapping[str, Any]) -> list[Object]:
     values = values_of(CHART / "ci" / "nvidia-values.yaml")
     values["provisioner"] = {**values.get("provisioner", {}), "need": dict(need)}
     values["trainer"]["dedicated"] = not need
-    found = [one for one in rendered(CHART, values, "site", namespace) if one["kind"] in KINDS]
+    found = [one for one in rendered(CHART, values, "site", namespace) if one["kind"] in RIGHTS]
     for one in found:
         if one["kind"].endswith("Binding"):
-            one["subjects"] = [{"kind": "Group", "name": "viewers", "apiGroup": "rbac.authorization.k8s.io"}]
+            one["subjects"] = [SOMEBODY]
     return found
 
 
@@ -83,7 +52,7 @@ def roles(namespace: str, need: Mapping[str, Any]) -> list[Object]:
 async def test_the_role_is_enough_for_a_nodes_life(space: Space, tmp_path: Path, need: dict[str, Any]) -> None:
     machine = node(f"{space.namespace}-0", {"pool": space.namespace}, nvidia=1)
     placing = {"kube_need": json.dumps(need), "kube_vendor": "nvidia", "kube_runtime_class": "none"} if need else {}
-    async with granted(space, tmp_path, need) as restricted, played(space.server.kubeconfig, Kubelet(nodes=(machine,))):
+    async with given(space, tmp_path, need) as restricted, played(space.server.kubeconfig, Kubelet(nodes=(machine,))):
         settings = TrainerSettings.model_validate(
             {
                 "kubeconfig": restricted,
@@ -112,13 +81,13 @@ async def test_the_role_is_enough_for_a_nodes_life(space: Space, tmp_path: Path,
 
 
 async def test_the_role_reads_no_secrets(space: Space, tmp_path: Path) -> None:
-    async with granted(space, tmp_path, NEED) as restricted, Cluster.connect(Connection(restricted)) as theirs:
+    async with given(space, tmp_path, NEED) as restricted, Cluster.connect(Connection(restricted)) as theirs:
         with pytest.raises(Mistake, match="secrets"):
             await theirs.get(SECRET, "anything", space.namespace)
 
 
 async def test_without_a_need_the_pods_of_others_are_not_to_be_seen(space: Space, tmp_path: Path) -> None:
-    async with granted(space, tmp_path, {}) as restricted, Cluster.connect(Connection(restricted)) as theirs:
+    async with given(space, tmp_path, {}) as restricted, Cluster.connect(Connection(restricted)) as theirs:
 
         async def refused() -> bool:
             return not await may_list(theirs, POD, None)

@@ -2,17 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
+from windfall.provisioner.testing.granted import SOMEBODY, granted
 from windfall.provisioner.testing.machine_ground import Ground, grounded, lease
-from windfall.provisioner.testing.pod_stage import eventually
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.kube import Cluster, Connection, Object
-from windfall.servicekit.kube.kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING, SECRET
+from windfall.servicekit.kube.kinds import SECRET
 from windfall.servicekit.testing.kube_examples import ApiServer
 
 ROLES = Path(__file__).parents[3] / "deploy" / "management" / "provisioner-role.yaml"
@@ -32,38 +31,25 @@ async def theirs(ground: Ground, tmp_path: Path) -> AsyncIterator[Cluster]:
     for one in yaml.safe_load_all(ROLES.read_text(encoding="utf-8")):
         if one["metadata"]["name"] == wanted:
             made += [one, bound(one)]
-    kinds = {kind.kind: kind for kind in (ROLE, ROLE_BINDING, CLUSTER_ROLE, CLUSTER_ROLE_BINDING)}
     for one in made:
         if "Cluster" not in one["kind"]:
             one["metadata"]["namespace"] = ground.namespace
-        await ground.cluster.apply(kinds[one["kind"]], one)
-    restricted = tmp_path / "restricted"
-    restricted.write_text(ground.kubeconfig.read_text().replace("admintoken", "viewtoken"))
-    async with Cluster.connect(Connection(restricted)) as theirs:
-        # A real server's authorizer hears of a role a moment after it was written.
-        await eventually(partial(_may, theirs, ground))
+    listed = [(ground.kind, ground.namespace)]
+    async with (
+        granted(ground.cluster, ground.kubeconfig, tmp_path, made, listed) as restricted,
+        Cluster.connect(Connection(restricted)) as theirs,
+    ):
         yield theirs
-    for one in made:
-        await ground.cluster.delete(kinds[one["kind"]], one["metadata"]["name"], one["metadata"].get("namespace"))
-
-
-async def _may(theirs: Cluster, ground: Ground) -> bool:
-    try:
-        await theirs.list(ground.kind, ground.namespace)
-    except Mistake:
-        return False
-    return True
 
 
 def bound(role: Object) -> Object:
-    group = {"kind": "Group", "name": "viewers", "apiGroup": "rbac.authorization.k8s.io"}
     reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": role["kind"], "name": role["metadata"]["name"]}
     return {
         "apiVersion": role["apiVersion"],
         "kind": f"{role['kind']}Binding",
         "metadata": {"name": role["metadata"]["name"]},
         "roleRef": reference,
-        "subjects": [group],
+        "subjects": [SOMEBODY],
     }
 
 
