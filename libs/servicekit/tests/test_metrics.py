@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 
+import pytest
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, Sum
 
 from windfall.servicekit import instruments, metrics
@@ -42,6 +43,18 @@ def test_without_a_collector_nothing_is_read() -> None:
     metrics.set_up("energy-watcher", "site-a", {})
     metrics.observe(instruments.ENERGY, lambda: [(1 / 0, {})])
     metrics.tear_down()
+
+
+def test_what_the_environment_tells_of_the_process_stands_on_its_resource(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "k8s.pod.name=one-profiler-0,service.name=mine")
+    reader = InMemoryMetricReader()
+    source = metrics.provider("profiler", "site-a", [reader])
+    metrics.record(instruments.LAG, 1, source=source)
+    data = reader.get_metrics_data()
+    source.shutdown()
+    assert data is not None
+    attributes = data.resource_metrics[0].resource.attributes
+    assert (attributes["k8s.pod.name"], attributes["service.name"]) == ("one-profiler-0", "profiler")
 
 
 async def test_sums_reach_a_collector() -> None:

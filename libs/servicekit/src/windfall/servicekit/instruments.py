@@ -29,7 +29,7 @@ WAITS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 
 
 _UNITS: Final = {
     "By/s": "bytes_per_second",
-    "g/kW.h": "g_per_kW_h",
+    "g/kW.h": "grams_per_kW_h",
     "s": "seconds",
     "By": "bytes",
     "W": "watts",

@@ -2,12 +2,13 @@
 
 import os
 
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 
 def resource_of(service: str, whom: str) -> Resource:
-    """This process, in the words of OpenTelemetry's semantic conventions for services."""
-    return Resource(
+    """This process, in the words of OpenTelemetry's semantic conventions for services, with what
+    ``OTEL_RESOURCE_ATTRIBUTES`` adds."""
+    ours = Resource(
         {
             "service.name": service,
             "service.namespace": "windfall",
@@ -15,3 +16,4 @@ def resource_of(service: str, whom: str) -> Resource:
             "windfall.whom": whom,
         }
     )
+    return OTELResourceDetector().detect().merge(ours)
