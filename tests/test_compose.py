@@ -15,6 +15,7 @@ import yaml
 from deploy.compose.__main__ import FOLDER, SITES, rendered
 from deploy.images.catalogue import IMAGES, ROOT
 from deploy.images.requirements import projects
+from windfall.cli.fleet_nkeys import laid_out
 from windfall.cli.keys import issued, place_of
 from windfall.cli.preparation import Asked
 from windfall.cli.staging import staged
@@ -101,7 +102,7 @@ def test_a_site_shares_nothing_with_another_and_reaches_three_doors_of_the_hub()
             outside = {name for name in here if site_of(name) != site}
             assert outside == (AT_THE_HUB if network.startswith("uplink") else set())
     for volume in COMPOSE["volumes"]:
-        users = {name for name in SERVICES if volume in volumes(name)} - {"ownership", "keys", "stage"}
+        users = {name for name in SERVICES if volume in volumes(name)} - {"ownership", "keys", "nkeys", "stage"}
         if site := site_of(volume):
             assert {site_of(name) for name in users} == {site}
     assert not {name for name in SERVICES if "authority" in volumes(name)} - {"ownership", "keys"}
@@ -139,11 +140,45 @@ def test_every_service_can_read_its_settings(name: str, tmp_path: Path) -> None:
 def test_a_server_takes_the_configuration_that_is_generated(domain: str, tmp_path: Path) -> None:
     assert (FOLDER / f"{domain}.conf").read_text(encoding="utf-8") == rendered(domain), "run `python -m deploy.compose`"
     list(issued(tmp_path, [place_of("here")], timedelta(days=1), datetime.now(UTC)))
-    config = tmp_path / "nats.conf"
+    laid_out(tmp_path, SITES)
+    (tmp_path / domain / "nats").rename(tmp_path / "data")
+    config = tmp_path / "etc" / "nats" / "nats.conf"
+    config.parent.mkdir(parents=True)
     config.write_text(rendered(domain).replace("/etc/windfall/tls", f"{tmp_path}/here"))
     done = subprocess.run([find_binary(), "-t", "-c", config], capture_output=True, text=True, check=False)
     assert (done.returncode, "is valid" in done.stderr) == (0, True), done.stderr
     assert "verify: true" in rendered(domain)
+
+
+def mounts(service: str) -> dict[str, str]:
+    """Volume → where it is mounted."""
+    return dict(mount.split(":")[:2] for mount in SERVICES[service].get("volumes", ()))
+
+
+def test_every_service_finds_its_own_seed_and_nobody_elses(tmp_path: Path) -> None:
+    laid_out(tmp_path, SITES)
+    assert SERVICES["nkeys"]["command"] == ["/nkeys", *SITES]
+    made = mounts("nkeys")
+    there = {
+        volume: {path.name for path in (tmp_path / Path(place).relative_to("/nkeys")).iterdir()}
+        for volume, place in made.items()
+    }
+    assert sum(map(len, there.values())) == sum(path.is_file() for path in tmp_path.rglob("*")), "each has a volume"
+    for name, service in SERVICES.items():
+        told = {key: value for key, value in service.get("environment", {}).items() if key.endswith("NATS_NKEY_FILE")}
+        held = {
+            f"{mounts(name)[volume]}/{file}"
+            for volume, files in there.items()
+            if volume in mounts(name)
+            for file in files
+        }
+        if name in ("ownership", "nkeys"):
+            continue
+        if name.startswith("nats-"):
+            assert "/data/nkeys.conf" in held
+            continue
+        assert set(told.values()) == held, name
+        assert bool(told) is ("WINDFALL_NATS_URL" in service.get("environment", {})), name
 
 
 def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 def test_a_window_opens_is_trained_in_and_closes(fleet: Fleet) -> None:
-    for service in ("ownership", "keys", "stage"):
+    for service in ("ownership", "keys", "nkeys", "stage"):
         fleet.finished(service)
     for service in ("nats-hub", "nats-site-a", "federation-coordinator", "energy-watcher-site-a", "provisioner-site-a"):
         fleet.start(service)

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Final
 
+from windfall.cli.fleet_nkeys import CONFIG
 from windfall.contracts.subjects import HUB
+from windfall.servicekit.nats_rules import ACCOUNT
 from windfall.servicekit.natsserver import denied
 
 FOLDER: Final = Path(__file__).with_name("nats")
@@ -23,6 +25,8 @@ def rendered(domain: str) -> str:
         f'listen: "{"nats-of-the-hub" if domain == HUB else _EVERYWHERE}:4222"',
         'client_advertise: "nats:4222"',
         'http: "127.0.0.1:8222"',
+        # Who may do what, by nkey; found from where this file lies: beside the store, which is this server's alone.
+        f'include "../../data/{CONFIG}"',
         f"tls {{ {_TLS}, verify: true }}",
         f'jetstream {{ store_dir: "/data", domain: "{domain}", sync_interval: always, max_file_store: 2GB }}',
     ]
@@ -31,7 +35,9 @@ def rendered(domain: str) -> str:
             f'leafnodes {{ listen: "0.0.0.0:7422", advertise: "nats-hub:7422", tls {{ {_TLS}, verify: true }} }}'
         )
     else:
-        remote = f'url: "tls://nats-hub:7422", tls {{ {_TLS} }}, {denied(domain)}'
+        remote = (
+            f'url: "tls://nats-hub:7422", tls {{ {_TLS} }}, nkey: $LEAF_SEED, account: "{ACCOUNT}", {denied(domain)}'
+        )
         lines.append(f'leafnodes {{ reconnect: "1s", remotes: [{{ {remote} }}] }}')
     return "\n".join(lines) + "\n"
 
