@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.hub_and_site import HubProcess, hub, windfall
+from tests.hub_and_site import HubProcess, hub, told, windfall
+from windfall.cli.identity.folders import COORDINATOR as COORDINATED
 from windfall.contracts.envelope import Letter, unseal
 from windfall.contracts.events import RoundCompleted, TrainingStarted
 from windfall.contracts.message import Message
@@ -94,6 +95,9 @@ async def test_a_site_joins_trains_and_is_shut_out(tmp_path: Path) -> None:
                 await heard.until(TrainingStarted)
                 done = await heard.until(RoundCompleted)
                 assert done.contributors == ("quebec",)
+                kept, authority = at.folder.state(COORDINATED), at.folder.authority / "ca.crt"
+                code, said, _ = await told("contributions", kept, "--authority", authority)
+                assert code == 0 and "signed by the sites that they name: quebec" in said
                 await at.site("revoke", "quebec", "--reason", "sold")
                 await at.running.says("demo rests")
             finally:

@@ -37,7 +37,7 @@ folder or program missing; 4 server unreachable or too old; 5 disk full;
 6 a dry run or a diff found differences; 130 interrupted, with nothing left running.
 """
 WHERE: Final = {
-    **dict.fromkeys(("demo", "keys", "nkeys", "report", "run", "simulate", "stage"), "running"),
+    **dict.fromkeys(("contributions", "demo", "keys", "nkeys", "report", "run", "simulate", "stage"), "running"),
     **dict.fromkeys(("completion", "describe", "doctor", "explain", "get", "wait", "watch"), "seeing"),
     **dict.fromkeys(("cordon", "drain", "pause", "readmit", "resume", "rollback", "stop", "uncordon"), "operating"),
     **dict.fromkeys(("links", "profile"), "hardware"),

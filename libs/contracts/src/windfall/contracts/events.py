@@ -547,6 +547,7 @@ class ContributionRefused(SiteEvent):
         "norm",
         "replay",
         "shut-out",
+        "signature",
     ]
     detail: Sentence
     rows: Rows = ()

@@ -81,6 +81,7 @@ REQUESTS: Final[dict[str, dict[str, Leaves]]] = {
             Cargo.STATE,
             jurisdiction="under whose law the site lies, when its policy says so",
             fragments="whether it can synchronise a fragment of the model alone",
+            signs="whether it signs what it contributes",
         ),
     },
     "Beat": {
@@ -110,6 +111,7 @@ REQUESTS: Final[dict[str, dict[str, Leaves]]] = {
         **_all(Cargo.COUNT, cursor="where the site's data goes on", rows="of a shared corpus, see RowRange"),
         **_all(Cargo.BUCKETED, loss="how training goes: a mean over all steps, to 0.01 or the site's coarser step"),
         **_all(Cargo.STATE, partial="whether the site leaves"),
+        **_all(Cargo.IDENTITY, certificate="whose key signed", signature="that the site itself says so"),
     },
     "Tensor": _all(
         Cargo.LAYOUT,

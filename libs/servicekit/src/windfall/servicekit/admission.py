@@ -9,10 +9,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 _SPIFFE: Final = "spiffe://windfall/site/"
 _REVOKED: Final = "this certificate was revoked; ask whoever runs the hub for a token, and join again"
@@ -181,12 +184,19 @@ def _holder(pem: bytes) -> tuple[str, str]:
     from cryptography import x509
 
     found = x509.load_pem_x509_certificate(pem)
+    return f"{found.serial_number:x}", site_named(found)
+
+
+def site_named(certificate: "x509.Certificate") -> str:
+    """The site that a certificate names; empty: none."""
+    from cryptography import x509
+
     try:
-        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        return f"{found.serial_number:x}", ""
+        return ""
     ids = [one for one in names.get_values_for_type(x509.UniformResourceIdentifier) if one.startswith(_SPIFFE)]
-    return f"{found.serial_number:x}", ids[0].removeprefix(_SPIFFE).partition("/")[0] if ids else ""
+    return ids[0].removeprefix(_SPIFFE).partition("/")[0] if ids else ""
 
 
 def _site_of(request: Any) -> str:

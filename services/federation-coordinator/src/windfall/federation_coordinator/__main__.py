@@ -96,6 +96,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         settings.overlap,
         settings.wanted,
         settings.advice_patience,
+        settings.trust,
     )
     coordinator.attend()
     try:

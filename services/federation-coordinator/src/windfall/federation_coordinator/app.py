@@ -6,10 +6,13 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
+from pydantic import BaseModel
+
+from windfall.contracts.attestation import Attestation
 from windfall.contracts.commands import PauseFederation, ReadmitSite, ResumeFederation, RollBack, StopFederation
 from windfall.contracts.events import (
     ContributionRefused,
@@ -37,6 +40,7 @@ from windfall.federation_coordinator.planning import Planning
 from windfall.federation_coordinator.presence import Presence
 from windfall.federation_coordinator.reception import Reception
 from windfall.federation_coordinator.row_leases import RowLeases, ranges_of
+from windfall.federation_coordinator.signatures import Signatures, Trust
 from windfall.federation_coordinator.store import ModelStore
 from windfall.lowcomm.layout import Layout
 from windfall.lowcomm.rotation import Rotation
@@ -93,6 +97,7 @@ class Coordinator:
         overlaps: bool = False,
         wanted: Wanted = Wanted(),
         patience: timedelta = timedelta(minutes=3),
+        trust: Trust = Trust(),
     ) -> None:
         self.stand = stand
         self.model = model
@@ -114,6 +119,7 @@ class Coordinator:
         self._moved = asyncio.Event()
         fragments = store.fragments.count
         self._guard = Guard(stand.journal, limits or Limits(), fragments)
+        self._signatures = Signatures(stand.journal, trust, _wall)
         self.state = stand.journal.load(_STATE, Federation) or Federation(
             name=name, base_digest=first_digest, fragments=fragments
         )
@@ -212,9 +218,11 @@ class Coordinator:
 
     # --- asked over gRPC ----------------------------------------------------------------------------------------------
 
-    def join(self, site: str, window_id: UUID, lease_token: int) -> int:
-        """Admit a site and give its attempt number. Raises ``federation.Fenced``; ``Refusal`` when it is shut out."""
+    def join(self, site: str, window_id: UUID, lease_token: int, signs: bool = False) -> int:
+        """Admit a site and give its attempt number. Raises ``federation.Fenced``; ``Refusal`` when it is shut out, or
+        will not sign what it must."""
         self._guard.admit(site, self.state.round)
+        self._signatures.admit(site, signs)
         now, progresses = self.stand.clock.now(), self._presence.progresses
         policy = self._advisor.policy(self.state, self._speeds, site)
         state, decision = membership.join(self.state, site, window_id, lease_token, now, policy, progresses)
@@ -255,6 +263,10 @@ class Coordinator:
         """Whether this contribution counts, in this round or an earlier one."""
         return key.federation == self.state.name and rounds.accepted(self.state, key.round, key.site, key.attempt)
 
+    def prove(self, manifest: pb.Manifest) -> Attestation | None:
+        """What proves that a contribution is its site's, if anything must. Raises ``Refusal``."""
+        return self._signatures.check(manifest)
+
     def judge(self, manifest: pb.Manifest, norm: float) -> None:
         """Hold a contribution of this norm against those that were accepted before. Raises ``Refusal``."""
         self._guard.judge(manifest, norm)
@@ -269,7 +281,7 @@ class Coordinator:
         if self.accepted(manifest.key):
             return True
         try:
-            await self._reception.take(manifest, chunks)
+            proof = await self._reception.take(manifest, chunks)
         except Refusal as refusal:
             self._refused(manifest, refusal)
             raise
@@ -293,7 +305,7 @@ class Coordinator:
         )
         state, decision = rounds.accept(self.state, contribution, self.stand.clock.now(), self.policy)
         reach("accept.checked")
-        self._commit(state, decision)
+        self._commit(state, decision, evidence=self._signatures.kept(proof))
         reach("accept.journaled")
         if self._deliveries is not None and not contribution.partial:
             self._deliveries.delivered(*contribution.key, contribution.steps, _now_s())
@@ -474,12 +486,18 @@ class Coordinator:
     # --- after a decision ---------------------------------------------------------------------------------------------
 
     def _commit(
-        self, state: Federation, decision: Decision, heard: UUID | None = None, kept: Kept | None = None
+        self,
+        state: Federation,
+        decision: Decision,
+        heard: UUID | None = None,
+        kept: Kept | None = None,
+        evidence: Mapping[str, BaseModel] | None = None,
     ) -> None:
         planning = {} if self._planning is None else self._planning.overhear(decision.say)
         checkpoints = {} if kept is None else {CHECKPOINTS: kept}
         rows, completed = self.leases.overhear(decision.say)
-        remembered = {_STATE: state, **planning, **checkpoints, **rows, **self._guard.overhear(decision.say)}
+        guarded = self._guard.overhear(decision.say)
+        remembered = {_STATE: state, **planning, **checkpoints, **rows, **guarded, **(evidence or {})}
         self.stand.journal.commit(state=remembered, say=(*decision.say, *completed), heard=heard)
         before, self.state = self.state, state
         self.stand.outbox.wake()
@@ -538,6 +556,11 @@ class Coordinator:
     def rest(self) -> None:
         """Forget the timers of open memberships, and set no more: whoever comes next judges who is silent."""
         self._presence.rest()
+
+
+def _wall() -> datetime:
+    """By which certificates end, whatever the federation's own clock says."""
+    return datetime.now(UTC)
 
 
 def _now_s() -> float:

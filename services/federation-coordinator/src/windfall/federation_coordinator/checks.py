@@ -34,6 +34,7 @@ Reason = Literal[
     "norm",
     "replay",
     "shut-out",
+    "signature",
 ]
 
 MAX_TOKENS: Final = 2**40

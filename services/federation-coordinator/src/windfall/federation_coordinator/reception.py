@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
+from windfall.contracts.attestation import Attestation
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator.checks import Refusal, check_manifest
 from windfall.federation_coordinator.federation import Federation, Policy
@@ -31,6 +32,9 @@ class Standing(Protocol):
 
     @property
     def leases(self) -> RowLeases: ...
+
+    def prove(self, manifest: pb.Manifest) -> Attestation | None:
+        """What proves that a contribution is its site's, if anything must; refuses one that does not prove it."""
 
     def judge(self, manifest: pb.Manifest, norm: float) -> None:
         """Refuse a contribution of this Euclidean norm, or pass it."""
@@ -60,8 +64,8 @@ class Reception:
         self._doubted: dict[str, str] = {}
         """Of each site, the contribution that did not have its digest when it last came, by that digest."""
 
-    async def take(self, manifest: pb.Manifest, chunks: AsyncIterator[Chunk]) -> None:
-        """Bring it to disk under its final name, whole and checked.
+    async def take(self, manifest: pb.Manifest, chunks: AsyncIterator[Chunk]) -> Attestation | None:
+        """Bring it to disk under its final name, whole and checked; gives what proves whose it is.
 
         Raises:
             Refusal: it does not pass, and would not if it came again.
@@ -76,15 +80,16 @@ class Reception:
         self._pushing.add(way)
         reach("push.begun")
         try:
-            await self._keep(manifest, chunks)
+            return await self._keep(manifest, chunks)
         finally:
             self._pushing.discard(way)
 
-    def _check(self, manifest: pb.Manifest) -> None:
+    def _check(self, manifest: pb.Manifest) -> Attestation | None:
         check_manifest(manifest, self._standing.state, self._standing.policy, self._layout, self._store.rule)
         self._standing.leases.check(manifest)
+        return self._standing.prove(manifest)
 
-    async def _keep(self, manifest: pb.Manifest, chunks: AsyncIterator[Chunk]) -> None:
+    async def _keep(self, manifest: pb.Manifest, chunks: AsyncIterator[Chunk]) -> Attestation | None:
         key = manifest.key
         async with self._incoming(key, manifest.total_bytes) as incoming:
             if manifest.offset != incoming.received:
@@ -99,8 +104,9 @@ class Reception:
                     await self._finish(incoming.seal, manifest.sha256, final)
                     norm = await self._finish(self._store.look, key.round, key.site, key.attempt, manifest)
                     # The round may have been merged while the bytes came, and its base may be too old by now.
-                    self._check(manifest)
+                    proof = self._check(manifest)
                     self._standing.judge(manifest, norm)
+                return proof
             except Refusal as refusal:
                 incoming.discard()
                 if refusal.reason == "digest" and manifest.offset > 0:

@@ -17,6 +17,7 @@ from windfall.federation_coordinator.choosing import ForSite
 from windfall.federation_coordinator.federation import Ends, Policy, Terms
 from windfall.federation_coordinator.firewall import Limits
 from windfall.federation_coordinator.jurisdiction import Law
+from windfall.federation_coordinator.signatures import Demand, Trust
 from windfall.lowcomm.rule import MEMORYLESS, Rule
 from windfall.lowcomm.staleness import MOST_ROUNDS_LATE
 from windfall.servicekit.settings import Settings, TlsSettings
@@ -79,6 +80,9 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     """Rounds within which they are counted."""
     shut_out_rounds: int = Field(default=100, ge=0)
     """Rounds for which a site is shut out; 0 leaves it to an operator, who readmits it."""
+    signatures: Demand = "where-known"
+    """Who must sign its contributions with its certificate's key: ``where-known``, each site that has signed before;
+    ``required``, every site; ``off``, none. A signature that is there and does not hold is refused, but for ``off``."""
     round_length: timedelta | None = None
     """Business time after which a round ends. Unset, and without ``round_steps`` and ``round_tokens``, rounds follow
     the links: a site takes so many local steps that synchronising costs it at most a twentieth of its training, and 10
@@ -180,6 +184,14 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
         _ = self.rule
         if self.codec == "auto" and self.outer:
             raise ValueError("WINDFALL_OUTER goes with a codec that is told, not with WINDFALL_CODEC=auto")
+        return self
+
+    @model_validator(mode="after")
+    def _trusting(self) -> Self:
+        if self.signatures == "required" and self.tls_authority is None:
+            raise ValueError(
+                "WINDFALL_SIGNATURES=required needs WINDFALL_TLS_AUTHORITY: sites sign with the keys of certificates"
+            )
         return self
 
     @model_validator(mode="after")
@@ -289,6 +301,11 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
             by("fragments"),
             self.alone_codec,
         )
+
+    @property
+    def trust(self) -> Trust:
+        """Whose signatures count."""
+        return Trust(self.tls_authority, self.tls_revoked, self.signatures)
 
     @property
     def limits(self) -> Limits:

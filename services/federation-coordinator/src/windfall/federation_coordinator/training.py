@@ -49,6 +49,7 @@ _CODES = {
     "replay": grpc.StatusCode.INVALID_ARGUMENT,
     "shut-out": grpc.StatusCode.PERMISSION_DENIED,
     "rows": grpc.StatusCode.FAILED_PRECONDITION,
+    "signature": grpc.StatusCode.PERMISSION_DENIED,
 }
 
 
@@ -80,7 +81,7 @@ class TrainingService(rpc.TrainingServicer):
             except ValueError:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "window_id is not a UUID")
             async with self._answering(context):
-                attempt = coordinator.join(request.site, window_id, request.lease_token)
+                attempt = coordinator.join(request.site, window_id, request.lease_token, request.signs)
             codec, outer, clip, merge = coordinator.store.rule.settings
             return pb.JoinReply(
                 attempt=attempt,

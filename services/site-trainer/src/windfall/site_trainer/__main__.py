@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from windfall.contracts.envelope import TRACEPARENT
 from windfall.contracts.subjects import StreamSpec, site_streams
@@ -19,6 +19,9 @@ from windfall.site_trainer.guarded import GuardedLink
 from windfall.site_trainer.policy_file import offer_of, read_policy
 from windfall.site_trainer.settings import TrainerSettings
 from windfall.site_trainer.tuning import Owner
+
+if TYPE_CHECKING:
+    from windfall.servicekit.signing import Signer
 
 
 @asynccontextmanager
@@ -41,7 +44,13 @@ async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]
         Owner(settings.accumulation, settings.precision),
     )
     link = GuardedLink(
-        connect(settings.coordinator, settings.tls), offer_of(settings), settings.site, stand, policy, terms.drain_time
+        connect(settings.coordinator, settings.tls),
+        offer_of(settings),
+        settings.site,
+        stand,
+        policy,
+        terms.drain_time,
+        _signer(settings),
     )
     trainer = Trainer(stand, terms, link, engines.make, asyncio.to_thread, engines.warm)
     link.drain = trainer.stop
@@ -59,6 +68,15 @@ async def attend(settings: TrainerSettings, stand: Stand) -> AsyncIterator[None]
                 await trainer.finished.wait()
             await link.close()
             await asyncio.to_thread(engines.close)
+
+
+def _signer(settings: TrainerSettings) -> "Signer | None":
+    if settings.tls is None:
+        return None
+    # Only now: without TLS nobody waits for it.
+    from windfall.servicekit.signing import signer_of
+
+    return signer_of(settings.tls, settings.site)
 
 
 async def _say_ready(settings: TrainerSettings, loaded: asyncio.Event) -> None:

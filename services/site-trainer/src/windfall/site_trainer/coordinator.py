@@ -11,6 +11,7 @@ from uuid import UUID
 import grpc.aio
 from google.protobuf.json_format import MessageToJson
 
+from windfall.contracts.attestation import signed_bytes, statement
 from windfall.contracts.message import sentence
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.contracts.v1.training_pb2_grpc import TrainingStub
@@ -24,6 +25,7 @@ from windfall.tasks.ranges import Ranges
 if TYPE_CHECKING:
     from windfall.lowcomm.rotation import Rotation
     from windfall.lowcomm.rule import Rule
+    from windfall.servicekit.signing import Signer
 
 PROTOCOL = 1
 
@@ -126,10 +128,22 @@ class Noise:
 
 
 class CoordinatorLink:
-    """One site's calls. ``Transient`` means try again, ``Refused`` means no."""
+    """One site's calls. ``Transient`` means try again, ``Refused`` means no.
 
-    def __init__(self, channel: grpc.aio.Channel, federation: str, site: str, jurisdiction: str = "") -> None:
+    Args:
+        signer: signs each contribution with the site's own key; none where the site has none that the fleet knows.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        federation: str,
+        site: str,
+        jurisdiction: str = "",
+        signer: "Signer | None" = None,
+    ) -> None:
         self._jurisdiction = jurisdiction
+        self._signer = signer
         self._channel = channel
         self._stub = TrainingStub(channel)
         self._bulk = BulkStub(channel)
@@ -145,6 +159,7 @@ class CoordinatorLink:
             protocol=PROTOCOL,
             jurisdiction=self._jurisdiction,
             fragments=True,
+            signs=self._signer is not None,
         )
         with translated("join"):
             reply = await self._stub.Join(request, timeout=DEADLINE.total_seconds(), metadata=metadata())
@@ -256,6 +271,9 @@ class CoordinatorLink:
             if progress.accepted:
                 return True
             manifest.offset = min(progress.received_bytes, manifest.total_bytes)
+            if self._signer is not None:
+                # Each time anew: the certificate may have been renewed, and the membership with its attempt.
+                manifest.certificate, manifest.signature = self._signer.sign(signed_bytes(statement(manifest)))
             receipt = await self._bulk.push(manifest, data, progress.invites)
         return receipt.duplicate
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from datetime import timedelta
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
 import grpc
@@ -44,6 +44,9 @@ from windfall.site_trainer.policy import (
 )
 from windfall.tasks.ranges import Ranges
 
+if TYPE_CHECKING:
+    from windfall.servicekit.signing import Signer
+
 log = logging.getLogger(__name__)
 
 _SENT: Final = "sent-today"
@@ -56,6 +59,7 @@ class GuardedLink(CoordinatorLink):
 
     Args:
         lead: wall time that finishing a step and delivering takes: so long before quiet hours the site drains.
+        signer: as without a policy.
     """
 
     def __init__(
@@ -66,8 +70,9 @@ class GuardedLink(CoordinatorLink):
         stand: Stand,
         policy: SitePolicy,
         lead: timedelta,
+        signer: "Signer | None" = None,
     ) -> None:
-        super().__init__(channel, offer.federation, site, policy.jurisdiction or "")
+        super().__init__(channel, offer.federation, site, policy.jurisdiction or "", signer)
         self._offer = offer
         self._stand = stand
         self._policy = policy

@@ -201,6 +201,42 @@ def report(run: Path, key: Path | None, output: str) -> None:
 
 
 @click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--authority", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The fleet's certificate (PEM)."
+)
+@click.option("-o", "--output", type=click.Choice(["table", "json", "jsonl"]), default="table", show_default=True)
+def contributions(path: Path, authority: Path, output: str) -> None:
+    """Verify who contributed what, by the sites' own signatures.
+
+    PATH is a coordinator's folder (WINDFALL_STATE_DIR), or a file that was made of one with -o jsonl, to be handed to
+    whoever shall check it. Ends with 1 when a signature does not hold.
+    """
+    import json
+    from dataclasses import asdict
+
+    from windfall.cli.contributions import COLUMNS, checked, lines_of, summary
+    from windfall.cli.resources.showing import table
+    from windfall.servicekit.signing import authorities
+
+    lines = lines_of(path)
+    rows = tuple(checked(lines, authorities(authority)))
+    if output == "jsonl":
+        print("\n".join(lines))
+    elif output == "json":
+        print(json.dumps([{**asdict(row), "checked_at": row.checked_at.isoformat()} for row in rows], indent=2))
+    else:
+        print(f"{table(COLUMNS, rows)}\n\n{summary(rows)}")
+    if wrong := [row for row in rows if row.holds != "yes"]:
+        raise Mistake(
+            f"{len(wrong)} of {len(rows)} contributions do not hold, the first of {wrong[0].site} in round"
+            f" {wrong[0].round}: {wrong[0].holds}",
+            "Ask for the coordinator's own copy, and hold it against the authority's certificate as you know it",
+            ExitCode.FAILED,
+        )
+
+
+@click.command()
 @click.option("--trace", type=click.Path(path_type=Path), metavar="FILE", help="CSV of gCO2/kWh.  [default: shipped]")
 @click.option("--site", multiple=True, metavar="NAME=COLUMN", help="Of the trace; repeat it.  [default: all columns]")
 @click.option("--start", metavar="T", help="ISO 8601.  [default: where the trace begins]")

@@ -74,6 +74,8 @@ def coordinator(folder: HubFolder, hub: HubFile, sites: Sequence[str], settings:
             "LISTEN": f"{hub.listen}:{hub.coordinator_port}",
             **_tls(folder.tls(COORDINATOR)),
             "TLS_REVOKED": str(folder.revoked),
+            # Enrolment gave every site a key whose certificate names it.
+            "SIGNATURES": "required",
             **settings,
         },
     )

@@ -23,7 +23,7 @@ SITE_STATE_PUSHING: SiteState
 SITE_STATE_DRAINING: SiteState
 
 class JoinRequest(_message.Message):
-    __slots__ = ("federation", "site", "window_id", "lease_token", "protocol", "jurisdiction", "fragments")
+    __slots__ = ("federation", "site", "window_id", "lease_token", "protocol", "jurisdiction", "fragments", "signs")
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     WINDOW_ID_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,7 @@ class JoinRequest(_message.Message):
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     JURISDICTION_FIELD_NUMBER: _ClassVar[int]
     FRAGMENTS_FIELD_NUMBER: _ClassVar[int]
+    SIGNS_FIELD_NUMBER: _ClassVar[int]
     federation: str
     site: str
     window_id: str
@@ -38,7 +39,8 @@ class JoinRequest(_message.Message):
     protocol: int
     jurisdiction: str
     fragments: bool
-    def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., window_id: _Optional[str] = ..., lease_token: _Optional[int] = ..., protocol: _Optional[int] = ..., jurisdiction: _Optional[str] = ..., fragments: _Optional[bool] = ...) -> None: ...
+    signs: bool
+    def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., window_id: _Optional[str] = ..., lease_token: _Optional[int] = ..., protocol: _Optional[int] = ..., jurisdiction: _Optional[str] = ..., fragments: _Optional[bool] = ..., signs: _Optional[bool] = ...) -> None: ...
 
 class JoinReply(_message.Message):
     __slots__ = ("attempt", "task", "task_settings_json", "tensors", "codec", "heartbeat_interval_ms", "outer", "clip", "merge", "corpus", "overlap", "fragments", "jurisdiction", "jurisdictions")
@@ -255,7 +257,7 @@ class PushFrame(_message.Message):
     def __init__(self, manifest: _Optional[_Union[Manifest, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("key", "lease_token", "base_digest", "codec", "tokens", "steps", "loss", "partial", "total_bytes", "sha256", "tensors", "offset", "skipped", "cursor", "rows", "spikes", "refused_passes")
+    __slots__ = ("key", "lease_token", "base_digest", "codec", "tokens", "steps", "loss", "partial", "total_bytes", "sha256", "tensors", "offset", "skipped", "cursor", "rows", "spikes", "refused_passes", "certificate", "signature")
     KEY_FIELD_NUMBER: _ClassVar[int]
     LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -273,6 +275,8 @@ class Manifest(_message.Message):
     ROWS_FIELD_NUMBER: _ClassVar[int]
     SPIKES_FIELD_NUMBER: _ClassVar[int]
     REFUSED_PASSES_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     key: ContributionKey
     lease_token: int
     base_digest: str
@@ -290,7 +294,9 @@ class Manifest(_message.Message):
     rows: _containers.RepeatedCompositeFieldContainer[RowRange]
     spikes: int
     refused_passes: int
-    def __init__(self, key: _Optional[_Union[ContributionKey, _Mapping]] = ..., lease_token: _Optional[int] = ..., base_digest: _Optional[str] = ..., codec: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., partial: _Optional[bool] = ..., total_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., offset: _Optional[int] = ..., skipped: _Optional[int] = ..., cursor: _Optional[int] = ..., rows: _Optional[_Iterable[_Union[RowRange, _Mapping]]] = ..., spikes: _Optional[int] = ..., refused_passes: _Optional[int] = ...) -> None: ...
+    certificate: bytes
+    signature: bytes
+    def __init__(self, key: _Optional[_Union[ContributionKey, _Mapping]] = ..., lease_token: _Optional[int] = ..., base_digest: _Optional[str] = ..., codec: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., partial: _Optional[bool] = ..., total_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., offset: _Optional[int] = ..., skipped: _Optional[int] = ..., cursor: _Optional[int] = ..., rows: _Optional[_Iterable[_Union[RowRange, _Mapping]]] = ..., spikes: _Optional[int] = ..., refused_passes: _Optional[int] = ..., certificate: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class PushReceipt(_message.Message):
     __slots__ = ("duplicate",)
