@@ -92,7 +92,7 @@ def test_an_image_says_what_it_is(image: Image) -> None:
         assert found["Healthcheck"]["Test"] == ["CMD", "windfall-health", "readyz"]
         assert "WINDFALL_HEALTH_PORT=8081" in config["Env"]
         if not image.torch:
-            assert found["Size"] < 150_000_000
+            assert found["Size"] < 120_000_000
 
 
 def test_a_mistake_is_one_line() -> None:

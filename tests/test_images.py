@@ -1,8 +1,10 @@
 """The images' rules, which need no engine: what a Dockerfile may say, and that an image brings all that it imports."""
 
 import ast
+import importlib.util
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +19,7 @@ from deploy.images import sbom
 from deploy.images.catalogue import IMAGES, ROOT, TORCH, TORCH_NEEDS, Image
 from deploy.images.context import Source, parts
 from deploy.images.engine import ENGINES, Name, build
+from deploy.images.install import FOR_OTHERS, stripped
 from deploy.images.requirements import locked, needed
 
 ALL = (TORCH, *IMAGES)
@@ -154,6 +157,60 @@ def _imports(path: Path, module: str) -> Iterator[Import]:
             yield from walk(child, within)
 
     yield from walk(ast.parse(path.read_text(encoding="utf-8")), False)
+
+
+WITHOUT = """
+import importlib, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in left_out or name.startswith(tuple(f"{one}." for one in left_out)):
+            raise ModuleNotFoundError(f"{name} is left out of images", name=name)
+left_out = sys.argv[1].split(",")
+sys.meta_path.insert(0, Absent())
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+print("all of them")
+"""
+
+
+def test_what_images_leave_out_is_imported_by_nobody() -> None:
+    started = [name for image in IMAGES if image.kind == "service" for name in image.packages]
+    begun = tuple({name.partition("[")[0].removeprefix("windfall-").replace("-", "_") for name in started})
+    modules = [
+        name
+        for source in (*ROOT.glob("libs/servicekit/src"), *ROOT.glob("services/*/src"))
+        for name, _ in _in(source)
+        if name.startswith(tuple(f"windfall.{one}" for one in (*begun, "servicekit")))
+        and ".testing" not in name
+        and not name.endswith("site_trainer.ranks.__main__")
+    ]
+    modules += [f"opentelemetry.exporter.otlp.proto.grpc.{of}_exporter" for of in ("metric", "trace")]
+    left_out = ",".join((*(name.replace("/", ".") for name in FOR_OTHERS), "tzdata"))
+    said = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", WITHOUT, left_out, *modules], capture_output=True, text=True, check=False
+    )
+    assert said.stdout == "all of them\n", said.stderr[-1000:]
+
+
+def test_a_stripped_library_is_smaller_and_loads(tmp_path: Path) -> None:
+    found = Path(str(importlib.util.find_spec("multidict._multidict").origin))  # type: ignore[union-attr]
+    library = found.read_bytes()
+    kept = stripped(library)
+    assert len(kept) < len(library) and stripped(kept) == kept
+    (tmp_path / found.name).write_bytes(kept)
+    loaded = "import _multidict; assert _multidict.__file__.startswith({0!r}); print(_multidict.istr('A'))"
+    said = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import sys, multidict; sys.path.insert(0, {str(tmp_path)!r}); " + loaded.format(str(tmp_path)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.stdout == "A\n", said.stderr
+    assert stripped(b"#!/bin/sh") == b"#!/bin/sh"
 
 
 def test_small_images_have_nothing_heavy() -> None:
