@@ -1,6 +1,6 @@
 # The first two are all that a newcomer needs; both set up what they use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench soak-provisioner chaos-sim chaos two-machines reference tutorials images image-bases proto crds dashboards lock clean
+.PHONY: help setup demo test check bench soak-provisioner chaos-sim fuzz chaos two-machines reference tutorials images image-bases proto crds dashboards lock clean
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -33,8 +33,11 @@ bench: $(BENCHES) ## every benchmark
 bench-%: $(READY) ## one benchmark: prints a table, writes bench-results/<name>.json
 	$(BIN)/python -m tests.bench.bench_$* $(ARGS)
 
-chaos-sim: $(READY) ## 10,000 schedules of faults on a fleet in one process (SCHEDULES=N, FIRST=S; SEED=S tells one again)
+chaos-sim: $(READY) ## 10,000 schedules of faults on a fleet in one process (SCHEDULES=N, FIRST=S, RESUME=1; SEED=S tells one again)
 	$(BIN)/python -m tests.chaos_sim $(ARGS)
+
+fuzz: $(READY) ## 100,000 bad inputs for every parser that reads the network or a file (INPUTS=N, SEED=S)
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 chaos: $(READY) ## a fleet of real processes is hurt in every way, 20 times each (RUNS=N; ARGS="--fault NAME --seed S", --list)
 	$(BIN)/python -m tests.chaos_real $(ARGS)

@@ -1,60 +1,73 @@
 """``make chaos-sim``: thousands of schedules of faults on a fleet in one process, each from its seed.
 
-``SCHEDULES=N`` is how many, ``FIRST=S`` the first seed, ``SEED=S`` one seed again with everything that happens in it. A
-schedule that breaks an invariant is shrunk, and printed as what it takes. It ends with 1 then.
+``SCHEDULES=N`` is how many, ``FIRST=S`` the first seed, ``SEED=S`` one seed again with everything that happens in it;
+every verdict is kept in ``bench-results/chaos-sim.jsonl`` as it falls, and ``RESUME=1`` goes on with what an earlier
+run did not come to. A schedule that breaks an invariant is shrunk, and printed as what it takes. It ends with 1 then.
 """
 
 import argparse
-import asyncio
-import gc
 import json
 import logging
 import os
+import resource
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
-
-import torch
+from pathlib import Path
+from typing import Any, Final
 
 from tests.bench.figures import RESULTS, percentile
 from tests.chaos.faults import KINDS, drawn
 from tests.chaos.verdict import shrunk, tried
+from tests.chaos.workers import judged, warm_up
 
-_EVERY_S = 10.0
+_EVERY_S: Final = 10.0
 """Between two lines of progress."""
+_KEPT: Final = RESULTS / "chaos-sim.jsonl"
 
 
 def main() -> None:
+    environ = os.environ
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--schedules", type=int, default=int(os.environ.get("SCHEDULES", "10000")))
-    parser.add_argument("--first", type=int, default=int(os.environ.get("FIRST", "0")))
-    parser.add_argument("--seed", type=int, default=os.environ.get("SEED"))
+    parser.add_argument("--schedules", type=int, default=int(environ.get("SCHEDULES", "10000")))
+    parser.add_argument("--first", type=int, default=int(environ.get("FIRST", "0")))
+    parser.add_argument("--seed", type=int, default=environ.get("SEED"))
+    parser.add_argument("--resume", action="store_true", default=environ.get("RESUME", "") not in ("", "0"))
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--worker", type=int, nargs=3, metavar=("FIRST", "LAST", "STRIDE"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.worker is not None:
-        work(*asked.worker)
-    elif asked.seed is not None:
+    if asked.seed is not None:
         sys.exit(again(int(asked.seed)))
-    else:
-        begun = time.perf_counter()
-        verdicts = asyncio.run(all_of(asked.first, asked.schedules, max(1, asked.workers)))
-        sys.exit(report(verdicts, time.perf_counter() - begun))
+    begun = time.perf_counter()
+    warm_up()
+    seeds = range(asked.first, asked.first + asked.schedules)
+    verdicts = all_of(seeds, max(1, asked.workers), _KEPT, resume=asked.resume)
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    sys.exit(report(verdicts, time.perf_counter() - begun, spent.ru_utime + spent.ru_stime))
 
 
-def work(first: int, last: int, stride: int) -> None:
-    """One process: every so many-eth seed, a line of JSON each."""
-    logging.disable(logging.CRITICAL)
-    torch.set_num_threads(1)
-    # What was imported stays, and of a run nothing does: looking for cycles within one is a waste.
-    gc.freeze()
-    gc.disable()
-    for seed in range(first, last, stride):
-        print(json.dumps(asdict(tried(seed, drawn(seed)))), flush=True)
-        gc.collect()
+def all_of(seeds: Sequence[int], workers: int, kept: Path, *, resume: bool) -> list[dict[str, Any]]:
+    """Verdicts of many schedules; those that were kept before are not asked for again."""
+    kept.parent.mkdir(exist_ok=True)
+    verdicts = _read(kept, seeds) if resume else []
+    known, said = {one["seed"] for one in verdicts}, time.perf_counter()
+    with kept.open("a" if resume else "w", buffering=1) as file:
+        for one in judged([seed for seed in seeds if seed not in known], workers):
+            file.write(json.dumps(one) + "\n")
+            verdicts.append(one)
+            if time.perf_counter() - said > _EVERY_S:
+                said = time.perf_counter()
+                broken = sum(bool(one["violation"]) for one in verdicts)
+                print(f"{len(verdicts)} of {len(seeds)} schedules, {broken} broken", flush=True)
+    return verdicts
+
+
+def _read(kept: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """What was kept of these seeds; a line that was cut is none."""
+    lines = kept.read_text().splitlines(keepends=True) if kept.exists() else []
+    found = [json.loads(line) for line in lines if line.endswith("\n")]
+    wanted = set(seeds)
+    return list({one["seed"]: one for one in found if one["seed"] in wanted}.values())
 
 
 def again(seed: int) -> int:
@@ -74,36 +87,7 @@ def again(seed: int) -> int:
     return 1
 
 
-async def all_of(first: int, count: int, workers: int) -> list[dict[str, Any]]:
-    """Many schedules on several processes."""
-    verdicts, said = list[dict[str, Any]](), 0.0
-    processes = [
-        await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.chaos_sim", "--worker"),
-            *map(str, (first + worker, first + count, workers)),
-            stdout=asyncio.subprocess.PIPE,
-            limit=2**24,
-        )
-        for worker in range(workers)
-    ]
-
-    async def read(process: asyncio.subprocess.Process) -> None:
-        nonlocal said
-        assert process.stdout is not None
-        async for line in process.stdout:
-            verdicts.append(json.loads(line))
-            if time.perf_counter() - said > _EVERY_S:
-                said = time.perf_counter()
-                broken = sum(bool(one["violation"]) for one in verdicts)
-                print(f"{len(verdicts)} of {count} schedules, {broken} broken", flush=True)
-        if await process.wait():
-            raise RuntimeError(f"a worker ended with {process.returncode}")
-
-    await asyncio.gather(*(read(process) for process in processes))
-    return verdicts
-
-
-def report(verdicts: Sequence[dict[str, Any]], seconds: float) -> int:
+def report(verdicts: Sequence[dict[str, Any]], seconds: float, cpu_s: float) -> int:
     """A row for each kind of fault; then what it takes to break an invariant, where something does."""
     schedules, faults, broken = Counter[str](), Counter[str](), Counter[str]()
     for one in verdicts:
@@ -120,10 +104,11 @@ def report(verdicts: Sequence[dict[str, Any]], seconds: float) -> int:
     for one in verdicts:
         deaths.update(one["deaths"])
     waits = [one["again_s"] for one in verdicts if one["again_s"] is not None]
+    p50, p95 = percentile(waits, 0.5), percentile(waits, 0.95)
     print(
         f"{len(verdicts):,} schedules, {sum(deaths.values()):,} deaths of services, {len(failed)} violations, "
-        f"{seconds:.0f} s\nnext round after healing: p50 {percentile(waits, 0.5):.0f} s, p95 "
-        f"{percentile(waits, 0.95):.0f} s of the fleet's time"
+        f"{seconds:.0f} s, {cpu_s:.0f} s of processor time\n"
+        f"next round after healing: p50 {p50:.0f} s, p95 {p95:.0f} s of the fleet's time"
     )
     RESULTS.mkdir(exist_ok=True)
     summary = {
@@ -131,8 +116,9 @@ def report(verdicts: Sequence[dict[str, Any]], seconds: float) -> int:
         "violations": [{"seed": one["seed"], "violation": one["violation"]} for one in failed],
         "faults": dict(faults),
         "deaths": dict(deaths),
-        "again_s": {"p50": percentile(waits, 0.5), "p95": percentile(waits, 0.95)},
+        "again_s": {"p50": p50, "p95": p95},
         "seconds": seconds,
+        "cpu_s": cpu_s,
     }
     (RESULTS / "chaos-sim.json").write_text(json.dumps(summary, indent=2) + "\n")
     for one in failed[:5]:

@@ -1,11 +1,13 @@
 """Whether a run was as it must be, and the shortest schedule under which it is not."""
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from tests import invariants
 from tests.chaos.faults import Fault
@@ -17,6 +19,8 @@ from windfall.servicekit.testing.virtual import Deadlock, run_virtual
 
 _ROOM = Path("/dev/shm")
 """Memory, where there is such a place: a simulated disk need not be waited for."""
+_LONGEST_VIOLATION: Final = 500
+"""Characters."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Verdict:
         rounds: that were completed.
         deaths: of services, by their names.
         again_s: from the healing of everything to the next round that was completed, in seconds of the fleet's time.
+        digest: of every event that the hub's stream holds, in order.
     """
 
     seed: int
@@ -36,6 +41,7 @@ class Verdict:
     rounds: int = 0
     deaths: dict[str, int] = field(default_factory=dict)
     again_s: float | None = None
+    digest: str = ""
 
 
 def tried(seed: int, schedule: Sequence[Fault]) -> Verdict:
@@ -48,15 +54,21 @@ def tried(seed: int, schedule: Sequence[Fault]) -> Verdict:
             once = list({event.id: event for event in events}.values())
             _check(world, once)
         except (AssertionError, Deadlock) as broken:
-            return Verdict(
-                seed, tuple(schedule), f"{type(broken).__name__}: {broken}".splitlines()[0], 0, dict(world.deaths)
-            )
+            said = f"{type(broken).__name__}: {broken}".splitlines()[0][:_LONGEST_VIOLATION]
+            return Verdict(seed, tuple(schedule), said, 0, dict(world.deaths))
         rounds = [event.at for event in once if isinstance(event, RoundCompleted)]
         healed = MIDNIGHT + timedelta(hours=HEALED_H)
         again = min(at for at in rounds if at > healed) - healed
-        return Verdict(seed, tuple(schedule), "", len(rounds), dict(world.deaths), again.total_seconds())
+        return Verdict(seed, tuple(schedule), "", len(rounds), dict(world.deaths), again.total_seconds(), _digest(once))
     finally:
         shutil.rmtree(folder)
+
+
+def _digest(events: Sequence[Message]) -> str:
+    sha = hashlib.sha256()
+    for event in events:
+        sha.update(event.model_dump_json().encode())
+    return sha.hexdigest()
 
 
 def _check(world: World, events: Sequence[Message]) -> None:

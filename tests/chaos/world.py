@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import hashlib
 import os
 import random
 from collections import Counter
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import grpc.aio
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.chaos.awaits import WHOSE, apart, mortal_tasks
 from tests.chaos.faults import ENDS_H, SITES, Fault
@@ -25,6 +28,7 @@ from tests.wiring import MemoryWiring
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import HUB, StreamSpec
 from windfall.energy_watcher.provider import Provider
+from windfall.energy_watcher.site_key import KEY_FILE
 from windfall.lowcomm.layout import Layout, TensorSpec
 from windfall.profiler.links import Cadence
 from windfall.servicekit import crashpoint
@@ -63,6 +67,14 @@ def write_trace(path: Path) -> None:
         values = ["20" if any(begin <= hour < end for begin, end in _CLEAN_H[site]) else "400" for site in SITES]
         lines.append(f"{(MIDNIGHT + timedelta(hours=hour)).isoformat()},{','.join(values)}")
     path.write_text("\n".join(lines) + "\n")
+
+
+def give_key(folder: Path, seed: int, number: int) -> None:
+    """A site's own key, drawn from the seed: a drawn one signs the same entries each time."""
+    key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest())
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    folder.mkdir()
+    (folder / KEY_FILE).write_bytes(key.private_bytes(*form))
 
 
 class FaultyServer(MemoryServer):
@@ -152,6 +164,8 @@ class World:
         self.weathers = {site: Weather(self.dice) for site in SITES}
         self.publishers = {site: Publisher() for site in SITES}
         self.wiring = FaultyWiring(self)
+        for number, site in enumerate(SITES):
+            give_key(folder / f"watcher@{site}", seed, number)
         trace = folder / "trace.csv"
         write_trace(trace)
         true = LoopClock(MIDNIGHT)

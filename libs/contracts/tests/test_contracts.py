@@ -507,6 +507,14 @@ def test_every_instant_must_have_a_zone(message: Message) -> None:
 
 
 @every_sentence
+def test_no_instant_lies_beyond_the_calendar(message: Message) -> None:
+    document = json.loads(message.model_dump_json())
+    for beyond in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"):
+        with pytest.raises(Unreadable, match=r"at: .* before the first year or after the last"):
+            parse(message.topic, json.dumps(document | {"at": beyond}).encode())
+
+
+@every_sentence
 def test_every_number_must_be_one(message: Message) -> None:
     document = json.loads(message.model_dump_json())
     numbers = [name for name, value in document.items() if type(value) in (int, float)]
@@ -714,8 +722,8 @@ def test_names(name: str, good: bool) -> None:
 
 def test_instants_are_read() -> None:
     assert instant("2026-01-01T13:00:00+01:00") == datetime(2026, 1, 1, 12, tzinfo=UTC)
-    for wrong in ("2026-01-01T13:00:00", "noon"):
-        with pytest.raises(ValueError, match=r"time zone|Invalid"):
+    for wrong in ("2026-01-01T13:00:00", "noon", "0001-01-01T00:00:00+23:59"):
+        with pytest.raises(ValueError, match=r"time zone|Invalid|first year"):
             instant(wrong)
 
 

@@ -87,7 +87,7 @@ def test_a_span_says_that_it_broke_and_not_with_which_words(monkeypatch: pytest.
     kept = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(kept))
-    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
     with pytest.raises(FileNotFoundError), span("work"):
         raise FileNotFoundError(2, "no such file", "/home/bob/secret.txt")
     (said,) = kept.get_finished_spans()
@@ -299,6 +299,27 @@ def test_a_process_is_named_in_its_spans(tmp_path: Path) -> None:
         "service.namespace": "windfall",
         "windfall.whom": "site-a",
     }
+
+
+NEVER_SET_UP = """
+from windfall.servicekit import telemetry
+
+with telemetry.span("hear", parent={"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}) as made:
+    assert not made.is_recording() and telemetry.outgoing_trace() == {}
+with telemetry.span("window", root=True, carried={"windfall.site": "site-a"}):
+    assert telemetry.outgoing_trace() == {}
+"""
+
+
+def test_where_nobody_said_where_spans_go_none_is_made_and_nothing_travels() -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", NEVER_SET_UP], check=True, env=dict(os.environ))
+
+
+@pytest.mark.usefixtures("spans")
+@pytest.mark.parametrize("name", ["traceparent", "tracestate", "baggage"])
+def test_a_strangers_headers_that_are_no_ascii_are_passed_over(name: str) -> None:
+    with span("hear", parent={name: "windfall.site=\udcff"}, links=({name: "\udcff"},)):
+        assert "baggage" not in outgoing_trace()
 
 
 def test_federation_round_site_and_window_travel_along_and_stand_on_every_span() -> None:

@@ -667,6 +667,25 @@ def test_cut_off_while_it_drains_it_waits_for_the_link_and_delivers(tmp_path: Pa
     play(story, Field(tmp_path))
 
 
+def test_a_coordinator_that_is_away_is_asked_less_and_less_often_and_met_at_once(tmp_path: Path) -> None:
+    async def story(field: Field) -> None:
+        node = await field.start()
+        await field.sleep(5 * MINUTE)
+        node.link.cut()
+        node.trainer.stop("asked to")
+        before = sum(node.link.calls[name] for name in ("Push", "Progress"))
+        await field.sleep(10 * MINUTE)
+        assert sum(node.link.calls[name] for name in ("Push", "Progress")) - before < 310
+        healed = field.clock.now()
+        node.link.heal()
+        (accepted,) = await field.until(ContributionAccepted)
+        assert accepted.at - healed < timedelta(milliseconds=300)
+        await field.drain(node)
+        field.check_each_step_counted_once()
+
+    play(story, Field(tmp_path))
+
+
 # --- leases -----------------------------------------------------------------------------------------------------------
 
 

@@ -105,7 +105,7 @@ def read(path: Path) -> Contexts:
 
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise Mistake(f"{path} is no TOML ({error})", "Mend the line") from error
     told = document.get("contexts", {})
     if not isinstance(told, dict) or not all(isinstance(one, dict) for one in told.values()):

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import prod
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import Field, TypeAdapter
 
 from windfall.cli import ledger, plots, report
 from windfall.cli.fleet import Plan, in_words, told
@@ -20,9 +22,11 @@ from windfall.cli.recording import Said, line
 from windfall.cli.story import windows
 from windfall.cli.summary import Run, summarise
 from windfall.contracts.subjects import HUB
+from windfall.servicekit.errors import ExitCode, Mistake
 
 _KEPT: Final = ("trace.csv", "events.jsonl", "traces.jsonl", "summary.json", "model.safetensors")
 """Files of a run folder whose digests the report names."""
+_SHAPES: Final = TypeAdapter(list[list[Annotated[int, Field(ge=0)]]])
 
 
 @dataclass(frozen=True)
@@ -104,11 +108,20 @@ def gather_in(
 
 
 def model_bytes(path: Path) -> int:
-    """Bytes of a safetensors file's tensors in fp32, from its header alone (8-byte length, then JSON)."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, Any] = json.loads(file.read(length))
-    return sum(4 * prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    """Bytes of a safetensors file's tensors in fp32, from its header alone (8-byte length, then JSON).
+
+    Raises:
+        Mistake: it is no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            # No longer than the file, whatever it says of itself.
+            header = json.loads(file.read(min(length, path.stat().st_size)))
+        shapes = _SHAPES.validate_python([one["shape"] for name, one in header.items() if name != "__metadata__"])
+    except (struct.error, ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
+        raise Mistake(f"{path} is no safetensors file", "Run again: it is damaged", ExitCode.RESOURCE) from error
+    return sum(4 * prod(shape) for shape in shapes)
 
 
 def _final_model(state: Path, target: Path) -> Path | None:

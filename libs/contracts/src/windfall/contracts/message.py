@@ -13,7 +13,15 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,46}[a-
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 in lower-case hexadecimal."""
 
-Instant = Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))]
+
+def _in_utc(at: datetime) -> datetime:
+    try:
+        return at.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("an instant before the first year or after the last") from error
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 """A timezone-aware instant, kept in UTC. A naive one is refused."""
 
 LONGEST_SENTENCE: Final = 500
@@ -85,4 +93,4 @@ def instant(text: str) -> datetime:
     at = datetime.fromisoformat(text)
     if at.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone; write it like 2026-01-01T00:00:00+00:00")
-    return at.astimezone(UTC)
+    return _in_utc(at)

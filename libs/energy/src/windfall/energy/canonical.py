@@ -4,8 +4,12 @@ No whitespace, members sorted by the UTF-16 code units of their names, strings i
 needed, and numbers as ECMAScript writes a double: the shortest digits that read back as the same one.
 """
 
-import json
 import math
+from json import JSONEncoder
+from typing import Final
+
+_quoted: Final = JSONEncoder(ensure_ascii=False).encode
+"""A string in its quotes, with no escape that is not needed."""
 
 
 def canonical(value: object) -> bytes:
@@ -29,7 +33,7 @@ def _written(value: object) -> str:
         case float():
             return number(value)
         case str():
-            return json.dumps(value, ensure_ascii=False)
+            return _quoted(value)
         case list() | tuple():
             return f"[{','.join(map(_written, value))}]"
         case dict():

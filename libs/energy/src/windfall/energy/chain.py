@@ -236,7 +236,11 @@ def _read(line: str) -> Sealed:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise _Unsound("unreadable", f"it is not a record: {where}: {error.errors()[0]['msg'].lower()}") from error
     sealed = Sealed(record, str(document["hash"]), str(document["signature"]))
-    if not _SIGNATURE.fullmatch(sealed.signature) or not _HASH.fullmatch(sealed.hash) or sealed.line != line:
+    try:
+        canonical_form = sealed.line
+    except ValueError as error:
+        raise _Unsound("unreadable", f"it is not a record: {error}") from error
+    if not _SIGNATURE.fullmatch(sealed.signature) or not _HASH.fullmatch(sealed.hash) or canonical_form != line:
         # Else whoever lacks the key could still change how a record is written, and two files would say the same.
         raise _Unsound("edited", "it is not in canonical form")
     return sealed

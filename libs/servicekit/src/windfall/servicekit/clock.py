@@ -10,6 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -80,7 +81,7 @@ class LoopClock:
     start: datetime
 
     def now(self) -> datetime:
-        return self.start + timedelta(seconds=round(asyncio.get_running_loop().time(), 6))
+        return _after(self.start, asyncio.get_running_loop().time())
 
     def wall(self, duration: timedelta) -> timedelta:
         return duration
@@ -90,6 +91,12 @@ class LoopClock:
 
     async def sleep_until(self, at: datetime) -> None:
         await _sleep_until(self, at)
+
+
+@lru_cache(maxsize=64)
+def _after(start: datetime, seconds: float) -> datetime:
+    """Many look at a virtual clock before it moves on."""
+    return start + timedelta(seconds=round(seconds, 6))
 
 
 async def _sleep_until(clock: Clock, at: datetime) -> None:

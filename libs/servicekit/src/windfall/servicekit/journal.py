@@ -149,11 +149,26 @@ class Journal:
         return bool(self._read("SELECT 1 FROM inbox WHERE id = ?", str(message_id)))
 
     def unsaid(self, limit: int = 100) -> tuple[Unsaid, ...]:
-        """What is still to be said, oldest first."""
+        """What is still to be said, oldest first.
+
+        Raises:
+            Mistake: the file is damaged.
+        """
         rows = self._read(
             "SELECT position, subject, headers, body FROM outbox WHERE said = 0 ORDER BY position LIMIT ?", limit
         )
-        return tuple(Unsaid(row[0], Letter(row[1], json.loads(row[2]), row[3])) for row in rows)
+        return tuple(
+            Unsaid(position, Letter(subject, self._headers(text), body)) for position, subject, text, body in rows
+        )
+
+    def _headers(self, text: str) -> dict[str, str]:
+        try:
+            found = json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._explained(sqlite3.DatabaseError("a sentence in its outbox is damaged")) from error
+        if not isinstance(found, dict):
+            raise self._explained(sqlite3.DatabaseError("a sentence in its outbox is damaged"))
+        return {str(name): str(value) for name, value in found.items()}
 
     def count_unsaid(self) -> int:
         """How many sentences are still to be said."""
@@ -210,7 +225,7 @@ class Journal:
             # Without a write-ahead log, full durability takes the folder's fsync as well.
             self._db.execute(f"PRAGMA synchronous={'EXTRA' if self._shared else 'FULL'}")
             self._db.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise self._explained(error) from error
         # A damaged file must not be found out in the middle of a decision.
         ((verdict,),) = self._read("PRAGMA quick_check(1)")
@@ -220,7 +235,8 @@ class Journal:
     def _read(self, query: str, *values: str | int) -> list[Any]:
         try:
             return self._db.execute(query, values).fetchall()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            # UnicodeDecodeError: SQLite's own words about a damaged file quote it.
             raise self._explained(error) from error
 
     @contextmanager
@@ -232,7 +248,7 @@ class Journal:
                 raise deposed()
             yield
             self._db.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             self._undo()
             raise self._explained(error) from error
         except BaseException:
@@ -241,8 +257,9 @@ class Journal:
 
     @contextmanager
     def _without_waiting(self) -> Iterator[None]:
-        """What is committed here reaches the disk with the next commit. A rollback journal has no such order."""
-        if self._shared:
+        """What is committed here reaches the disk with the next commit. A rollback journal has no such order, and
+        memory no disk."""
+        if self._shared or self._path is None:
             yield
             return
         self._read("PRAGMA synchronous=NORMAL")
@@ -258,7 +275,7 @@ class Journal:
     def _no_room(self) -> bool:
         return self._path is not None and shutil.disk_usage(self._path.parent).free < _ROOM_BYTES
 
-    def _explained(self, error: sqlite3.DatabaseError) -> Mistake:
+    def _explained(self, error: sqlite3.DatabaseError | UnicodeDecodeError) -> Mistake:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         # Without room for its shared memory SQLite speaks of an I/O error.
         if code == sqlite3.SQLITE_FULL or (code & 0xFF == sqlite3.SQLITE_IOERR and self._no_room()):

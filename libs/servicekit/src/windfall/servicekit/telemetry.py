@@ -4,7 +4,8 @@ Federation, round, site and window travel along as W3C baggage and stand on ever
 of a round can be found, whoever made them.
 
 Spans are OpenTelemetry's. They go as JSON lines to a file when one is set (the demo, a rehearsal) and by OTLP when
-``OTEL_EXPORTER_OTLP_ENDPOINT`` is. Without either, spans cost almost nothing. Names and attributes follow the
+``OTEL_EXPORTER_OTLP_ENDPOINT`` is. Without either, spans cost almost nothing; in a process that never called
+:func:`set_up` none is made and nothing travels. Names and attributes follow the
 messaging and RPC semantic conventions (1.4x, ``messaging.operation.name``); our own start with ``windfall.``.
 """
 
@@ -20,7 +21,7 @@ from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import Link, Span, SpanKind, StatusCode, format_span_id, format_trace_id
+from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, StatusCode, format_span_id, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from windfall.servicekit.counted_export import Bounded, Counted
@@ -137,10 +138,13 @@ def span(
         attributes: by their dotted names; those that are none are left out.
         carried: what of :data:`~windfall.servicekit.span_processors.CARRIED` goes along from here on.
     """
-    context = Context() if root else _W3C.extract(parent) if parent is not None else get_current()
+    if not _made():
+        yield INVALID_SPAN
+        return
+    context = Context() if root else _extracted(parent) if parent is not None else get_current()
     for key, value in (carried or {}).items():
         context = baggage.set_baggage(key, str(value), context)
-    found = (trace.get_current_span(_W3C.extract(link)).get_span_context() for link in links)
+    found = (trace.get_current_span(_extracted(link)).get_span_context() for link in links)
     # The tracer makes only its span current: what travels along has to be made so as well.
     before = attach(context)
     try:
@@ -170,5 +174,16 @@ def past(name: str, began_unix_ns: int, attributes: Mapping[str, Attribute]) -> 
 def outgoing_trace() -> dict[str, str]:
     """W3C headers of the current span and its baggage; empty without either."""
     headers: dict[str, str] = {}
-    _W3C.inject(headers)
+    if _made():
+        _W3C.inject(headers)
     return headers
+
+
+def _extracted(headers: Mapping[str, str]) -> Context:
+    """What W3C headers say. They are ASCII; of anything else, which a stranger may send, nothing is believed."""
+    return _W3C.extract({name: value for name, value in headers.items() if value.isascii()})
+
+
+def _made() -> bool:
+    """Whether anybody has said where spans go."""
+    return isinstance(trace.get_tracer_provider(), TracerProvider)

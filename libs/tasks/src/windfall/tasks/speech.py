@@ -139,7 +139,8 @@ def read_wave(path: Path, sample_rate: int, header_only: bool = False) -> Wave:
                     channels, octets = opened.getnchannels(), opened.getsampwidth()
                     begin, size = file.tell(), path.stat().st_size
                     pcm = b"" if header_only else opened.readframes(frames)
-            except (wave.Error, EOFError) as error:
+            except (wave.Error, EOFError, RuntimeError) as error:
+                # RuntimeError: a chunk says that it is longer than where it lies.
                 cause = str(error) or "the file ends"
                 raise DataError(
                     f"{str(path)!r} is no PCM wav at byte {file.tell()}: {cause}. {TRUNCATION_CURE}"

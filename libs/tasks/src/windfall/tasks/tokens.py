@@ -25,6 +25,8 @@ from windfall.tasks.task import DataError
 from windfall.tasks.text import VOCABULARY, Corpus, Tokens, list_files, read_text, text_corpus
 from windfall.tasks.token_files import read_token_file, write_token_file
 
+MOST_TOKENS: Final = 1 << 24
+"""Of a vocabulary: far above any that is trained with, and far below what would fill memory."""
 PIECE: Final = 1 << 20
 """Characters after which text is cut at the end of a line, to encode and train piece by piece."""
 
@@ -122,7 +124,9 @@ def cut(text: str) -> Iterator[str]:
 def _octets(tokenizer: Tokenizer, path: Path) -> npt.NDArray[np.int64]:
     alphabet = set(pre_tokenizers.ByteLevel.alphabet())
     known = tokenizer.get_vocab()
-    octets = np.zeros(max(known.values(), default=-1) + 1, np.int64)
+    if (last := max(known.values(), default=-1)) >= MOST_TOKENS:
+        raise DataError(f"{path} has a token {last}, and a vocabulary ends below {MOST_TOKENS}. Train one without gaps")
+    octets = np.zeros(last + 1, np.int64)
     added = tokenizer.get_added_tokens_decoder()
     for token, number in known.items():
         if number in added:

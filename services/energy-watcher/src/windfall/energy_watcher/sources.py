@@ -79,6 +79,8 @@ def signals_of(given: object) -> dict[str, SourceSettings]:
         return {name: known[name] for name in told}
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+    except RecursionError:
+        raise ValueError("not JSON of signals: it is nested too deep") from None
     except ValidationError as error:
         mistakes = error.errors(include_url=False, include_input=False, include_context=False)
         raise ValueError("; ".join(_explain(mistake["loc"], mistake["msg"]) for mistake in mistakes)) from None

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
+_FEW: Final = 2**14
+"""Elements, from where each run begins to the end of its part, that are done before a thread has begun."""
 T = TypeVar("T")
 Run = tuple[slice, int]
 """Of which part of the vector, and from which element."""
@@ -22,6 +24,10 @@ def spread(work: Callable[[slice, int], T], runs: Sequence[Run], cores: int | No
     Args:
         cores: threads; none is as many as this process may run on.
     """
+    if len(runs) == 1 or sum(part.stop - start for part, start in runs) <= _FEW:
+        # A thread would cost more than there is to do.
+        yield from (work(*run) for run in runs)
+        return
     cores = cores or len(os.sched_getaffinity(0))
     together = max(1, min(_TOGETHER, len(runs) // (4 * cores)))
     waiting: deque[Future[list[T]]] = deque()

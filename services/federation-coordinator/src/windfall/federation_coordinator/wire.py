@@ -33,7 +33,7 @@ def register(servicer: rpc.TrainingServicer, server: Any) -> None:
     rpc.add_TrainingServicer_to_server(servicer, server)
     bulk = {
         "Pull": grpc.unary_stream_rpc_method_handler(servicer.Pull, pb.PullRequest.FromString, _written),
-        "Push": grpc.stream_unary_rpc_method_handler(servicer.Push, _read, pb.PushReceipt.SerializeToString),
+        "Push": grpc.stream_unary_rpc_method_handler(servicer.Push, read_frame, pb.PushReceipt.SerializeToString),
     }
     # What is registered last counts.
     server.add_registered_method_handlers(_SERVICE, bulk)
@@ -103,6 +103,6 @@ def _written(frame: PullFrame) -> bytes:
     return frame if isinstance(frame, bytes) else frame.SerializeToString()
 
 
-def _read(message: bytes) -> PushFrame:
+def read_frame(message: bytes) -> PushFrame:
     data = unframed(_PUSHED, message)
     return pb.PushFrame.FromString(message) if data is None else data

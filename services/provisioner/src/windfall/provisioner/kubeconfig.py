@@ -3,7 +3,6 @@ in memory, which goes with this process."""
 
 import os
 from base64 import b64decode
-from binascii import Error as NoBase64
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -48,7 +47,7 @@ class HeldKubeconfig(AbstractContextManager["HeldKubeconfig"]):
             for part in ("clusters", "users"):
                 for entry in said[part]:
                     self._hold(entry["cluster" if part == "clusters" else "user"])
-        except (yaml.YAMLError, KeyError, TypeError, NoBase64, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as error:
             # The error itself may quote a key.
             raise self._refused(f"is no kubeconfig ({type(error).__name__})") from None
         return said

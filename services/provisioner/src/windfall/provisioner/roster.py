@@ -60,7 +60,7 @@ class Roster:
                 )
                 for lease, entry in said.items()
             ]
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return cls()
         return cls(tuple(sorted(entries, key=lambda entry: (entry.site, entry.node.token))))
 

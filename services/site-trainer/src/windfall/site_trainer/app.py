@@ -70,7 +70,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _REST: Final = timedelta(milliseconds=250)
-"""Wall time between attempts at a coordinator that is away."""
+"""Wall time between attempts at a coordinator that is away, at least."""
+_LONGEST_REST: Final = timedelta(seconds=2)
+"""And at most: it is doubled with each attempt in vain, which costs an fsync. The heartbeat's stream asks as often as
+ever, and the first word that comes over it ends the rest."""
 _PATIENCE: Final = timedelta(seconds=5)
 """Wall time, at most, between two memberships of which the first came to nothing."""
 _VAIN_STEPS: Final = 100
@@ -155,6 +158,8 @@ class Trainer:
         """What the engine goes by; at first as it was made."""
         self._skipped = 0
         self._vain_joins = 0
+        self._vain = 0
+        """Attempts at a coordinator that is away, since the last that was none."""
         self.session = Session(permitted=terms.opens_at is None, lead=terms.drain_time * self._speed)
         self.loaded = asyncio.Event()
         """Set when what training needs is in memory: the node is ready, and measuring it disturbs nobody."""
@@ -221,9 +226,11 @@ class Trainer:
                 self._beside.look()
                 try:
                     await actions[action]()
+                    self._vain = 0
                 except Transient as error:
+                    self._vain += 1
                     log.info("%s will be tried again: %s", action, error)
-                    await self._rest(error.retry_after or _REST)
+                    await self._rest(error.retry_after or min(_LONGEST_REST, max(_REST, back_off(self._vain))))
         except Mistake:
             await self._say_goodbye("the trainer cannot go on")
             raise
@@ -361,6 +368,10 @@ class Trainer:
 
     def _heed(self, directive: pb.Directive) -> None:
         self._vain_joins = 0
+        if self._vain:
+            # It is there again: whoever rests goes on.
+            self._vain = 0
+            self._changed.set()
         kind = directive.WhichOneof("kind")
         if kind == "round_opened":
             word = directive.round_opened

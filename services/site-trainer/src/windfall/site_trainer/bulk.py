@@ -23,7 +23,7 @@ class BulkStub:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._pull: Any = channel.unary_stream(
-            f"/{_SERVICE}/Pull", request_serializer=pb.PullRequest.SerializeToString, response_deserializer=_read
+            f"/{_SERVICE}/Pull", request_serializer=pb.PullRequest.SerializeToString, response_deserializer=read_frame
         )
         self._push: Any = channel.stream_unary(
             f"/{_SERVICE}/Push", request_serializer=_written, response_deserializer=pb.PushReceipt.FromString
@@ -101,6 +101,6 @@ def _written(frame: pb.PushFrame | bytes) -> bytes:
     return frame if isinstance(frame, bytes) else frame.SerializeToString()
 
 
-def _read(message: bytes) -> pb.PullFrame | memoryview:
+def read_frame(message: bytes) -> pb.PullFrame | memoryview:
     data = unframed(_PULLED, message)
     return pb.PullFrame.FromString(message) if data is None else data

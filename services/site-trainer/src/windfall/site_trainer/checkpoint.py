@@ -45,7 +45,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         OSError: it could not be written; the old file is as it was.
     """
     said, tensors = about(checkpoint), dict(checkpoint.tensors)
-    write_whole(path, tensors, {"about": said, "sha256": _seal(said, tensors)}, two=True)
+    write_whole(path, tensors, {"about": said, "sha256": seal(said, tensors)}, two=True)
 
 
 def read(path: Path, owner: Mapping[str, str]) -> Checkpoint:
@@ -57,15 +57,18 @@ def read(path: Path, owner: Mapping[str, str]) -> Checkpoint:
     """
     metadata, tensors = read_whole(path)
     said = metadata.get("about", "")
-    if metadata.get("sha256") != _seal(said, tensors):
+    if metadata.get("sha256") != seal(said, tensors):
         raise Unusable("its SHA-256 is not the one it names")
-    fields: dict[str, Any] = json.loads(said)
-    if fields["format"] != FORMAT:
-        raise Unusable(f"its format is {fields['format']!r}, not {FORMAT!r}")
-    if fields["owner"] != owner:
-        other = ", ".join(name for name, value in owner.items() if fields["owner"].get(name) != value)
-        raise Unusable(f"it was written under another {other}")
-    return from_about(fields, tensors)
+    try:
+        fields: dict[str, Any] = json.loads(said)
+        if fields["format"] != FORMAT:
+            raise Unusable(f"its format is {fields['format']!r}, not {FORMAT!r}")
+        if fields["owner"] != owner:
+            other = ", ".join(name for name, value in owner.items() if fields["owner"].get(name) != value)
+            raise Unusable(f"it was written under another {other}")
+        return from_about(fields, tensors)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Unusable(f"what it says of itself cannot be read ({error!r})") from error
 
 
 def about(checkpoint: Checkpoint) -> str:
@@ -96,7 +99,7 @@ def from_about(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Chec
     )
 
 
-def _seal(about: str, tensors: Mapping[str, Tensor]) -> str:
+def seal(about: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over the metadata and every tensor, in the order of their names."""
     whole = hashlib.sha256(about.encode())
     for name, tensor in sorted(tensors.items()):

@@ -33,12 +33,22 @@ def read(text: str, where: str) -> list[Object]:
     """
     try:
         found = [each for each in yaml.safe_load_all(text) if each is not None]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: a day that no calendar has, in what YAML takes for a date.
         raise Mistake(f"{where} renders no YAML ({' '.join(str(error).split())})", "Correct the template") from error
     for each in found:
-        if not isinstance(each, dict) or not {"apiVersion", "kind", "metadata"} <= each.keys():
+        if not _is_object(each):
             raise Mistake(f"{where} renders something that is no object", "Correct the template")
     return found
+
+
+def _is_object(found: object) -> bool:
+    """Whether an API server could take it."""
+    if not isinstance(found, dict) or not {"apiVersion", "kind", "metadata"} <= found.keys():
+        return False
+    metadata = found["metadata"]
+    named = isinstance(metadata, dict) and isinstance(metadata.get("name"), str)
+    return named and isinstance(metadata.get("namespace", ""), str) and isinstance(found["kind"], str)
 
 
 def in_order(objects: Iterable[Object]) -> tuple[Object, ...]:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -55,17 +55,16 @@ def _key_of(request: bytes, site: str) -> ec.EllipticCurvePublicKey:
     again = "Join with the `windfall` that is installed there, which makes its own requests"
     try:
         found = x509.load_der_x509_csr(request)
-        whole = found.is_signature_valid
-    except (ValueError, TypeError, InvalidSignature) as error:
+        whole, key = found.is_signature_valid, found.public_key()
+        named = [str(part.value) for part in found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise Refusal(Cause.REQUEST, "the signing request cannot be read", again) from error
     if not whole:
         raise Refusal(Cause.REQUEST, "the signing request was not signed with the key that it is about", again)
-    named = [str(part.value) for part in found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if named != [site]:
         raise Refusal(
             Cause.REQUEST, f"the signing request is for {', '.join(named) or 'nobody'}, and the token for {site}", again
         )
-    key = found.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise Refusal(Cause.REQUEST, "the signing request has a key of another kind than ECDSA P-256", again)
     return key

@@ -52,7 +52,7 @@ def read(path: Path) -> tuple[Need, tuple[Site, ...]]:
     try:
         question = _Question.model_validate(yaml.safe_load(_text(path)))
         need = TypeAdapter(Need).validate_python(question.need)
-    except (ValidationError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise Mistake(f"{path.name} asks nothing that can be answered ({_first(error)})", _CURE) from error
     return need, tuple(_site(place, path.parent) for place in question.sites)
 
@@ -85,7 +85,7 @@ def _profiles(path: Path, site: str) -> dict[str, Profile]:
 def _items(path: Path) -> list[Any]:
     try:
         found = json.loads(_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Mistake(f"{path.name} is no JSON ({error})", _CURE) from error
     if not isinstance(found, dict) or not isinstance(found.get("items"), list):
         raise Mistake(f"{path.name} is no list of Kubernetes objects", "Write it with kubectl get ... -o json")
@@ -100,7 +100,7 @@ def _text(path: Path) -> str:
         raise Mistake(f"cannot read {path} ({error})", "Name a file that this user may read") from error
 
 
-def _first(error: ValidationError | yaml.YAMLError) -> str:
+def _first(error: ValueError | yaml.YAMLError | RecursionError) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

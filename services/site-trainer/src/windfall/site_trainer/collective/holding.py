@@ -82,7 +82,13 @@ def load(path: Path, owner: Mapping[str, str]) -> Holding | None:
         metadata, tensors = read_whole(path)
     except FileNotFoundError:
         return None
-    about: dict[str, Any] = json.loads(metadata.get("about", "{}"))
+    try:
+        return _held(json.loads(metadata.get("about", "{}")), tensors, owner)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, StopIteration) as error:
+        raise Unusable(f"what it says of itself cannot be read ({error!r})") from error
+
+
+def _held(about: dict[str, Any], tensors: Mapping[str, Tensor], owner: Mapping[str, str]) -> Holding:
     if about.get("format") != FORMAT:
         raise Unusable(f"its format is {about.get('format')!r}, not {FORMAT!r}")
     if about["owner"] != owner:
