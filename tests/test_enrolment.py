@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from tests.hub_and_site import COMMAND, HubProcess, hub, told
 from tests.test_permissions_matrix import running as nats_server
 from windfall.cli.identity import token
 from windfall.cli.identity.folders import SiteFolder
+from windfall.cli.identity.hub_keeping import SERVED
 from windfall.cli.identity.joining import enrol
-from windfall.cli.identity.keeping import renew
+from windfall.cli.identity.keeping import mend, renew
 from windfall.cli.identity.signing import CERTIFIED, LEAF, requested
 from windfall.contracts.subjects import SITE_SERVICES
 from windfall.contracts.v1 import enrolment_pb2 as pb
@@ -34,6 +36,8 @@ from windfall.servicekit.keyed_server import Hub, KeyedServer
 from windfall.servicekit.link_probe import LinkProbeServicer
 from windfall.servicekit.natsserver import free_port
 from windfall.servicekit.rpc import connect, serve
+from windfall.servicekit.testing.proxy import Proxy
+from windfall.servicekit.tls import Tls
 
 SECONDS = 60.0
 
@@ -57,10 +61,6 @@ async def joined(at: HubProcess, folder: Path, shown: str) -> tuple[int, str]:
         _, said = await process.communicate()
     assert process.returncode is not None
     return process.returncode, said.decode().strip()
-
-
-def certificate(folder: SiteFolder, service: str) -> x509.Certificate:
-    return x509.load_pem_x509_certificate(folder.tls(service).certificate.read_bytes())
 
 
 async def test_a_site_is_enrolled_renewed_and_shut_out(fleet: HubProcess, tmp_path: Path) -> None:
@@ -90,19 +90,13 @@ async def test_a_site_is_enrolled_renewed_and_shut_out(fleet: HubProcess, tmp_pa
     channel = connect(f"localhost:{door.port}", site.tls("site-trainer"))
     stub: Any = LinkProbeStub(channel)
     async with nats_server(server), fleet.admin() as admin:
-
-        async def reached() -> bool:
-            try:
-                return bool((await admin.request("$JS.quebec.API.INFO", b"", timeout=1)).data)
-            except (TimeoutError, nats.errors.Error):
-                return False
-
+        reached = partial(_leaf_answers, admin, "quebec")
         await _until(reached, True)
         await stub.Echo(probe.EchoMessage(), timeout=SECONDS)
 
-        before = certificate(site, "site-trainer")
+        before = _shown(site.tls("site-trainer"))
         await renew(site, found, "site-trainer")
-        after = certificate(site, "site-trainer")
+        after = _shown(site.tls("site-trainer"))
         assert before.serial_number != after.serial_number and before.public_key() != after.public_key()
         # The same channel, and no restart.
         await stub.Echo(probe.EchoMessage(), timeout=SECONDS)
@@ -118,6 +112,88 @@ async def test_a_site_is_enrolled_renewed_and_shut_out(fleet: HubProcess, tmp_pa
     await door.stop()
     told = [entry["what"] for entry in (await fleet.ask("roster"))["history"]]
     assert told == ["token", "asked", "enrolled", "renewed", "revoked"]
+
+
+async def test_certificates_of_seconds_are_renewed_at_both_ends_while_everything_runs(tmp_path: Path) -> None:
+    """The keepers of a site and of the hub, and what reads their files: each connection that is made anew shows a
+    certificate of which the first has long run out."""
+    seconds = 30
+    async with hub(tmp_path / "hub", "--approve", "--days", str(seconds / 86400)) as fleet:
+        site = SiteFolder(tmp_path / "quebec")
+        code, _ = await joined(fleet, site.path, await fleet.token("quebec"))
+        assert code == 0
+        found = site.read()
+        first = {place: _shown(place) for place in (*map(site.tls, CERTIFIED), *map(fleet.folder.tls, SERVED))}
+        seed = nkey.read(site.nkeys / "leaf.nk").seed
+        async with Proxy(found.leaf) as link, _keeper(site) as keeper:
+            way = Hub(f"localhost:{link.address.rpartition(':')[2]}", seed)
+            server = KeyedServer("quebec", free_port(), site.nats, _users(site), site.tls(LEAF), way)
+            async with nats_server(server), fleet.admin() as admin:
+                reached = partial(_leaf_answers, admin, "quebec")
+                await _until(reached, True)
+                last = max(one.not_valid_after_utc for one in first.values())
+
+                async def renewed() -> bool:
+                    return datetime.now(UTC) > last and all(
+                        _shown(place).serial_number != before.serial_number for place, before in first.items()
+                    )
+
+                await _until(renewed, True)
+                # The leaf must show what its keeper was given, and believes only what the hub's keeper made.
+                for _ in range(2):
+                    before = link.connections
+                    link.cut()
+                    await _until(partial(_more, link, before), True)
+                    await _until(reached, True)
+                assert keeper.returncode is None
+                await enrol(SiteFolder(tmp_path / "texas"), fleet.enrolment, token.read(await fleet.token("texas")))
+
+
+async def test_who_died_between_the_two_files_of_a_renewal_goes_on_with_the_pair_before(
+    fleet: HubProcess, tmp_path: Path
+) -> None:
+    site = SiteFolder(tmp_path / "quebec")
+    await enrol(site, fleet.enrolment, token.read(await fleet.token("quebec")))
+    files = site.tls("profiler")
+    key, shown = files.key.read_bytes(), _shown(files).serial_number
+    files.key.with_name("tls.before.key").write_bytes(key)
+    files.key.write_bytes(site.tls("site-trainer").key.read_bytes())
+    mend(site)
+    assert files.key.read_bytes() == key
+    await renew(site, site.read(), "profiler")
+    assert _shown(files).serial_number != shown
+    assert sorted(path.name for path in files.key.parent.glob("tls*")) == ["tls.crt", "tls.key"]
+
+
+def _shown(files: Tls) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(files.certificate.read_bytes())
+
+
+@asynccontextmanager
+async def _keeper(site: SiteFolder) -> AsyncIterator[asyncio.subprocess.Process]:
+    """What `windfall site join` starts beside a site's services."""
+    process = await asyncio.create_subprocess_exec(
+        COMMAND[0],
+        *("-m", "windfall.cli.identity.keeping"),
+        env={**os.environ, "WINDFALL_SITE_DIR": str(site.path)},
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def _leaf_answers(admin: Any, site: str) -> bool:
+    try:
+        return bool((await admin.request(f"$JS.{site}.API.INFO", b"", timeout=1)).data)
+    except (TimeoutError, nats.errors.Error):
+        return False
+
+
+async def _more(link: Proxy, before: int) -> bool:
+    return link.connections > before
 
 
 def _users(site: SiteFolder) -> dict[str, str]:

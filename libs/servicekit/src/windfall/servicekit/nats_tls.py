@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from windfall.servicekit.errors import ExitCode, Mistake
+from windfall.servicekit.renewed_context import RenewedContext
 from windfall.servicekit.tls import is_loopback
 
 log = logging.getLogger(__name__)
@@ -26,30 +27,33 @@ class NatsTls:
     key: Path | None = None
 
     def context(self, url: str) -> ssl.SSLContext | None:
-        """What a client is to use for a server; none where the URL says that it speaks plainly.
+        """What a client is to use for a server; none where the URL says that it speaks plainly. Files that are replaced
+        count from the next connection on.
 
         Raises:
             Mistake: a file cannot be used, or there are files and the URL says ``nats://``.
         """
-        told = any((self.authority, self.certificate, self.key))
+        files = [path for path in (self.authority, self.certificate, self.key) if path is not None]
         if urlsplit(url).scheme in _PLAIN:
-            if told and not _stays_here(url):
+            if files and not _stays_here(url):
                 raise Mistake(
                     f"there are certificates for NATS, and {url} says that it is spoken to without TLS",
                     "Write tls:// in WINDFALL_NATS_URL, or unset WINDFALL_NATS_AUTHORITY and WINDFALL_NATS_CERTIFICATE",
                 )
             return None
         try:
-            context = ssl.create_default_context(cafile=self.authority)
-            if self.certificate is not None:
-                context.load_cert_chain(self.certificate, self.key, password="")
+            return RenewedContext(files, self._made) if files else self._made()
         except OSError as error:
             raise Mistake(
-                f"the certificates for {url} cannot be used ({error}): "
-                f"{', '.join(str(path) for path in (self.authority, self.certificate, self.key) if path)}",
+                f"the certificates for {url} cannot be used ({error}): {', '.join(map(str, files))}",
                 "Give PEM files: the authority, a certificate, its key without a password",
                 ExitCode.RESOURCE,
             ) from error
+
+    def _made(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.authority)
+        if self.certificate is not None:
+            context.load_cert_chain(self.certificate, self.key, password="")
         return context
 
 

@@ -19,6 +19,7 @@ from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.tls import Tls
 
 _READY = b"Server is ready"
+_RELOADED = b"Reloaded server configuration"
 
 
 @dataclass(frozen=True)
@@ -119,21 +120,15 @@ class NatsServer:
         self._folder.mkdir(parents=True, exist_ok=True)
         config = self._folder / "nats.conf"
         config.write_text(render(self.plan))
-        log = self._folder / "nats.log"
+        log = self._log
         before = log.stat().st_size if log.exists() else 0
         with log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
                 binary, "-c", config, stdout=output, stderr=output, start_new_session=True
             )
-        ended = asyncio.create_task(self._process.wait())
-        try:
-            while not ended.done():
-                # Its own word: that something accepts on the port may mean that another server holds it.
-                if _READY in log.read_bytes()[before:]:
-                    return
-                await asyncio.wait([ended], timeout=0.01)
-        finally:
-            ended.cancel()
+        # Its own word: that something accepts on the port may mean that another server holds it.
+        if await self._says(_READY, before):
+            return
         last = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
         self._process = None
         raise Mistake(
@@ -142,6 +137,19 @@ class NatsServer:
             ExitCode.RESOURCE,
         )
 
+    async def reload(self) -> None:
+        """Have it read its certificates again, and return when it has; whoever connects next sees them.
+
+        Raises:
+            Mistake: it does not run.
+        """
+        before = self._log.stat().st_size
+        if self._process is not None and self._process.returncode is None:
+            os.kill(self._process.pid, signal.SIGHUP)
+            if await self._says(_RELOADED, before):
+                return
+        raise Mistake(f"nats-server for {self.plan.domain} does not run", "Start it", ExitCode.SERVER)
+
     async def stop(self) -> None:
         """End it gracefully; nothing if it does not run."""
         await self._end(signal.SIGTERM)
@@ -149,6 +157,23 @@ class NatsServer:
     async def kill(self) -> None:
         """End it as a power cut would."""
         await self._end(signal.SIGKILL)
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "nats.log"
+
+    async def _says(self, words: bytes, begin: int) -> bool:
+        """Wait until its log has these words behind a place; whether it has them before it ended."""
+        assert self._process is not None
+        ended = asyncio.create_task(self._process.wait())
+        try:
+            while not ended.done():
+                if words in self._log.read_bytes()[begin:]:
+                    return True
+                await asyncio.wait([ended], timeout=0.01)
+        finally:
+            ended.cancel()
+        return False
 
     async def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None

@@ -5,7 +5,8 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -169,17 +170,27 @@ def _read(tls: Tls) -> tuple[bytes, bytes, bytes]:
             "Give PEM files: a certificate, its key without a password, and the authority that signed both ends",
             ExitCode.RESOURCE,
         ) from error
-    _watch(found[0])
+    _watch(tls.certificate)
     return found
 
 
-def _watch(certificate: bytes) -> None:
-    """Let a collector see when this certificate runs out."""
+@cache
+def _watch(certificate: Path) -> None:
+    """Let a collector see when it runs out."""
+    metrics.observe(CERTIFICATE, partial(_remaining, certificate))
+
+
+def _remaining(path: Path) -> list[tuple[float, dict[str, str]]]:
+    """Seconds until the certificate that lies there now runs out; nothing while there is none, of which whoever
+    connects next tells."""
     # Imported here: without TLS nobody needs it.
     from cryptography import x509
 
-    ends_at = x509.load_pem_x509_certificate(certificate).not_valid_after_utc
-    metrics.observe(CERTIFICATE, lambda: [((ends_at - datetime.now(UTC)).total_seconds(), {})])
+    try:
+        ends_at = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError):
+        return []
+    return [((ends_at - datetime.now(UTC)).total_seconds(), {})]
 
 
 def metadata() -> tuple[tuple[str, str], ...]:

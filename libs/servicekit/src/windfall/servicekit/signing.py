@@ -17,8 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from windfall.servicekit.admission import Revoked, site_named
 from windfall.servicekit.errors import ExitCode, Mistake, Transient
-from windfall.servicekit.renewal import stamp
-from windfall.servicekit.tls import Tls
+from windfall.servicekit.tls import Tls, stamp
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ class Signer:
 
     def _current(self) -> tuple[_Private, bytes]:
         try:
-            now = stamp(self._tls)
+            now = stamp(self._tls.shown)
             if self._pair is None or now != self._seen:
                 # Key and certificate are two files: one may have been replaced before the other.
                 self._pair, self._seen = _pair(self._tls), now

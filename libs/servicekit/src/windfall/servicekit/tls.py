@@ -1,8 +1,11 @@
 """What both ends of a mutual TLS connection need, and where none is needed."""
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+Stamp = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,21 @@ class Tls:
     authority: Path
     revoked: Path | None = None
     """Serials of certificates that no longer count, for who serves."""
+
+    @property
+    def shown(self) -> tuple[Path, Path, Path]:
+        """What a handshake shows and believes."""
+        return self.certificate, self.key, self.authority
+
+
+def stamp(files: Iterable[Path]) -> Stamp:
+    """Changes when one of the files is replaced.
+
+    Raises:
+        OSError: one is not there.
+    """
+    found = [path.stat() for path in files]
+    return tuple((one.st_ino, one.st_mtime_ns) for one in found)
 
 
 def is_loopback(address: str) -> bool:

@@ -34,7 +34,7 @@ def hub() -> None:
 @click.option("--nats-port", type=click.IntRange(1, 65535), default=4222, show_default=True, help="On loopback.")
 @click.option("--approve", is_flag=True, help="A token is enough: nobody need approve.")
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), default=90, show_default=True,
-              help="A site's certificate is good for; it is renewed by itself.")  # fmt: skip
+              help="A certificate is good for; it is renewed by itself.")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="SERVICE.NAME=VALUE",
               help="Of federation-coordinator, like federation-coordinator.round_length=PT5M; repeat it.")  # fmt: skip
 def up(

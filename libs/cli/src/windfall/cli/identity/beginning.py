@@ -8,24 +8,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
 
 from windfall.cli import nkeys
 from windfall.cli.identity import plans, token
 from windfall.cli.identity.authority import put
 from windfall.cli.identity.doors import nats_server
-from windfall.cli.identity.folders import COORDINATOR, ENROLMENT, NATS, HubFile, HubFolder, SiteFolder
+from windfall.cli.identity.folders import COORDINATOR, ENROLMENT, HubFile, HubFolder, SiteFolder
+from windfall.cli.identity.hub_keeping import places
+from windfall.cli.identity.keeping import mend
 from windfall.cli.identity.running import run_hub, run_site
 from windfall.cli.identity.signing import LEAF
-from windfall.cli.keys import Place, issued
+from windfall.cli.keys import issued
 from windfall.contracts.subjects import SITE_SERVICES
 from windfall.servicekit import nkey
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.keyed_server import Hub, KeyedServer, configuration
 from windfall.servicekit.nats_rules import ADMIN
 from windfall.servicekit.natsserver import find_binary
-
-HUB_CERTIFICATES: Final = timedelta(days=90)
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,7 @@ def hub_up(wish: HubWish, now: datetime) -> None:
     settings = plans.told(wish.settings, (COORDINATOR,)).get(COORDINATOR, {})
     _private(folder.path)
     hub = _begun(folder, wish.hub)
-    places = [Place(service, (hub.host, hub.listen)) for service in (NATS, COORDINATOR, ENROLMENT)]
-    for _ in issued(folder.keys, places, HUB_CERTIFICATES, now):
+    for _ in issued(folder.keys, places(hub), wish.certificates_last, now):
         pass
     for _ in nkeys.made(folder.nkeys, (COORDINATOR, ADMIN, ENROLMENT)):
         pass
@@ -80,6 +78,7 @@ def site_join(folder: Path, hub: str, given: str | None, settings: Sequence[str]
     if given is not None:
         _enrol(place, address, given)
     site = place.read()
+    mend(place)
     if address != site.hub:
         raise Mistake(
             f"{folder} is enrolled at {site.hub}, not at {address}", "Name that hub, or another folder with --dir"

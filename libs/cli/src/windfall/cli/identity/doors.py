@@ -62,13 +62,22 @@ class Doors:
         leaves = {site: member.wish.leaf_nkey for site, member in sorted(register.members.items())}
         server = nats_server(self._folder, self._hub, self._keys, leaves)
         if _replaced(server.config, configuration(server), 0o600):
-            await self._read_again(server)
+            await self._told_to_read(server, kick=True)
         if _replaced(self._folder.sites, "".join(f"{site}\n" for site in sorted(register.members)), 0o644):
             os.kill(self._told, signal.SIGUSR1)
 
-    async def _read_again(self, server: KeyedServer) -> None:
+    async def read_again(self) -> None:
+        """Have the NATS server read its files: whoever connects next is shown the certificate that lies there.
+
+        Raises:
+            Mistake: it does not.
+        """
+        await self._told_to_read(nats_server(self._folder, self._hub, self._keys, {}), kick=False)
+
+    async def _told_to_read(self, server: KeyedServer, *, kick: bool) -> None:
         """A server that does not run yet begins with what was written. One that does knows a leaf by its key when it
-        connects, and not again: all of them are hung up on, and those that still may are back within a second."""
+        connects, and not again: to kick is to hang up on all of them, and those that still may are back within a
+        second."""
         access = Access(nkey=self._folder.nkeys / f"{ENROLMENT}.nk", inbox=WARDEN_INBOX)
         try:
             # The client itself would knock for long.
@@ -84,8 +93,9 @@ class Doors:
             seen = await _asked(warden, "$SYS.REQ.SERVER.PING.LEAFZ")
             this = f"$SYS.REQ.SERVER.{seen['server']['id']}"
             await _asked(warden, f"{this}.RELOAD")
-            for leaf in (await _asked(warden, "$SYS.REQ.SERVER.PING.LEAFZ"))["data"].get("leafs") or ():
-                await _asked(warden, f"{this}.KICK", {"cid": leaf["id"]})
+            if kick:
+                for leaf in (await _asked(warden, "$SYS.REQ.SERVER.PING.LEAFZ"))["data"].get("leafs") or ():
+                    await _asked(warden, f"{this}.KICK", {"cid": leaf["id"]})
         except (TimeoutError, nats.errors.Error) as error:
             raise Mistake(
                 f"the NATS server does not read its configuration again ({type(error).__name__})",

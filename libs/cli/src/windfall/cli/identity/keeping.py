@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 KEEPER: Final = "keeper"
 _RENEWED_AT: Final = 2 / 3
 """Of its life that is over."""
-_AGAIN: Final = timedelta(minutes=1)
-_AT_LEAST: Final = timedelta(seconds=1)
+AGAIN: Final = timedelta(minutes=1)
+AT_LEAST: Final = timedelta(seconds=1)
 _ANSWER_S: Final = 20.0
 
 
@@ -65,15 +65,17 @@ async def keep(folder: SiteFolder, site: SiteFile, clock: Clock) -> None:
     Raises:
         Mistake: the hub refuses: the site is not one of its own any longer.
     """
+    mend(folder)
     while True:
-        shown = {service: _certificate(folder.tls(service)) for service in CERTIFIED}
-        next_up = min(shown, key=lambda service: due(shown[service]))
-        await clock.sleep(max(_AT_LEAST, due(shown[next_up]) - clock.now()))
+        next_at = min(due(certificate(folder.tls(service))) for service in CERTIFIED)
+        await clock.sleep(max(AT_LEAST, next_at - clock.now()))
         try:
-            await renew(folder, site, next_up)
+            for service in CERTIFIED:
+                if due(certificate(folder.tls(service))) <= clock.now():
+                    await renew(folder, site, service)
         except Transient as error:
-            log.warning("%s is not renewed yet: %s", next_up, error)
-            await clock.sleep(_AGAIN)
+            log.warning("not all is renewed yet: %s", error)
+            await clock.sleep(AGAIN)
 
 
 async def renew(folder: SiteFolder, site: SiteFile, service: str) -> None:
@@ -84,8 +86,8 @@ async def renew(folder: SiteFolder, site: SiteFile, service: str) -> None:
         Mistake: it refuses.
     """
     files = folder.tls(service)
-    before, held = _certificate(files), serialization.load_pem_private_key(files.key.read_bytes(), None)
-    assert isinstance(held, ec.EllipticCurvePrivateKey), "we make no other"
+    before = certificate(files)
+    held = _key(files.key)
     key = ec.generate_private_key(ec.SECP256R1())
     request = requested(site.site, service, key)
     asked = pb.RenewRequest(
@@ -103,21 +105,50 @@ async def renew(folder: SiteFolder, site: SiteFile, service: str) -> None:
             cause, _, cure = (error.details() or "").partition(". ")
             raise Mistake(f"the hub refuses to renew {service}: {cause}", cure, ExitCode.SERVER) from error
     made = x509.load_der_x509_certificate(reply.certificate)
+    # Two files: whoever dies between them finds the key that goes with the certificate beside it.
+    put(_before(files), private_pem(held), 0o600)
     put(files.key, private_pem(key), 0o600)
     put(files.certificate, pem(made), 0o644)
+    _before(files).unlink()
     log.info("%s is renewed until %s", service, f"{made.not_valid_after_utc:%Y-%m-%d %H:%M}Z")
     if service == LEAF:
         with suppress(FileNotFoundError, ProcessLookupError):
             os.kill(int((folder.nats / "nats.pid").read_text(encoding="ascii")), signal.SIGHUP)
 
 
-def _certificate(files: Tls) -> x509.Certificate:
+def certificate(files: Tls) -> x509.Certificate:
+    """The one that lies there.
+
+    Raises:
+        Mistake: it cannot be read.
+    """
     try:
         return x509.load_pem_x509_certificate(files.certificate.read_bytes())
     except (OSError, ValueError) as error:
         raise Mistake(
             f"{files.certificate} cannot be read ({error})", "Join again with a token", ExitCode.RESOURCE
         ) from error
+
+
+def mend(folder: SiteFolder) -> None:
+    """Put back the key that goes with a certificate, where somebody died between the two files of a renewal."""
+    for files in map(folder.tls, CERTIFIED):
+        kept = _before(files)
+        if kept.exists() and _key(kept).public_key() == certificate(files).public_key():
+            kept.replace(files.key)
+
+
+def _before(files: Tls) -> Path:
+    return files.key.with_name("tls.before.key")
+
+
+def _key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        found = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError) as error:
+        raise Mistake(f"{path} cannot be read ({error})", "Join again with a token", ExitCode.RESOURCE) from error
+    assert isinstance(found, ec.EllipticCurvePrivateKey), "we make no other"
+    return found
 
 
 async def _run(settings: KeeperSettings) -> None:

@@ -24,12 +24,14 @@ from windfall.cli.identity.authority import Signed, authority_in
 from windfall.cli.identity.desk import desk
 from windfall.cli.identity.doors import Doors
 from windfall.cli.identity.folders import COORDINATOR, ENROLMENT, HubFile, HubFolder
+from windfall.cli.identity.hub_keeping import keep
 from windfall.cli.identity.register import Cause, Certified, Refusal, Wish
 from windfall.cli.identity.registrar import Registrar
 from windfall.contracts.message import Name
 from windfall.contracts.v1 import enrolment_pb2 as pb
 from windfall.contracts.v1.enrolment_pb2_grpc import EnrolmentServicer, add_EnrolmentServicer_to_server
 from windfall.servicekit import logs, nkey
+from windfall.servicekit.clock import SystemClock
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.health import Health
 from windfall.servicekit.journal import Journal
@@ -61,7 +63,7 @@ class EnrolmentSettings(BaseModel):
     approve: bool = False
     """Whoever has a token is admitted, and nobody need approve."""
     certificate_lasts: timedelta = timedelta(days=90)
-    """How long a site's certificate is good for."""
+    """How long a certificate is good for, a site's or the hub's own."""
 
 
 class EnrolmentService(EnrolmentServicer):
@@ -162,7 +164,17 @@ async def _run(settings: EnrolmentSettings) -> None:
         async with desk(folder.desk, registrar):
             health.lacking = lambda: ""
             log.info("enrols at %s", address)
-            await stopping.wait()
+            keeping = asyncio.create_task(
+                keep(folder, hub, settings.certificate_lasts, SystemClock(), doors.read_again)
+            )
+            stopped = asyncio.create_task(stopping.wait())
+            try:
+                await asyncio.wait((keeping, stopped), return_when=asyncio.FIRST_COMPLETED)
+                if keeping.done():
+                    await keeping
+            finally:
+                keeping.cancel()
+                stopped.cancel()
         await server.stop()
     finally:
         journal.close()

@@ -28,7 +28,7 @@ class Authority:
         self.path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, name: str, site: str = "", lasts: datetime.timedelta = _HOUR) -> Tls:
-        """A certificate and its key, for one end.
+        """A certificate and its key, for one end, in the place of those that it had.
 
         Args:
             site: that it names, as enrolment does; none without.
@@ -37,12 +37,13 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._sign(name, key, authority=False, site=site, lasts=lasts)
         paths = Tls(self.folder / f"{self.name}-{name}.pem", self.folder / f"{self.name}-{name}.key", self.path)
-        paths.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        paths.key.write_bytes(
+        replace(
+            paths.key,
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
+            ),
         )
+        replace(paths.certificate, certificate.public_bytes(serialization.Encoding.PEM))
         return paths
 
     def _sign(
@@ -74,3 +75,10 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put a file in the place of another at once, as whoever rotates keys does."""
+    draft = path.with_suffix(".draft")
+    draft.write_bytes(content)
+    draft.replace(path)
