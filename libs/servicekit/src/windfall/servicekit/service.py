@@ -5,6 +5,7 @@ everything else is the same for all five.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -117,6 +118,8 @@ def run(
         crash_points: where a rehearsal may let it die (see :mod:`windfall.servicekit.crashpoint`).
     """
     code = ExitCode.OK
+    # What was imported stays for good: no collection need look at it while somebody waits for an answer.
+    gc.freeze()
     try:
         crashpoint.arm(os.environ.get(crashpoint.VARIABLE, ""), crash_points or {})
         logs.to_stderr(service, os.environ)
