@@ -10,59 +10,44 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, TypeVar
 from uuid import UUID
 
+from tests.chaos_real.hearing import Hearing
 from tests.chaos_real.link import Link
-from tests.chaos_real.needs import MIDNIGHT, SITES, Day, Needs, write_trace
+from tests.chaos_real.needs import SITES, Needs
 from tests.chaos_real.processes import Part, belonging_to, end_all
-from tests.chaos_real.small_disk import small_disk
-from windfall.cli.fleet import LOOPBACK, Plan, Program, Wish, plan, server_program
-from windfall.cli.preparation import furnish, ports
-from windfall.cli.server import connection, declared, kept, letters
-from windfall.contracts.envelope import Unreadable, unseal
+from windfall.cli.fleet import Plan, Program, server_program
+from windfall.cli.server import connection, declared, kept
 from windfall.contracts.events import NodeProfiled, RoundCompleted
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import DEAD_STREAM, EVENTS_STREAM, HUB
 from windfall.servicekit.natsserver import ServerPlan, find_binary, render
-from windfall.servicekit.testing.proxy import Proxy
 
 M = TypeVar("M", bound=Message)
 
 SERVICES: Final = ("energy-watcher", "provisioner", "profiler")
 """Of each site, beside its trainer, which its provisioner starts."""
 COORDINATOR: Final = f"federation-coordinator@{HUB}"
-MODEL: Final = {"width": 16, "layers": 1, "heads": 2, "context": 8, "rotary_pct": 0.5}
 _SETTLES_WITHIN_S: Final = 90.0
 _LOOK_S: Final = 0.25
 _NOWHERE: Final = "127.0.0.1:9"
 """Nobody listens there."""
 
 
-@dataclass(frozen=True)
-class Heard:
-    """A sentence, and when it arrived here."""
-
-    message: Message
-    at: datetime
-
-
-class Fleet:
+class Fleet(Hearing):
     """See the module. ``standing`` makes one."""
 
     def __init__(self, chosen: Plan, links: Mapping[str, Link], needs: Needs) -> None:
-        self.plan = chosen
+        super().__init__(chosen)
         self.links = links
         self.needs = needs
-        self.heard: dict[UUID, Heard] = {}
-        """Everything that the hub has ever had in its stream, by id, as it came."""
-        self._came = asyncio.Event()
         servers = [_server(each, chosen, links) for each in chosen.servers]
         self.parts = {one.name: Part(one) for one in (*servers, *(self._linked(each) for each in chosen.programs))}
 
@@ -114,49 +99,6 @@ class Fleet:
         end_all(self.folder)
 
     # --- what is said -------------------------------------------------------------------------------------------------
-
-    async def listen(self) -> None:
-        """Hear the hub, for ever; a server that comes back empty is heard from its beginning again."""
-        async with connection(self.plan.hub_url) as hub:
-            async for stored in letters(hub, EVENTS_STREAM):
-                with suppress(Unreadable):
-                    message = unseal(stored.letter)
-                    if message.id not in self.heard:
-                        self.heard[message.id] = Heard(message, datetime.now(UTC))
-                        self._came.set()
-
-    def said(self, kind: type[M]) -> list[M]:
-        """Everything of a kind so far, as it came."""
-        return [one.message for one in self.heard.values() if isinstance(one.message, kind)]
-
-    async def until(
-        self, kind: type[M], since: datetime, fine: Callable[[M], bool] = lambda _: True, within_s: float = 120.0
-    ) -> M:
-        """Wait for the first sentence of a kind that was said, by its own time, after this instant of the wall.
-
-        Raises:
-            TimeoutError: none came in time.
-        """
-        try:
-            async with asyncio.timeout(within_s):
-                while True:
-                    self._came.clear()
-                    for message in self.said(kind):
-                        if self.wall(message) > since and fine(message):
-                            return message
-                    await self._came.wait()
-        except TimeoutError:
-            raise TimeoutError(f"no {kind.topic} as it is waited for, in {within_s:.0f} s") from None
-
-    async def news(self) -> None:
-        """Wait for the next sentence that was not heard before."""
-        self._came.clear()
-        await self._came.wait()
-
-    def wall(self, message: Message) -> datetime:
-        """When something was said, on the wall."""
-        clock = self.plan.clock
-        return clock.wall_start + (message.at - clock.trace_start) / clock.speed
 
     async def stream(self, domain: str, name: str = EVENTS_STREAM) -> set[UUID]:
         """Ids of what a domain's stream holds now."""
@@ -284,52 +226,6 @@ class Fleet:
         return replace(program, environ=told)
 
 
-@asynccontextmanager
-async def standing(folder: Path, seed: int, needs: Needs | None = None) -> AsyncIterator[Fleet]:
-    """A fleet that trains. Nothing of it is left behind."""
-    needs = needs or Needs()
-    wish = _wish(folder.resolve(), seed, needs.day)
-    write_trace(wish.trace_file, needs.day)
-    taken = ports(None)
-    chosen = plan(wish, datetime.now(UTC), taken)
-    furnish(chosen)
-    async with AsyncExitStack() as stack:
-        leaf = next(each.leaf_port for each in chosen.servers if each.domain == HUB)
-        links = {
-            site: Link(
-                await stack.enter_async_context(Proxy(f"{LOOPBACK}:{leaf}")),
-                await stack.enter_async_context(Proxy(chosen.coordinator)),
-            )
-            for site in SITES
-        }
-        fleet = Fleet(chosen, links, needs)
-        stack.push_async_callback(fleet.end)
-        if needs.small_disk_of:
-            stack.enter_context(small_disk(folder / "state" / needs.small_disk_of))
-        await fleet.rise()
-        listening = asyncio.ensure_future(fleet.listen())
-        stack.push_async_callback(_ended, listening)
-        # What is measured at first competes with what trains.
-        await asyncio.gather(*(fleet.profiled(site) for site in SITES))
-        await fleet.train(datetime.now(UTC))
-        yield fleet
-
-
-def _wish(folder: Path, seed: int, day: Day) -> Wish:
-    return Wish(
-        folder=folder,
-        sites=SITES,
-        trace_file=folder / "trace.csv",
-        trace_start=MIDNIGHT,
-        trace_end=MIDNIGHT + day.length,
-        pace=day.pace,
-        seed=seed,
-        federation="chaos",
-        task_settings=MODEL,
-        settings={"ALONE": "PT0S", "OUTER": "average"},
-    )
-
-
 def _server(server: ServerPlan, chosen: Plan, links: Mapping[str, Link]) -> Program:
     config = server.store.parent / "nats.conf"
     config.parent.mkdir(parents=True, exist_ok=True)
@@ -339,11 +235,6 @@ def _server(server: ServerPlan, chosen: Plan, links: Mapping[str, Link]) -> Prog
     text = render(server).replace("leafnodes { listen:", f'leafnodes {{ advertise: "{_NOWHERE}", listen:')
     config.write_text(text, encoding="utf-8")
     return server_program(server, config, find_binary(), chosen.wish.folder)
-
-
-async def _ended(task: "asyncio.Future[None]") -> None:
-    task.cancel()
-    await asyncio.wait([task])
 
 
 def wiped(store: Path) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from tests.chaos_real.fault import Fault, Run
-from tests.chaos_real.fleet import Fleet, standing
+from tests.chaos_real.fleet import Fleet
 from tests.chaos_real.judgement import Before, Violated, violations
 from tests.chaos_real.processes import belonging_to
+from tests.chaos_real.standing import standing
 from windfall.servicekit.errors import Mistake
 
 WITHIN_S: Final = 240.0
