@@ -1,6 +1,6 @@
 # The first two are all that a newcomer needs; both set up what they use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench soak-provisioner chaos-sim fuzz chaos two-machines reference tutorials images image-bases proto crds dashboards lock clean
+.PHONY: help setup demo test check bench soak-provisioner chaos-sim fuzz chaos chaos-soak two-machines reference tutorials images image-bases proto crds dashboards lock clean
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -41,6 +41,9 @@ fuzz: $(READY) ## 100,000 bad inputs for every parser that reads the network or 
 
 chaos: $(READY) ## a fleet of real processes is hurt in every way, 20 times each (RUNS=N; ARGS="--fault NAME --seed S", --list)
 	$(BIN)/python -m tests.chaos_real $(ARGS)
+
+chaos-soak: $(READY) ## half an hour at a hundred times the clock, with anything killed at any time (SOAK_MINUTES=N)
+	$(BIN)/python -m tests.chaos_real --fault soak --runs 1 $(ARGS)
 
 two-machines: $(READY) ## a hub and a site as process trees of their own: enrolment, a round, revocation
 	$(BIN)/pytest -q tests/two_machines.py $(ARGS)

@@ -28,6 +28,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=int(os.environ.get("RUNS", "20")), help="of each fault")
     parser.add_argument("--seed", type=int, default=0, help="of the first run; each next one has the next")
     parser.add_argument("--add", action="store_true", help="to the runs of other seeds that are known already")
+    parser.add_argument(
+        "--resume", action="store_true", help="only the runs that are lacking: as --add, known seeds left out"
+    )
     parser.add_argument("--list", action="store_true", help="what can be done to a fleet")
     parser.add_argument("--page", action="store_true", help="the table of docs/reliability.md, from the last results")
     asked = parser.parse_args()
@@ -43,17 +46,19 @@ def main() -> None:
     except LookupError as error:
         sys.exit(f"make chaos: {error.args[0]}")
     with suppress(asyncio.CancelledError):
-        sys.exit(asyncio.run(_all(faults, range(asked.seed, asked.seed + asked.runs), asked.add)))
+        sys.exit(asyncio.run(_all(faults, range(asked.seed, asked.seed + asked.runs), asked)))
     sys.exit(130)
 
 
-async def _all(faults: tuple[Fault, ...], seeds: range, add: bool) -> int:
+async def _all(faults: tuple[Fault, ...], seeds: range, asked: argparse.Namespace) -> int:
     _cancel_on_signals()
     began = time.perf_counter()
-    runs = {fault.name: report.earlier(fault, seeds) if add else [] for fault in faults}
-    turns = _in_turn(faults, seeds)
+    again = range(0) if asked.resume else seeds
+    runs = {fault.name: report.earlier(fault, again) if asked.add or asked.resume else [] for fault in faults}
+    known = {(name, one.seed) for name, each in runs.items() for one in each}
+    turns = [(fault, seed) for fault, seed in _in_turn(faults, seeds) if (fault.name, seed) not in known]
     minutes = 1 + sum(fault.minutes for fault, _ in turns)
-    _say(f"{len(faults)} faults, {len(seeds)} runs each, about {minutes:.0f} minutes on two cores")
+    _say(f"{len(faults)} faults, {len(turns)} runs, about {minutes:.0f} minutes on two cores")
     stopped, rows = "", report.read()
     try:
         async for fault, one in run(turns, _say):
