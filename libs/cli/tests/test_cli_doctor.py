@@ -76,7 +76,7 @@ def test_services_that_do_not_keep_up() -> None:
     }
     found = list(bus.of_consumers("EVENTS", listed))
     assert [one.level for one in found] == [Level.OK, Level.WARNING, Level.WARNING]
-    assert "takes 1 messages of EVENTS again and again" in found[2].says
+    assert "takes 1 message of EVENTS again and again" in found[2].says
 
 
 @pytest.mark.parametrize(

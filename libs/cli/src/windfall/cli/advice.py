@@ -4,6 +4,7 @@ from typing import Final
 
 from rich.table import Table
 
+from windfall.cli.counting import counted
 from windfall.cli.last_words import last_words
 from windfall.cli.server import connection
 from windfall.contracts.events import AdviceGiven, Chosen
@@ -54,7 +55,7 @@ def reasons(advice: AdviceGiven) -> list[str]:
     """Why, in lines."""
     lines = [f"{advice.federation} from round {advice.round} on. {advice.because}"]
     lines += [f"{one.site}: {one.because}" for one in advice.sites if one.because]
-    return [*lines, f"and {advice.unlisted} more sites"] if advice.unlisted else lines
+    return [*lines, f"and {counted(advice.unlisted, 'more sites')}"] if advice.unlisted else lines
 
 
 def of_site(advice: AdviceGiven, site: str) -> str:

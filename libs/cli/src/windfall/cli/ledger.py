@@ -9,6 +9,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from windfall.cli.counting import counted
 from windfall.cli.recording import Said, read_file
 from windfall.contracts.events import EnergyRecorded
 from windfall.energy.chain import Verified, verify
@@ -137,8 +138,9 @@ def _checked(found: Mapping[str, Any]) -> Sequence[str]:
     return [
         f"{name}: {site['broken']}"
         if site["broken"]
-        else f"{name}: {site['entries']} entries hold, signed by {site['public_key'][:16]}…"
-        f"{'' if site['key_handed_over'] else ' (as the ledger itself says)'}, head {site['head'][:16]}…"
+        else f"{name}: {counted(site['entries'], 'entries')} {'holds' if site['entries'] == 1 else 'hold'}, signed by"
+        f" {site['public_key'][:16]}…{'' if site['key_handed_over'] else ' (as the ledger itself says)'},"
+        f" head {site['head'][:16]}…"
         for name, site in found["sites"].items()
     ]
 

@@ -11,6 +11,7 @@ from string import Template
 from typing import Any, Final
 
 from windfall.cli import faults, hardware_table, ledger, waterfall
+from windfall.cli.counting import counted
 from windfall.cli.fleet import Wish
 from windfall.cli.live import size
 from windfall.cli.recording import Said
@@ -122,14 +123,15 @@ def _settings(name: str, told: Mapping[str, str]) -> str:
 
 def _lead(summary: Json) -> str:
     return escape(
-        f"{summary['sites']} sites trained one model in {len(summary['windows'])} windows of surplus power. "
+        f"{counted(summary['sites'], 'sites')} trained one model in {counted(len(summary['windows']), 'windows')} of"
+        " surplus power. "
         f"{summary['trace_start'][:16].replace('T', ' ')} to {summary['trace_end'][:16].replace('T', ' ')} UTC, "
         f"replayed {summary['speed']:g} times as fast; the whole command took {summary['duration_s']:.0f} s."
     )
 
 
 def _figures(summary: Json) -> Iterable[tuple[str, str]]:
-    yield str(summary["rounds"]), "rounds committed"
+    yield str(summary["rounds"]), "round committed" if summary["rounds"] == 1 else "rounds committed"
     yield f"{summary['tokens']:,}", f"{_unit(summary)} trained"
     if summary["loss_first"] is not None:
         yield f"{summary['loss_first']:.2f} → {summary['loss_final']:.2f}", f"held-out loss{_loss_unit(summary)}"
@@ -274,8 +276,9 @@ def _pairs(pairs: Mapping[str, str]) -> str:
 def closing_words(summary: Json, folder: Path) -> Sequence[str]:
     """The run in a few lines, for the terminal."""
     lines = [
-        f"{summary['rounds']} rounds, {summary['tokens']:,} {_unit(summary)}, {len(summary['windows'])} windows at "
-        f"{summary['sites']} sites in {summary['duration_s']:.0f} s"
+        f"{counted(summary['rounds'], 'rounds')}, {counted(summary['tokens'], _unit(summary))},"
+        f" {counted(len(summary['windows']), 'windows')} at {counted(summary['sites'], 'sites')}"
+        f" in {summary['duration_s']:.0f} s"
     ]
     if summary["loss_first"] is not None:
         unit = _loss_unit(summary).removeprefix(",")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from windfall.cli.counting import counted
 from windfall.contracts.events import (
     CheckpointDamaged,
     ContributionAccepted,
@@ -197,10 +198,11 @@ def tell(message: Message) -> str | None:
         case ContributionRefused():
             return f"{message.site}: contribution to round {message.round} refused ({message.reason}: {message.detail})"
         case RoundEvaluated() if message.round & (message.round - 1) == 0:
-            return f"{message.round} rounds committed, held-out loss {message.loss_nats:.3f}"
+            return f"{counted(message.round, 'rounds')} committed, held-out loss {message.loss_nats:.3f}"
         case CheckpointDamaged():
             return message.detail
         case FederationFinished():
-            return f"federation finished after {message.rounds} rounds, {message.tokens_total:,} tokens"
+            rounds, tokens = counted(message.rounds, "rounds"), counted(message.tokens_total, "tokens")
+            return f"federation finished after {rounds}, {tokens}"
         case _:
             return None

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
+from windfall.cli.counting import counted
+
 SPANS_SHOWN: Final = 80
 """Of each window's trace; all of them stand in ``traces.jsonl``."""
 
@@ -27,7 +29,8 @@ def of_windows(summary: Json, spans: Sequence[Json]) -> str:
 def _waterfall(window: Json, spans: Sequence[Json]) -> str:
     title = f"{window['site']}, {clock(window['opened_at'])} – {clock(window['closed_at'])}"
     services = {span["resource"].get("service.name", "?") for span in spans}
-    note = f"{len(spans)} spans of {len(services)} services, trace {window['trace_id'] or 'unknown'}"
+    said = f"{counted(len(spans), 'spans')} of {counted(len(services), 'services')}"
+    note = f"{said}, trace {window['trace_id'] or 'unknown'}"
     shown = sorted(spans, key=lambda span: span["start_unix_ns"])[:SPANS_SHOWN]
     more = f'<p class="note">The first {len(shown)} of {len(spans)}.</p>' if len(spans) > len(shown) else ""
     return (

@@ -8,6 +8,7 @@ from typing import Any, Final
 import nats.errors
 from nats.aio.client import Client
 
+from windfall.cli.counting import counted
 from windfall.cli.doctor.finding import Finding, failure, good, warning
 from windfall.contracts.subjects import COMMANDS_STREAM, DEAD_STREAM, EVENTS_STREAM, HUB
 from windfall.servicekit.errors import ExitCode, Mistake
@@ -50,7 +51,7 @@ def of_stream(stream: str, info: Mapping[str, Any], domain: str, now: datetime) 
     state, config = info["state"], info["config"]
     room = config.get("max_bytes", -1)
     share = state["bytes"] / room if room > 0 else 0.0
-    text = f"{stream} holds {state['messages']:,} messages, {share:.0%} of its room"
+    text = f"{stream} holds {counted(state['messages'], 'messages')}, {share:.0%} of its room"
     if share >= _FULL:
         yield warning("bus", text, "Raise its max_bytes, or find out who fills it with `windfall events tail`")
     else:
@@ -98,11 +99,13 @@ def of_consumers(stream: str, listed: Mapping[str, Any]) -> Iterator[Finding]:
         if not one["config"].get("durable_name"):
             continue
         name, waiting, stuck = one["name"], one["num_pending"], one["num_redelivered"]
-        text = f"{name} has {waiting:,} messages of {stream} before it"
+        text = f"{name} has {counted(waiting, 'messages')} of {stream} before it"
         if waiting > _BEHIND:
             yield warning("bus", text, f"Look whether {name} runs, and at its log")
         elif stuck:
-            yield warning("bus", f"{name} takes {stuck} messages of {stream} again and again", "Look at its log")
+            yield warning(
+                "bus", f"{name} takes {counted(stuck, 'messages')} of {stream} again and again", "Look at its log"
+            )
         else:
             yield good("bus", text if waiting else f"{name} has heard all of {stream}")
 

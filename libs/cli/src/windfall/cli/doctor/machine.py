@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from windfall.cli.counting import counted
 from windfall.cli.doctor.finding import Finding, failure, good, warning
 
 _LITTLE_BYTES: Final = 2 * 2**30
@@ -32,7 +33,9 @@ def certificate(name: str, ends_at: datetime, now: datetime) -> Finding:
     if left <= timedelta(0):
         return failure("keys", f"{name} ran out on {ends_at:%Y-%m-%d}", "Make new ones with `windfall keys`")
     if left < _SOON:
-        return warning("keys", f"{until}, {left.days} days", "Make new ones with `windfall keys` before that day")
+        return warning(
+            "keys", f"{until}, {counted(left.days, 'days')}", "Make new ones with `windfall keys` before that day"
+        )
     return good("keys", until)
 
 

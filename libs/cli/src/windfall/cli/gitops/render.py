@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from windfall.cli.counting import counted
 from windfall.cli.gitops import charts, difference, documents
 from windfall.cli.gitops.documents import Object
 from windfall.cli.gitops.expansion import expanded, our_charts
@@ -43,7 +44,7 @@ def show(values_file: Path, output: str, deploy: Path | None, say: Callable[[str
             raise Mistake(f"{folder} is a file", "Name yaml, json or a folder", ExitCode.RESOURCE)
         stale = documents.write(documents.in_files(objects), folder)
         gone = f"; took away {len(stale)} that the fleet has no more" if stale else ""
-        say(f"wrote {len(objects)} manifests to {folder}{gone}")
+        say(f"wrote {counted(len(objects), 'manifests')} to {folder}{gone}")
 
 
 def preview(
@@ -60,7 +61,7 @@ def preview(
         OK when nothing would change, DIFFERENT when something would.
     """
     name, objects = fleet(values_file, deploy)
-    sys.stderr.write(f"asking the API server about {len(objects)} objects\n")
+    sys.stderr.write(f"asking the API server about {counted(len(objects), 'objects')}\n")
     found = asyncio.run(changes(objects, name, kubeconfig, context))
     say(difference.in_json(found) if output == "json" else difference.in_words(found))
     return ExitCode.DIFFERENT if difference.different(found) else ExitCode.OK

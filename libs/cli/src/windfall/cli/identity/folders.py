@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from windfall.cli.counting import counted
 from windfall.cli.identity.authority import put
 from windfall.contracts.message import Name
 from windfall.servicekit.errors import ExitCode, Mistake
@@ -145,5 +146,7 @@ def _read(path: Path, kind: type[F], what: str, cure: str) -> F:
         raise Mistake(f"there is no {what} in {path.parent}", cure, ExitCode.RESOURCE) from error
     except ValidationError as error:
         raise Mistake(
-            f"{path} cannot be read ({error.error_count()} faults)", "Restore it from a backup", ExitCode.RESOURCE
+            f"{path} cannot be read ({counted(error.error_count(), 'faults')})",
+            "Restore it from a backup",
+            ExitCode.RESOURCE,
         ) from error

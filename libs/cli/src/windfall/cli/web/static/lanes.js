@@ -2,7 +2,7 @@
 
 import { h, keyed, one, say } from "./dom.js";
 import { colour } from "./theme.js";
-import { clock, figure, span, timeTicks } from "./words.js";
+import { clock, counted, figure, span, timeTicks } from "./words.js";
 
 const HOUR = 3600000;
 const SPARE = 4; // rows beyond each edge
@@ -189,7 +189,7 @@ export class Lanes {
     for (const one of this.store.trainedOf.get(name)?.values() ?? []) box(one.from, one.to ?? now, height * 0.36, height * 0.28);
     pen.fillStyle = this.colours.now;
     pen.fillRect(at(now) - 0.75, 0, 1.5, height);
-    const told = `${windows} windows${until ? `; open, expected until ${clock(until)}, in ${span(until - now)}` : ""}`;
+    const told = `${counted(windows, "windows")}${until ? `; open, expected until ${clock(until)}, in ${span(until - now)}` : ""}`;
     if (canvas.getAttribute("aria-label") !== told && (!canvas.told || canvas.told < this.stamp - 20)) {
       canvas.told = this.stamp;
       canvas.setAttribute("aria-label", told);

@@ -1,7 +1,7 @@
 // Loss against time, tokens, energy or carbon: a chart, a sentence, and a table.
 
 import { h, keyed, one, options, say, svg } from "./dom.js";
-import { clock, count, figure, instant, ticks, timeTicks } from "./words.js";
+import { clock, count, counted, figure, instant, ticks, timeTicks } from "./words.js";
 
 const UNITS = { time: "", tokens: "tokens", kwh: "kWh", kg: "kg CO2" };
 const EDGE = { left: 46, right: 14, top: 10, bottom: 34 };
@@ -84,7 +84,7 @@ export class Loss {
     const held = points.filter((point) => point.heldOut !== undefined).at(-1);
     const energy = this.store.energy.length ? `, for ${figure(last.kwh)} kWh and ${figure(last.kg * 1000)} g of CO2 as the ledgers have it so far` : "";
     say(one("loss-caption"), `Round ${last.round} at ${clock(last.time)}: training ${figure(last.loss)}` +
-      `${held ? `, held out ${figure(held.heldOut)} nats` : " nats"}, after ${count(last.tokens)} tokens${energy}.`);
+      `${held ? `, held out ${figure(held.heldOut)} nats` : " nats"}, after ${counted(last.tokens, "tokens")}${energy}.`);
   }
 
   table(points) {

@@ -1,7 +1,7 @@
 // What a round is made of, as a waterfall that is a table: from its opening to its commit.
 
 import { copy, h, keyed, one, options, say } from "./dom.js";
-import { clock, count, figure, size, span } from "./words.js";
+import { clock, count, counted, figure, size, span } from "./words.js";
 
 const CHOICE = 200;
 const PARTS = 200;
@@ -48,7 +48,7 @@ export class Rounds {
   words(round) {
     if (!round) return say(one("round-words"), "no round has started yet");
     const lasted = round.completed_at && round.started_at ? `, ${span(Date.parse(round.completed_at) - Date.parse(round.started_at))} from opening to commit` : "";
-    const told = round.tokens === undefined ? "" : `, ${count(round.tokens)} tokens in ${count(round.steps)} steps, up ${size(round.bytes_up)}, down ${size(round.bytes_down)}`;
+    const told = round.tokens === undefined ? "" : `, ${counted(round.tokens, "tokens")} in ${counted(round.steps, "steps")}, up ${size(round.bytes_up)}, down ${size(round.bytes_down)}`;
     say(one("round-words"), `${round.state}${lasted}${told}${round.because ? `. ${round.because}` : ""}`);
   }
 
@@ -63,14 +63,14 @@ export class Rounds {
     if (round.started_at) lines.push({ key: "opening", what: `opening, ${round.members} members`, at: low, kind: "open", bar: [0, 0], trace: round.state === "running" ? round.trace_id : "" });
     parts.slice(0, PARTS).forEach((part, place) => {
       const at = Date.parse(part.at);
-      const flags = [part.refused ? `refused, ${part.refused}` : "", part.partial ? "it leaves" : "", part.rounds_late ? `${part.rounds_late} rounds late` : ""].filter(Boolean);
+      const flags = [part.refused ? `refused, ${part.refused}` : "", part.partial ? "it leaves" : "", part.rounds_late ? `${counted(part.rounds_late, "rounds")} late` : ""].filter(Boolean);
       lines.push({
         key: `part ${place}`, what: flags.length ? `${part.site} (${flags.join("; ")})` : part.site, at, kind: part.refused ? "refused" : "part", bar: bar(low, Math.max(low, at)),
         tokens: part.refused ? undefined : part.tokens, loss: part.loss_nats, sent: part.refused ? undefined : part.bytes_up, trace: part.trace_id,
       });
     });
     if (parts.length > PARTS) lines.push({ key: "more", what: `and ${parts.length - PARTS} more`, kind: "open", bar: [0, 0] });
-    if (!parts.length && round.contributors) lines.push({ key: "none", what: `${round.contributors} contributions, no longer kept one by one`, kind: "open", bar: [0, 0] });
+    if (!parts.length && round.contributors) lines.push({ key: "none", what: `${counted(round.contributors, "contributions")}, no longer kept one by one`, kind: "open", bar: [0, 0] });
     if (round.completed_at) {
       const at = Date.parse(round.completed_at);
       lines.push({ key: "commit", what: "merge and commit", at, kind: "commit", bar: bar(Math.min(at, last), at), tokens: round.tokens, loss: round.loss_nats, sent: round.bytes_up, trace: round.trace_id });

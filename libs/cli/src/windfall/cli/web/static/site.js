@@ -2,7 +2,7 @@
 
 import { h, keyed, one, say } from "./dom.js";
 import { trains } from "./lanes.js";
-import { count, figure, instant, size } from "./words.js";
+import { counted, figure, instant, size } from "./words.js";
 
 const WINDOWS = 50;
 
@@ -58,7 +58,7 @@ export class SiteDialog {
       facts.push([`link to ${link.target}`, `${figure(link.rtt_ms)} ms, up ${figure(link.up_mb_per_s)} MB/s, down ${figure(link.down_mb_per_s)} MB/s${bad}`]);
     }
     if (sum) {
-      facts.push(["trained", `${count(sum.tokens)} tokens in ${count(sum.contributions)} contributions, ${size(sum.bytes_up)} sent`]);
+      facts.push(["trained", `${counted(sum.tokens, "tokens")} in ${counted(sum.contributions, "contributions")}, ${size(sum.bytes_up)} sent`]);
       facts.push(["drawn", `${figure(sum.energy_kwh)} kWh, ${figure(sum.clean_energy_kwh)} of it clean; ${figure(sum.emissions_kg * 1000)} g of CO2`]);
     }
     for (const trouble of troublesOf.get(this.name)?.values() ?? []) facts.push([`wrong: ${trouble.kind}`, trouble.text]);

@@ -34,6 +34,8 @@ export function count(number) {
   return number === undefined ? "–" : Math.round(number).toLocaleString("en").replaceAll(",", "\u202f");
 }
 
+export const counted = (number, what) => `${count(number)} ${number === 1 ? what.replace(/s$/, "") : what}`;
+
 export function figure(number, places = 3) {
   if (number === undefined) return "–";
   return Math.abs(number) >= 10000 ? count(number) : Number(number.toPrecision(places)).toString();
