@@ -48,10 +48,11 @@ def test_where_the_file_lies() -> None:
 
 def test_what_is_written_is_read_again_and_is_its_owners_alone(file: Path, tmp_path: Path) -> None:
     keys = {}
-    for name in ("authority", "certificate", "key", "nkey_file"):
+    for name in ("authority", "certificate", "key", "nkey_file", "tls_authority", "tls_certificate", "tls_key"):
         (tmp_path / name).write_text("")
         keys[name] = str(tmp_path / name)
-    known = changed(read(file), "hub", {"server": HUB.server, "tls_first": True, **keys})
+    told = {"server": HUB.server, "tls_first": True, "coordinator": "hub:9500,standby:9500"}
+    known = changed(read(file), "hub", {**told, **keys})
     known = changed(known, "site-a.b", {"server": "nats://127.0.0.1:4223"})
     assert known.current == "hub"
     write(file, known)
@@ -74,6 +75,10 @@ def test_what_is_written_is_read_again_and_is_its_owners_alone(file: Path, tmp_p
         ({"server": "tls://hub:4222", "key": "-----BEGIN PRIVATE KEY-----"}, "--key is a secret itself"),
         ({"server": "tls://hub:4222", "authority": "/gone"}, "there is no file /gone"),
         ({"server": "tls://hub:4222", "certificate": "pyproject.toml"}, "a certificate or a key alone"),
+        ({"server": "tls://hub:4222", "coordinator": "hub"}, "'hub' is no address of a coordinator"),
+        ({"server": "tls://hub:4222", "coordinator": "hub:9500, https://hub:9501"}, "is no address of a coordinator"),
+        ({"server": "tls://hub:4222", "tls_authority": "pyproject.toml"}, "a part of what gRPC needs"),
+        ({"server": "tls://hub:4222", "tls_key": "SU" + "A" * 56}, "--tls-key is a secret itself"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_and_never_repeated(values: dict[str, str | bool], cause: str) -> None:

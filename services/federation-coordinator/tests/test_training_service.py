@@ -46,6 +46,7 @@ from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.beginning import PROVISIONAL, Wanted
 from windfall.federation_coordinator.durable import DRAFT
 from windfall.federation_coordinator.federation import Federation, Phase, Policy
+from windfall.federation_coordinator.offered import offered
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
 from windfall.federation_coordinator.wire import Frames, register
@@ -1233,6 +1234,12 @@ async def test_asked_to_it_goes_back_to_the_best_model_under_a_new_number(kind: 
             await site.opened()
         evaluated = await place.said(RoundEvaluated, 5)
         assert [each.round for each in evaluated if each.best] == [0, 1]
+        kept = offered(place.coordinator.state, place.coordinator.kept)
+        assert [(one.starts, one.newest, one.best, one.tokens_total) for one in kept] == [
+            (5, True, False, 400),
+            (4, False, True, 100),
+        ]
+        assert all(one.made_at is not None for one in kept) and kept[1].loss_nats is not None
         (gone,) = await place.said(RoundDiscarded, 1)
         assert (gone.round, gone.base_digest) == (3, best.base_digest)
 

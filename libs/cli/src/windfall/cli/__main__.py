@@ -11,7 +11,8 @@ code  meaning
 3     a port in use, a folder missing or not writable, a program not found
 4     a server that cannot be reached, refuses us, or is too old
 5     the disk is full
-6     a dry run found that something would change; ``profile diff``, that something has
+6     a dry run found that something would change; ``profile diff``, that something has;
+      ``checkpoint``, that a model is another than was said
 130   interrupted; nothing is left running
 ====  ==================================================================================
 
@@ -34,7 +35,7 @@ from windfall.servicekit.errors import ExitCode, Mistake
 EPILOG = """\b
 Exit codes: 0 done; 1 failed; 2 wrong argument, setting or input; 3 port in use,
 folder or program missing; 4 server unreachable or too old; 5 disk full;
-6 a dry run or a diff found differences; 130 interrupted, with nothing left running.
+6 a dry run or a diff found differences, or a model is another; 130 interrupted, with nothing left running.
 """
 WHERE: Final = {
     **dict.fromkeys(("contributions", "demo", "keys", "nkeys", "report", "run", "simulate", "stage"), "running"),
@@ -43,6 +44,7 @@ WHERE: Final = {
     **dict.fromkeys(("links", "profile"), "hardware"),
     **dict.fromkeys(("hub", "site"), "identity"),
     **dict.fromkeys(("dlq", "events"), "bus"),
+    "checkpoint": "checkpoints",
     "context": "contexts",
     "fleet": "gitops",
     "plan": "planning",

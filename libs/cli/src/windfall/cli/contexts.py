@@ -24,6 +24,10 @@ VARIABLES: Final[Mapping[str, str]] = {
     "key": "WINDFALL_NATS_KEY",
     "nkey_file": "WINDFALL_NATS_NKEY_FILE",
     "tls_first": "WINDFALL_NATS_TLS_FIRST",
+    "coordinator": "WINDFALL_COORDINATOR",
+    "tls_authority": "WINDFALL_TLS_AUTHORITY",
+    "tls_certificate": "WINDFALL_TLS_CERTIFICATE",
+    "tls_key": "WINDFALL_TLS_KEY",
 }
 """Each value of a context, and the variable that counts more than it."""
 
@@ -34,7 +38,8 @@ NONE: Final = "Make one with `windfall context set NAME --server tls://HOST:4222
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _SEED: Final = re.compile(r"S[A-Z2-7]{40,}")
-_PAIR: Final = ("certificate", "key")
+_PAIRS: Final = (("certificate", "key"), ("tls_certificate", "tls_key"))
+_ADDRESS: Final = re.compile(r"[^\s,:/]+:\d{1,5}")
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,15 @@ class Context:
     """File of the seed of our nkey."""
     tls_first: bool = False
     """The server begins with TLS."""
+    coordinator: str = ""
+    """``host:port`` of the coordinator's gRPC door; of several that stand by for each other, with commas between."""
+    tls_authority: str = ""
+    """PEM file of who signed the coordinator's certificate; this one and the two below are left out where those for the
+    NATS server hold there, too."""
+    tls_certificate: str = ""
+    """PEM file of ours."""
+    tls_key: str = ""
+    """File of its private key."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +152,15 @@ def changed(known: Contexts, name: str, values: Mapping[str, str | bool]) -> Con
     context = replace(known.all.get(name) or Context(name), **_checked(values))
     if not context.server:
         raise Mistake(f"the context {name} has no server", "Say --server tls://HOST:4222")
-    if bool(context.certificate) != bool(context.key):
-        raise Mistake(f"the context {name} has a certificate or a key alone", "Say both --certificate and --key")
+    for certificate, key in _PAIRS:
+        if bool(getattr(context, certificate)) != bool(getattr(context, key)):
+            both = f"Say both --{_typed(certificate)} and --{_typed(key)}"
+            raise Mistake(f"the context {name} has a certificate or a key alone", both)
+    if (context.tls_certificate or context.tls_authority) and not (context.tls_certificate and context.tls_authority):
+        raise Mistake(
+            f"the context {name} has a part of what gRPC needs",
+            "Say --tls-authority, --tls-certificate and --tls-key together",
+        )
     return Contexts({**known.all, name: context}, known.current or name)
 
 
@@ -180,11 +201,11 @@ def in_toml(contexts: Contexts) -> str:
 
 def variables(context: Context, environ: Mapping[str, str]) -> dict[str, str]:
     """What a context adds to the environment, where that does not say it. A certificate goes with its own key."""
-    paired = any(environ.get(VARIABLES[key]) for key in _PAIR)
+    told = {key for pair in _PAIRS if any(environ.get(VARIABLES[one]) for one in pair) for key in pair}
     return {
         variable: "true" if value is True else str(value)
         for key, variable in VARIABLES.items()
-        if (value := getattr(context, key)) and not environ.get(variable) and not (paired and key in _PAIR)
+        if (value := getattr(context, key)) and not environ.get(variable) and key not in told
     }
 
 
@@ -219,14 +240,20 @@ def _value(key: str, value: str | bool) -> str | bool:
                 "Use an nkey: `windfall nkeys`, and --nkey-file",
             )
         return value
+    if key == "coordinator":
+        if wrong := [one for one in value.split(",") if not _ADDRESS.fullmatch(one.strip())]:
+            raise Mistake(f"{wrong[0]!r} is no address of a coordinator", "Write HOST:PORT")
+        return value
     if _SEED.fullmatch(value) or "PRIVATE KEY" in value:
-        raise Mistake(f"--{key.replace('_', '-')} is a secret itself", "Write it to a file, and give the file's path")
+        raise Mistake(f"--{_typed(key)} is a secret itself", "Write it to a file, and give the file's path")
     path = Path(value).expanduser().absolute()
     if not path.is_file():
-        raise Mistake(
-            f"there is no file {path}", f"Give the path of a file to --{key.replace('_', '-')}", ExitCode.RESOURCE
-        )
+        raise Mistake(f"there is no file {path}", f"Give the path of a file to --{_typed(key)}", ExitCode.RESOURCE)
     return str(path)
+
+
+def _typed(key: str) -> str:
+    return key.replace("_", "-")
 
 
 def _quoted(text: str) -> str:

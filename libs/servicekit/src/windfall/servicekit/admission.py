@@ -28,6 +28,12 @@ def identity(site: str, service: str) -> str:
     return f"{_SPIFFE}{site}/{service}"
 
 
+def site_shown(context: Any) -> str:
+    """The site that a caller's certificate names; empty: none, or there is no certificate."""
+    shown = context.auth_context().get("x509_pem_cert")
+    return _holder(shown[0])[1] if shown else ""
+
+
 class Revoked:
     """Serials in a file, one a line in hexadecimal. Whoever writes it replaces it as a whole."""
 

@@ -8,5 +8,6 @@ Hears ``node.profiled``, ``command.federation-coordinator.stop``, ``command.fede
 ``contribution.accepted``, ``contribution.refused``, ``round.completed``, ``round.discarded``, ``round.evaluated``,
 ``checkpoint.damaged``, ``site.left``, ``federation.paused``, ``federation.resumed``, ``federation.finished``,
 ``command.site-trainer.finish``; where a corpus is shared also ``epoch.completed``; when it plans also ``plan.made``,
-``command.energy-watcher.follow``. Serves ``Training`` and ``LinkProbe``.
+``command.energy-watcher.follow``. Serves ``Training``, ``Checkpoints`` and
+``LinkProbe``.
 """

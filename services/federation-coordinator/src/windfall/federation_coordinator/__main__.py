@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from windfall.contracts.subjects import StreamSpec, hub_streams
+from windfall.contracts.v1.checkpoints_pb2_grpc import add_CheckpointsServicer_to_server
 from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_server
 from windfall.federation_coordinator.allocator import share_one_arena
 from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.beginning import too_late
+from windfall.federation_coordinator.checkpoint_service import CheckpointService
 from windfall.federation_coordinator.crashpoints import POINTS
 from windfall.federation_coordinator.evaluation import held_out_loss
 from windfall.federation_coordinator.federation import Federation
@@ -115,6 +117,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
                 partial(
                     register, TrainingService(coordinator, settings.sites, law=settings.law, overlap=settings.overlap)
                 ),
+                partial(add_CheckpointsServicer_to_server, CheckpointService(coordinator, settings.sites)),
                 partial(add_LinkProbeServicer_to_server, LinkProbeServicer()),
             ],
             settings.tls,

@@ -28,11 +28,20 @@ from windfall.federation_coordinator import ending, membership, pausing, quality
 from windfall.federation_coordinator.advisor import Advisor
 from windfall.federation_coordinator.beginning import Wanted, chosen, pending
 from windfall.federation_coordinator.checkpoints import KEY as CHECKPOINTS
-from windfall.federation_coordinator.checkpoints import Checkpoint, Kept, led_to, left_out, stayed, stepped
+from windfall.federation_coordinator.checkpoints import (
+    Checkpoint,
+    Kept,
+    gone_back,
+    led_to,
+    left_out,
+    scored,
+    stayed,
+    stepped,
+)
 from windfall.federation_coordinator.checks import Refusal
 from windfall.federation_coordinator.choosing import settings_of
 from windfall.federation_coordinator.deliveries import Deliveries
-from windfall.federation_coordinator.federation import Best, Contribution, Decision, Federation, Phase, Policy, Word
+from windfall.federation_coordinator.federation import Contribution, Decision, Federation, Phase, Policy, Word
 from windfall.federation_coordinator.firewall import Limits
 from windfall.federation_coordinator.guard import Guard
 from windfall.federation_coordinator.incoming import Chunk
@@ -139,7 +148,7 @@ class Coordinator:
         state, decision = membership.ruled(self.state, self._rule, self.stand.clock.now(), self.policy)
         for member in state.members.values():
             self._presence.watch(member.site, member.attempt)
-        led = led_to(self.stand.journal.load(CHECKPOINTS, Kept), state.round)
+        led = led_to(self.kept, state.round)
         self.store.sweep(state.round, [one.key for one in (*state.contributions, *state.late, *led)])
         self.stand.spawn(self._keep_time(), "rounds")
         self.stand.spawn(self._keep_score(), "evaluation")
@@ -153,6 +162,11 @@ class Coordinator:
     def policy(self) -> Policy:
         """As told, with what follows from what is known now."""
         return self._advisor.policy(self.state, self._speeds)
+
+    @property
+    def kept(self) -> Kept | None:
+        """The newest checkpoints; none before the first merge of a journal that another version began."""
+        return self.stand.journal.load(CHECKPOINTS, Kept)
 
     @property
     def _rule(self) -> str:
@@ -203,7 +217,7 @@ class Coordinator:
             self._commit(self.state, Decision(), command.id)
             return
         sums = await self.offload(self.store.sums, number + 1)
-        kept = Kept(current=Checkpoint(round=number + 1, digest=best.digest, sums=sums))
+        kept = Kept(current=gone_back(best, number + 1, sums))
         state = self.state
         if state.round != number or state.phase is Phase.MERGING:
             raise Transient("a round was merged meanwhile")
@@ -249,6 +263,12 @@ class Coordinator:
     def _speeds(self) -> Mapping[str, float]:
         """Steps per second, by what sites delivered, or else by what they say on the way."""
         return {**self._presence.speeds, **(self._deliveries.speeds if self._deliveries is not None else {})}
+
+    def closed_to(self, site: str) -> str:
+        """Why this site may not read what is kept; empty when it may."""
+        if site not in self.state.attempts:
+            return f"{site} was never admitted to {self.state.name}"
+        return self._guard.barred(site, self.state.round)
 
     def pulled(self, nbytes: int) -> None:
         """So many bytes of a base went down."""
@@ -375,7 +395,8 @@ class Coordinator:
         await self.offload(self.store.adopt, rule, terms.fragments)
         self._guard.cut(terms.fragments)
         self._told = replace(self._told, alone_codec=advisor.wanted.alone(rule.sparse))
-        kept = Kept(current=Checkpoint(round=0, digest=self.state.base_digest, sums=self.store.sums(0)))
+        begun = Checkpoint(round=0, digest=self.state.base_digest, made_at=self.stand.clock.now(), tokens_total=0)
+        kept = Kept(current=begun.again(0, self.store.sums(0)))
         log.info("chosen: codec %s, %d fragments; %s", terms.codec, terms.fragments, terms.because)
         state = self.state.model_copy(update={"terms": terms, "fragments": terms.fragments})
         now = self.stand.clock.now()
@@ -406,10 +427,7 @@ class Coordinator:
             because = await self._worse(number + 1, digest)
             if because:
                 await self.offload(self.store.repeat, number)
-            base = self.state.base_digest if because else digest
-            after = Checkpoint(round=number + 1, digest=base, sums=await self.offload(self.store.sums, number + 1))
-            before = self.stand.journal.load(CHECKPOINTS, Kept)
-            kept = stayed(before, after) if because else stepped(before, after, contributions)
+            sums = await self.offload(self.store.sums, number + 1)
             reach("merge.done")
             for one in contributions:
                 # Closes the window's own trace: from the wind to the weights.
@@ -421,6 +439,11 @@ class Coordinator:
                 state, decision = quality.discarded(self.state, digest, because, now, self.policy)
             else:
                 state, decision = rounds.merged(self.state, digest, down, now, self.policy)
+            after = Checkpoint(
+                round=state.round, digest=state.base_digest, sums=sums, made_at=now, tokens_total=state.tokens_total
+            )
+            before = self.kept
+            kept = stayed(before, after) if because else stepped(before, after, contributions)
             with span("commit"):
                 self._commit(state, decision, kept=kept)
             reach("merge.journaled")
@@ -466,7 +489,7 @@ class Coordinator:
             return
         reach("evaluation.done")
         loss = round(found.loss, 4)
-        model = Best(round=state.round, digest=state.base_digest, loss_nats=loss)
+        model = scored(self.kept, state.round, state.base_digest, loss)
         best = quality.is_best(self.state, loss) and await self.offload(self.store.keep_best, state.round)
         now = self.stand.clock.now()
         said = RoundEvaluated(
@@ -481,7 +504,8 @@ class Coordinator:
             best=best,
         )
         after, decision = quality.evaluated(self.state, model, best, now, self.policy)
-        self._commit(after, Decision(say=(said,)) + decision)
+        kept = self.kept and self.kept.evaluated(model.digest, model.loss_nats)
+        self._commit(after, Decision(say=(said,)) + decision, kept=kept)
 
     # --- after a decision ---------------------------------------------------------------------------------------------
 

@@ -12,9 +12,17 @@ from datetime import datetime
 from typing import Final, Literal
 
 from windfall.contracts.events import CheckpointDamaged
-from windfall.contracts.message import Digest, derived_id
+from windfall.contracts.message import Digest, Instant, derived_id
 from windfall.federation_coordinator import membership, rounds
-from windfall.federation_coordinator.federation import Contribution, Decision, Federation, Frozen, Phase, Policy
+from windfall.federation_coordinator.federation import (
+    Best,
+    Contribution,
+    Decision,
+    Federation,
+    Frozen,
+    Phase,
+    Policy,
+)
 
 KEY: Final = "checkpoints"
 """Of the journal's state."""
@@ -27,6 +35,15 @@ class Checkpoint(Frozen):
     digest: Digest
     sums: tuple[str, ...] = ()
     """Checksums of the outer optimizer's state, a file each; of the base there is the digest."""
+    made_at: Instant | None = None
+    tokens_total: int | None = None
+    """Trained by all sites until then."""
+    loss_nats: float | None = None
+    """On held-out data, once that is known."""
+
+    def again(self, round_number: int, sums: tuple[str, ...]) -> "Checkpoint":
+        """The same model, laid down as that of a later round."""
+        return self.model_copy(update={"round": round_number, "sums": sums})
 
 
 class Kept(Frozen):
@@ -41,6 +58,20 @@ class Kept(Frozen):
     def tokens(self) -> int:
         """What the current one has trained beyond the previous one."""
         return sum(one.tokens for one in self.contributions)
+
+    def of(self, digest: str) -> Checkpoint | None:
+        """The checkpoint of this model; none when it is not kept."""
+        return next((one for one in (self.current, self.previous) if one is not None and one.digest == digest), None)
+
+    def evaluated(self, digest: str, loss_nats: float) -> "Kept":
+        """A model was evaluated on held-out data."""
+        known = {"loss_nats": loss_nats}
+        update = {
+            name: one.model_copy(update=known)
+            for name, one in (("current", self.current), ("previous", self.previous))
+            if one is not None and one.digest == digest
+        }
+        return self.model_copy(update=update)
 
 
 @dataclass(frozen=True)
@@ -80,7 +111,31 @@ def stayed(kept: Kept | None, after: Checkpoint) -> Kept:
     """What was merged is not kept: the base of the round before stands under this one's number as well."""
     if kept is None or kept.current.round != after.round - 1:
         return Kept(current=after)
-    return Kept(current=after, previous=kept.current)
+    return Kept(current=kept.current.again(after.round, after.sums), previous=kept.current)
+
+
+def gone_back(best: Best, round_number: int, sums: tuple[str, ...]) -> Checkpoint:
+    """The best model, laid down as that of a later round."""
+    return Checkpoint(
+        round=round_number,
+        digest=best.digest,
+        sums=sums,
+        made_at=best.made_at,
+        tokens_total=best.tokens_total,
+        loss_nats=best.loss_nats,
+    )
+
+
+def scored(kept: Kept | None, round_number: int, digest: str, loss_nats: float) -> Best:
+    """What is known of a model that was evaluated."""
+    known = kept.of(digest) if kept is not None else None
+    return Best(
+        round=round_number,
+        digest=digest,
+        loss_nats=loss_nats,
+        made_at=known.made_at if known is not None else None,
+        tokens_total=known.tokens_total if known is not None else None,
+    )
 
 
 def led_to(kept: Kept | None, round_number: int) -> tuple[Contribution, ...]:
@@ -145,7 +200,7 @@ def fallen_back(state: Federation, kept: Kept, now: datetime, policy: Policy) ->
         state, left = membership.without(state, member, "replaced", now)
         decision += left
     state, opened = rounds.open_round(state, now, policy)
-    return state, Kept(current=back.model_copy(update={"round": number})), decision + opened
+    return state, Kept(current=back.again(number, back.sums)), decision + opened
 
 
 def left_out(

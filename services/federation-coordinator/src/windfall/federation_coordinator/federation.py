@@ -182,6 +182,9 @@ class Best(Frozen):
     """That starts from it."""
     digest: Digest
     loss_nats: float
+    made_at: Instant | None = None
+    tokens_total: int | None = None
+    """Trained by all sites until then."""
 
 
 class Federation(Frozen):

@@ -36,7 +36,8 @@ def recover(store: ModelStore, journal: Journal, first: Callable[[], Tensor], no
     state = journal.load(_STATE, Federation)
     if state is None:
         digest = store.initialise(first())
-        journal.commit(state={KEY: Kept(current=Checkpoint(round=0, digest=digest, sums=store.sums(0)))})
+        begun = Checkpoint(round=0, digest=digest, sums=store.sums(0), made_at=now, tokens_total=0)
+        journal.commit(state={KEY: Kept(current=begun)})
         return digest
     kept = _kept(store, journal, state)
     if len(kept.current.sums) != len(store.states(state.round)):

@@ -103,6 +103,10 @@ class ModelStore:
         """The outer optimizer's state that belongs to a base: raw little-endian fp32, a file per slot."""
         return [self._folder / f"outer-{round_number:06d}-{slot}.f32" for slot in range(len(self._sizes))]
 
+    def best(self) -> Base:
+        """The model that did best on held-out data, where one was kept."""
+        return Base(self._best, len(self._header), self._layout.nbytes)
+
     def initialise(self, flat: Tensor) -> str:
         """Lay down the model of round 0 and an empty outer state; gives the model's digest. Twice is harmless."""
         self._lay_states()

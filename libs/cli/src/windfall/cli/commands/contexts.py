@@ -77,6 +77,10 @@ def use_context(name: str) -> None:
 @click.option("--key", metavar="FILE", help="Its private key.")
 @click.option("--nkey-file", metavar="FILE", help="File with the seed of your nkey.")
 @click.option("--tls-first/--no-tls-first", default=None, help="The server begins with TLS.")
+@click.option("--coordinator", metavar="HOST:PORT", help="The coordinator's gRPC door, for `windfall checkpoint`.")
+@click.option("--tls-authority", metavar="FILE", help="For it, where these three are others than those above.")
+@click.option("--tls-certificate", metavar="FILE", help="PEM certificate of yours.")
+@click.option("--tls-key", metavar="FILE", help="Its private key.")
 def set_context(name: str, **values: str | bool | None) -> None:
     """Make the context NAME, or change what is named of it; "" takes a value away. The first one counts at once."""
     from windfall.cli import contexts

@@ -46,30 +46,29 @@ def _in_context(_: click.Context, __: click.Parameter, name: str | None) -> None
         os.environ.update(contexts.variables(known.one(named), os.environ))
 
 
+in_context = click.option(
+    "--context",
+    envvar="WINDFALL_CONTEXT",
+    metavar="NAME",
+    # Before any other option looks at the environment.
+    is_eager=True,
+    expose_value=False,
+    callback=_in_context,
+    help="One of `windfall context list`.  [env: WINDFALL_CONTEXT]",
+)
+
+
 def server(command: Callable[..., None]) -> Callable[..., None]:
     """Which server is spoken to, and with which keys."""
-    for option in (
-        click.option(
-            "--context",
-            envvar="WINDFALL_CONTEXT",
-            metavar="NAME",
-            # Before --server looks at the environment.
-            is_eager=True,
-            expose_value=False,
-            callback=_in_context,
-            help="One of `windfall context list`.  [env: WINDFALL_CONTEXT]",
-        ),
-        click.option(
-            "--server",
-            envvar=_URL,
-            default="nats://127.0.0.1:4222",
-            show_default=True,
-            metavar="URL",
-            help=f"NATS server of the hub or of a site.  [env: {_URL}; else as the context says]",
-        ),
-    ):
-        command = option(command)
-    return command
+    option = click.option(
+        "--server",
+        envvar=_URL,
+        default="nats://127.0.0.1:4222",
+        show_default=True,
+        metavar="URL",
+        help=f"NATS server of the hub or of a site.  [env: {_URL}; else as the context says]",
+    )
+    return option(in_context(command))
 
 
 sure = click.option("--yes", is_flag=True, help="Do not ask.")

@@ -20,6 +20,11 @@ class ContextRow:
     """The file's path."""
     nkey_file: str
     tls_first: bool
+    coordinator: str
+    tls_authority: str
+    tls_certificate: str
+    tls_key: str
+    """The file's path."""
 
 
 def listed(known: Contexts) -> list[ContextRow]:
@@ -34,6 +39,10 @@ def listed(known: Contexts) -> list[ContextRow]:
             key=one.key,
             nkey_file=one.nkey_file,
             tls_first=one.tls_first,
+            coordinator=one.coordinator,
+            tls_authority=one.tls_authority,
+            tls_certificate=one.tls_certificate,
+            tls_key=one.tls_key,
         )
         for _, one in sorted(known.all.items())
     ]
@@ -55,6 +64,10 @@ CONTEXTS = Resource(
         ("key", "key"),
         ("nkey", "nkey_file"),
         ("tls first", "tls_first"),
+        ("coordinator", "coordinator"),
+        ("tls authority", "tls_authority"),
+        ("tls certificate", "tls_certificate"),
+        ("tls key", "tls_key"),
     ),
     (),
     _nothing,

@@ -51,6 +51,9 @@ class _Context:
     def set_details(self, details: str) -> None:
         self.details = details
 
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
+
     def peer(self) -> str:
         return "memory:client"
 
