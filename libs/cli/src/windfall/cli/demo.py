@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
 from nats.aio.client import Client
 from rich.console import Console
 
 from windfall.cli.audience import Audience
+from windfall.cli.counting import counted
 from windfall.cli.events import SOURCE
 from windfall.cli.fleet import LOOPBACK, Plan, Program, plan, server_program
 from windfall.cli.launch import Crew
@@ -33,6 +34,7 @@ from windfall.servicekit.natsserver import find_binary, render
 if TYPE_CHECKING:
     from windfall.cli.harvest import Harvest
 
+T = TypeVar("T")
 _BEAT_S: Final = 0.25
 _GOODBYE: Final = timedelta(seconds=8)
 """How long services may take to end."""
@@ -68,22 +70,30 @@ async def _run(
     chosen = plan(wish, datetime.now(UTC) + wish.pace.head_start, ports(port))
     furnish(chosen)
     with _view(chosen, plain, everything) as view:
-        view.say(f"{len(wish.sites)} sites, one hub, {len(chosen.programs)} services; run folder {wish.folder}")
+        view.say(
+            f"{counted(len(wish.sites), 'sites')}, one hub, {len(chosen.programs)} services; run folder {wish.folder}"
+        )
         if times > 1:
             view.say(f"this machine is slow or busy: the day takes {times:.1f} times as long")
         view.say(f"the hub speaks NATS at {chosen.hub_url}: try `windfall events tail --server {chosen.hub_url}`")
+        if wish.flower is None:
+            view.say(f"and hands out models: try `windfall checkpoint list --coordinator {chosen.coordinator}`")
         async with Crew(view.say) as crew:
-            said = await _story(chosen, crew, view, page)
+            said, ended = await _story(chosen, crew, view, page)
             started_again = crew.started_again
         view.say("everything has ended; writing the report")
     # Loaded only now: what draws pictures is a second of start-up that the first window should not wait for.
     from windfall.cli.harvest import gather_in
 
-    return gather_in(prepared, chosen, said, commanded_at, datetime.now(UTC), started_again)
+    return gather_in(prepared, chosen, said, commanded_at, datetime.now(UTC), started_again, ended)
 
 
-async def _story(chosen: Plan, crew: Crew, view: View, page: bool) -> Sequence[Said]:
-    """Begin with the servers, end with them; what happens between is what the hub has heard."""
+async def _story(chosen: Plan, crew: Crew, view: View, page: bool) -> tuple[Sequence[Said], bool]:
+    """Begin with the servers, end with them; what happens between is what the hub has heard.
+
+    Returns:
+        That, and whether what was asked for came to its end: an app may take longer than the trace.
+    """
     servers = _servers(chosen)
     for server in servers:
         crew.start(server)
@@ -92,7 +102,7 @@ async def _story(chosen: Plan, crew: Crew, view: View, page: bool) -> Sequence[S
     audience = Audience(fleet(chosen.wish.sites, chosen.clock.speed), view)
     async with connection(chosen.hub_url) as hub, AsyncExitStack() as beside:
         followed = [await beside.enter_async_context(_page(chosen, hub, view))] if page else []
-        await _guarded(
+        ended = await _guarded(
             _day(chosen, crew, view, audience, hub),
             crew.gave_up,
             *followed,
@@ -101,7 +111,7 @@ async def _story(chosen: Plan, crew: Crew, view: View, page: bool) -> Sequence[S
             asyncio.ensure_future(_beat(view, chosen.clock)),
         )
     await crew.stop(servers, _GOODBYE)
-    return audience.said
+    return audience.said, ended
 
 
 @asynccontextmanager
@@ -118,13 +128,18 @@ async def _page(chosen: Plan, hub: Client, view: View) -> AsyncIterator[asyncio.
         yield following
 
 
-async def _day(chosen: Plan, crew: Crew, view: View, audience: Audience, hub: Client) -> None:
-    """The replay, and an orderly end: the last window, the last round, the services of the sites, the coordinator."""
+async def _day(chosen: Plan, crew: Crew, view: View, audience: Audience, hub: Client) -> bool:
+    """The replay, and an orderly end: the last window, the last round, the services of the sites, the coordinator.
+
+    Returns:
+        Whether an app had come to its end when the replay did; a day of our own always has.
+    """
     clock, end = chosen.clock, chosen.wish.trace_end
     if chosen.wish.flower is None:
         await clock.sleep_until(end)
     elif await audience.until(lambda: audience.fleet.finished, clock.wall(end - clock.now())):
         view.say("the app has come to its end")
+    ended = chosen.wish.flower is None or audience.fleet.finished
     over = audience.all_released if audience.fleet.finished else audience.all_dark
     await audience.until(over, chosen.wish.pace.drain + _GOODBYE)
     order = StopFederation(
@@ -139,6 +154,7 @@ async def _day(chosen: Plan, crew: Crew, view: View, audience: Audience, hub: Cl
     if not await audience.reconciled(hub, sites, _RECONCILE):
         view.say("some of the sites' last events have not reached the hub: the report lacks them")
     await crew.stop(chosen.named("federation-coordinator"), _GOODBYE)
+    return ended
 
 
 def _servers(chosen: Plan) -> tuple[Program, ...]:
@@ -153,15 +169,16 @@ def _servers(chosen: Plan) -> tuple[Program, ...]:
     return tuple(programs)
 
 
-async def _guarded(story: Coroutine[Any, Any, None], *companions: asyncio.Future[None]) -> None:
+async def _guarded(story: Coroutine[Any, Any, T], *companions: asyncio.Future[None]) -> T:
     """Live through the story; what breaks beside it breaks it, and what runs beside it ends with it."""
     telling = asyncio.ensure_future(story)
-    waiting: set[asyncio.Future[None]] = {telling, *companions}
+    waiting: set[asyncio.Future[Any]] = {telling, *companions}
     try:
         while not telling.done():
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for ended in done:
                 ended.result()
+        return telling.result()
     finally:
         tasks = [future for future in (telling, *companions) if isinstance(future, asyncio.Task)]
         await _ended(tasks)

@@ -35,6 +35,8 @@ class Harvest:
 
     folder: Path
     summary: Mapping[str, Any]
+    ended: bool = True
+    """Whether what was asked for came to its end: an app may take longer than the trace."""
 
 
 def gather_in(
@@ -44,8 +46,12 @@ def gather_in(
     commanded_at: datetime,
     ended_at: datetime,
     started_again: Mapping[str, int],
+    ended: bool = True,
 ) -> Harvest:
     """Write everything into the run folder.
+
+    Args:
+        ended: whether what was asked for came to its end.
 
     Raises:
         OSError: the disk is full or the folder is gone.
@@ -104,7 +110,7 @@ def gather_in(
         command=wish.typed,
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
-    return Harvest(folder, summary)
+    return Harvest(folder, summary, ended)
 
 
 def model_bytes(path: Path) -> int:

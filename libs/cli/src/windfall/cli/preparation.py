@@ -92,6 +92,18 @@ def prepare(asked: Asked, now: datetime) -> Prepared:
     return Prepared(wish, traces)
 
 
+def same_run(asked: Asked) -> dict[str, str]:
+    """What makes two commands ask for the same run of an app; where it goes and how it is shown does not."""
+    return {
+        "--flower-app": "" if asked.flower_app is None else str(asked.flower_app.resolve()),
+        "-c": " ".join(asked.config),
+        "--data": "" if asked.data is None else str(asked.data.resolve()),
+        "--trace": "" if asked.trace is None else str(asked.trace.resolve()),
+        "--sites": ",".join(asked.sites),
+        "--fast": "yes" if asked.fast else "",
+    }
+
+
 def replayed(asked: Asked) -> Mapping[str, Trace]:
     """The traces of its sites over the hours that they have in common.
 

@@ -1,5 +1,7 @@
 """Whole fleets on this machine, what they replay, and what they left."""
 
+import os
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,9 @@ def nkeys(folder: Path, names: tuple[str, ...]) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), help="Of the hub's NATS.  [default: a free one]")
 @click.option("--plain", is_flag=True, help="Lines, even in a terminal.")
 @click.option("-v", "--verbose", is_flag=True, help="Every line worth a line, not only the first ones.")
+@click.option(
+    "--token", metavar="TOKEN", help="Names this run: the same token again starts nothing, and says what it came to."
+)
 def run_app(
     flower_app: Path,
     config: tuple[str, ...],
@@ -158,24 +163,42 @@ def run_app(
     port: int | None,
     plain: bool,
     verbose: bool,
+    token: str | None,
 ) -> None:
     """Run a Flower app on a whole fleet on this machine, then report.
 
     Its strategy and its ClientApp as they are, on sites whose power comes and goes; no account and no network, and
-    nothing is installed. It ends when the app does, or with the trace, of which a day takes three minutes.
+    nothing is installed. It ends when the app does, or with 1 when the trace is over before, of which a day takes
+    three minutes.
     """
     commanded_at = datetime.now(UTC)
-    from windfall.cli.demo import run
-    from windfall.cli.preparation import Asked
-    from windfall.cli.report import closing_words
+    from windfall.cli.once import Outcome, once
+    from windfall.cli.preparation import Asked, same_run
 
     chosen = tuple(name.strip() for name in sites.split(",") if name.strip())
     asked = Asked(
         fast=fast, out=out, sites=chosen, trace=trace, port=port, flower_app=flower_app, config=config, data=data
     )
-    harvest = run(asked, plain=plain, everything=verbose, commanded_at=commanded_at)
-    for line in closing_words(harvest.summary, harvest.folder):
+
+    def work() -> Outcome:
+        from windfall.cli.demo import run
+        from windfall.cli.report import closing_words
+
+        harvest = run(asked, plain=plain, everything=verbose, commanded_at=commanded_at)
+        early = "" if harvest.ended else "the trace is over, and the app has not come to its end"
+        return Outcome(lines=tuple(closing_words(harvest.summary, harvest.folder)), failed=early)
+
+    outcome = work() if token is None else once(os.environ, token, same_run(asked), work, _said)
+    for line in outcome.lines:
         print(line)
+    if outcome.failed:
+        raise Mistake(
+            outcome.failed, "Leave --fast out, give a longer --trace, or ask less of it with -c", ExitCode.FAILED
+        )
+
+
+def _said(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 @click.command()
