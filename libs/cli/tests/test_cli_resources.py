@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields, replace
+from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,15 @@ from windfall.cli.resources.watching import until
 from windfall.cli.server import connection, declared, store
 from windfall.contracts.envelope import Letter
 from windfall.contracts.events import (
+    EnergyRecorded,
     FederationFinished,
     FederationPaused,
     FederationResumed,
     NodeHindered,
+    RoundEvaluated,
+    RoundStarted,
     SignalStale,
+    SiteJoined,
     WindowOpened,
 )
 from windfall.contracts.subjects import HUB
@@ -58,7 +63,7 @@ async def hub(nats_server: NatsServer, recorded: Sequence[Said]) -> AsyncIterato
 
 
 def folded(of: Resource, recorded: Sequence[Said]) -> Rows:
-    found: Rows = {}
+    found = of.begin()
     for said in recorded:
         if isinstance(said.message, of.hears):
             of.fold(found, said.message)
@@ -100,6 +105,49 @@ def test_a_federation_is_paused_and_goes_on(recorded: Sequence[Said]) -> None:
     assert (found["demo"].state, found["demo"].because, found["demo"].sites) == ("paused", "new disks", ())
     of.fold(found, FederationResumed(id=UUID(int=2), **told))
     assert (found["demo"].state, found["demo"].because) == ("waiting", "")
+
+
+def test_a_run_is_a_federation_from_its_first_round_to_its_last_word(recorded: Sequence[Said]) -> None:
+    of = resource("run")
+    found = folded(of, recorded)
+    (run,) = found.values()
+    assert (run.name, run.state, run.rounds, run.tokens_total) == ("demo/1", "finished", 5, 100_000)
+    assert run.sites == ("site-a", "site-b")
+    assert (run.loss_first, run.loss_last) == pytest.approx((4.0, 2.8))
+    assert (run.held_out_first, run.held_out_last) == pytest.approx((4.1, 2.9))
+    assert run.started_at < run.ended_at
+    assert run.energy_kwh is None, "no ledger said anything"
+    window = next(one.message for one in recorded if isinstance(one.message, SiteJoined)).window_id
+    at = run.ended_at + timedelta(minutes=1)
+
+    def drawn(number: int, window_id: UUID | None, end: datetime) -> EnergyRecorded:
+        told = {"sequence": number, "state": "training", "start": end - timedelta(minutes=1), "end": end}
+        told |= {"energy_kwh": 2.0, "emissions_kg": 0.1, "clean_energy_kwh": 2.0, "method": "modelled"}
+        return EnergyRecorded(
+            id=UUID(int=number), at=end, site="site-a", window_id=window_id, entry_hash="0" * 64, **told
+        )
+
+    # A ledger's entries may come late, and nobody's windows are not this run's.
+    of.fold(found, drawn(1, window, run.ended_at))
+    of.fold(found, drawn(2, None, run.ended_at))
+    of.fold(found, drawn(3, UUID(int=99), at))
+    assert (found["demo/1"].energy_kwh, found["demo/1"].emissions_g) == pytest.approx((2.0, 100.0))
+
+    # The same name begins anew: its first model is scored before its first round, a node comes up before it joins.
+    told = {"at": at, "federation": "demo", "base_digest": "0" * 64}
+    of.fold(
+        found,
+        RoundEvaluated(id=UUID(int=4), at=at, federation="demo", round=0, model_digest="0" * 64, loss_nats=9.0),
+    )
+    assert found["demo/1"].held_out_first == pytest.approx(4.1)
+    of.fold(found, RoundStarted(id=UUID(int=5), round=0, members=("site-a",), ends_at=None, **told))
+    lease = {"window_id": UUID(int=99), "lease_token": 9, "attempt": 2, "round": 0}
+    of.fold(found, SiteJoined(id=UUID(int=6), at=at, site="site-a", federation="demo", **lease))
+    second = found["demo/2"]
+    assert (second.state, second.rounds, second.held_out_first, second.energy_kwh) == ("training", 0, 9.0, 2.0)
+    of.fold(found, FederationPaused(id=UUID(int=7), round=1, because="new disks", **told))
+    assert (found["demo/2"].state, found["demo/2"].pauses, found["demo/2"].because) == ("paused", 1, "new disks")
+    assert found["demo/1"].because == "" and found["demo/1"].energy_kwh == 2.0
 
 
 async def test_who_is_named_is_read_alone_and_like_all(hub: str) -> None:

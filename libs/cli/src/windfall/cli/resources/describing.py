@@ -48,6 +48,8 @@ async def _last(url: str, of: Resource, row: Row, count: int) -> list[str]:
 
 
 def _concerns(of: Resource, row: Row, message: Message) -> bool:
+    if of.concerns is not None:
+        return of.concerns(row, message)
     alone: Rows = {}
     of.fold(alone, message)
     return row.name in alone

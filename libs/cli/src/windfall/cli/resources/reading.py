@@ -84,7 +84,7 @@ async def awaited(url: str, of: Resource, name: str, field: str, value: str, wit
 
 
 async def _now(client: "Client", of: Resource) -> tuple[Rows, int]:
-    found: Rows = {}
+    found = of.begin()
     if of is SITES:
         # A hub that hears no site yet names itself.
         found = {site: Site(site) for site in await known_sites(client) if site != HUB}
@@ -97,7 +97,7 @@ async def _now(client: "Client", of: Resource) -> tuple[Rows, int]:
 
 
 async def _folded(client: "Client", of: Resource, subjects: list[str]) -> Rows:
-    found: Rows = {}
+    found = of.begin()
     async with aclosing(kept(client, of.stream, subjects, of.newest)) as stream:
         async for stored in stream:
             _take(of, found, stored)

@@ -10,11 +10,12 @@ from windfall.cli.resources.leases import LEASES
 from windfall.cli.resources.profiles import PROFILES
 from windfall.cli.resources.resource import Resource, Row, Rows
 from windfall.cli.resources.rounds import ROUNDS
+from windfall.cli.resources.runs import RUNS
 from windfall.cli.resources.sites import SITES
 from windfall.cli.resources.windows import WINDOWS
 from windfall.servicekit.errors import Mistake
 
-ALL: Final = (SITES, WINDOWS, LEASES, PROFILES, FEDERATIONS, ROUNDS, RECENT, DEAD_LETTERS)
+ALL: Final = (SITES, WINDOWS, LEASES, PROFILES, FEDERATIONS, RUNS, ROUNDS, RECENT, DEAD_LETTERS)
 _BY_NAME: Final = {name: one for one in ALL for name in (one.name, *one.aliases)}
 _SHORTEST_PREFIX: Final = 4
 

@@ -38,6 +38,8 @@ class Resource:
         most: only so many of the newest letters are read; none reads them all.
         stream: that holds them.
         take: takes letters in as they lie, where they need not be sentences.
+        begin: rows before the first event, where more is remembered than is shown.
+        concerns: whether an event is about a row, where the row that it makes alone does not say so.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Resource:
     most: int | None = None
     stream: str = EVENTS_STREAM
     take: Callable[[Rows, "Stored"], None] | None = None
+    begin: Callable[[], Rows] = dict
+    concerns: Callable[[Row, Message], bool] | None = None
 
 
 def record(row: Row) -> Mapping[str, object]:
