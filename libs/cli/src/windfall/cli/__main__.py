@@ -42,6 +42,7 @@ WHERE: Final = {
     **dict.fromkeys(("completion", "describe", "doctor", "explain", "get", "wait", "watch"), "seeing"),
     **dict.fromkeys(("cordon", "drain", "pause", "readmit", "resume", "rollback", "stop", "uncordon"), "operating"),
     **dict.fromkeys(("links", "profile"), "hardware"),
+    **dict.fromkeys(("apply", "delete"), "declaring"),
     **dict.fromkeys(("hub", "site"), "identity"),
     **dict.fromkeys(("dlq", "events"), "bus"),
     "checkpoint": "checkpoints",

@@ -11,6 +11,7 @@ from typing import Any, Final
 import yaml
 
 from windfall.cli.gitops.documents import Object, read
+from windfall.cli.unambiguous import Unambiguous
 from windfall.servicekit.errors import ExitCode, Mistake
 
 DEPLOY: Final = Path(__file__).resolve().parents[6] / "deploy"
@@ -66,7 +67,7 @@ def values_of(path: Path) -> dict[str, Any]:
         Mistake: it cannot be read, is no YAML, says one thing twice, or is no mapping.
     """
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), _Unambiguous)  # noqa: S506 - a SafeLoader
+        found = yaml.load(path.read_text(encoding="utf-8"), Unambiguous)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise Mistake(f"cannot read {path} ({error})", "Name a values file", ExitCode.RESOURCE) from error
     except yaml.YAMLError as error:
@@ -74,19 +75,6 @@ def values_of(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Mistake(f"{path} holds no mapping", "Start from deploy/k0rdent/examples/study/fleet.yaml")
     return found
-
-
-class _Unambiguous(yaml.SafeLoader):
-    """Refuses a key that is there twice: the second would silently win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
-        for key, _ in node.value:
-            name = self.construct_object(key, deep=True)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is there twice", key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
 
 
 def _refused(text: str) -> str:

@@ -29,10 +29,14 @@ class Change:
     """Of a refusal, in the server's words."""
 
 
-def change(before: Object | None, after: Object) -> Change:
-    """The change from what is there, if anything is, to what a dry run of applying gives."""
+def change(before: Object | None, after: Object, source: str = "fleet") -> Change:
+    """The change from what is there, if anything is, to what a dry run of applying gives.
+
+    Args:
+        source: where what is applied comes from, in a word.
+    """
     metadata = after["metadata"]
-    diff = _diff(_readable(before), _readable(after), f"{after['kind']}/{metadata['name']}")
+    diff = _diff(_readable(before), _readable(after), f"{after['kind']}/{metadata['name']}", source)
     state: State = "created" if before is None else "changed" if diff else "unchanged"
     return Change(after["kind"], metadata.get("namespace", ""), metadata["name"], state, diff)
 
@@ -72,6 +76,6 @@ def _readable(obj: Object | None) -> list[str]:
     return text.splitlines()
 
 
-def _diff(before: list[str], after: list[str], name: str) -> str:
-    lines = unified_diff(before, after, f"live/{name}" if before else "nothing", f"fleet/{name}", lineterm="")
+def _diff(before: list[str], after: list[str], name: str, source: str) -> str:
+    lines = unified_diff(before, after, f"live/{name}" if before else "nothing", f"{source}/{name}", lineterm="")
     return "\n".join(lines)
