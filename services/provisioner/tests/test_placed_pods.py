@@ -116,6 +116,15 @@ async def test_a_machine_of_the_wrong_kind_is_not_used(stage: Stage, need: dict[
     assert await refused(asking(stage, {"gpus": 1} | need), stage) == dict.fromkeys("ab", why)
 
 
+async def test_a_pool_lends_no_more_gpus_than_it_says(stage: Stage) -> None:
+    lends = {"gpus": 2, "pools": [{"name": "a100", "vendor": "nvidia", "count": 3}]}
+    with pytest.raises(NoRoom, match=r"has room for 1 of 2 workers.*the pool a100 lends 3 GPUs, of which 0 are held"):
+        await asking(stage, lends, kube_workers=2).start(lease(), ENVIRONMENT)
+    await up(asking(stage, lends), lease(token=2))
+    # What the last lease holds is on its way back: the next one is not refused for it.
+    await up(asking(stage, lends), lease(token=3))
+
+
 async def test_the_profile_of_a_machine_counts_once_it_is_labelled(stage: Stage) -> None:
     measured = {"windfall.dev/samples-per-s": "25.0", "windfall.dev/gpu.interconnect-gb-per-s": "250.0"}
     slow = {"windfall.dev/samples-per-s": "5.0", "windfall.dev/gpu.interconnect-gb-per-s": "250.0"}

@@ -24,6 +24,7 @@ from windfall.provisioner.placement import (
     place,
     placements,
 )
+from windfall.provisioner.placement.fitness import pool_of
 from windfall.provisioner.placement.gpus import Gpu
 
 GIB = 2**30
@@ -76,10 +77,11 @@ def nodes(draw: st.DrawFn) -> tuple[NodeCapacity, ...]:
 def sites(draw: st.DrawFn) -> tuple[Site, ...]:
     found = []
     for name in draw(st.lists(st.sampled_from(("atlanta", "quebec", "texas", "ulm")), unique=True, max_size=4)):
-        held = draw(nodes())
-        profiled = [node.name for node in held if draw(st.booleans())]
+        known = draw(nodes())
+        profiled = [node.name for node in known if draw(st.booleans())]
         profiles = {node: Profile(draw(st.sampled_from((1.0, 10.0, 25.0)))) for node in profiled}
-        found.append(Site(name, held, draw(st.sampled_from(LAWS)), profiles))
+        held = {node.name: free(draw(st.integers(0, 3))) for node in known if draw(st.integers(0, 3)) == 0}
+        found.append(Site(name, known, draw(st.sampled_from(LAWS)), profiles, held))
     return tuple(found)
 
 
@@ -97,6 +99,14 @@ needs = st.builds(
     jurisdictions=st.sampled_from(((), ("CA",), ("US-GA", "DE"))),
     arrangement=st.sampled_from(("pack", "spread")),
     tolerations=st.sampled_from(((), (Toleration("spot", "Exists"),))),
+    pools=st.sampled_from(
+        (
+            (),
+            (Pool("nvidia", vendor="nvidia", count=5), Pool("rest")),
+            (Pool("a100", model="a100", vendor="nvidia", count=3), Pool("amd", vendor="amd", count=4)),
+            (Pool("nodes", count=2),),
+        )
+    ),
 )
 
 
@@ -130,6 +140,29 @@ def test_no_node_is_over_committed_and_the_gang_is_whole(need: Need, known: tupl
                 assert amount == 0 or amount <= node.free.of(resource)
             for key, value in placed.node_selector.items():
                 assert node.labels[key] == value
+
+
+@given(needs, sites())
+def test_no_pool_lends_more_than_it_says(need: Need, known: tuple[Site, ...]) -> None:
+    for placed in placements(need, known):
+        site = next(site for site in known if site.name == placed.site)
+        for pool in need.pools:
+            of = [node for node in site.nodes if _is_of(need, node, placed.gpu, pool)]
+            if pool.count is None:
+                continue
+            if pool.vendor is None:
+                used = {node.name for node in of if node.name in {*placed.workers, *site.held}}
+                new = {node.name for node in of if node.name in placed.workers} - set(site.held)
+                assert not new or len(used) <= pool.count
+            elif placed.gpu is not None:
+                asked = need.gpus * sum(placed.workers.get(node.name, 0) for node in of)
+                held = sum(site.held.get(node.name, Resources()).of(placed.gpu.resource) for node in of)
+                assert asked == 0 or asked + held <= pool.count
+
+
+def _is_of(need: Need, node: NodeCapacity, kind: Gpu | None, pool: Pool) -> bool:
+    gpus = [gpu for gpu in node.gpus if kind is not None and gpu.resource == kind.resource]
+    return pool_of(need, node, gpus[0] if gpus else None) is pool
 
 
 @given(needs, sites(), st.data())
@@ -248,6 +281,41 @@ def test_only_what_a_site_lends_is_used() -> None:
     assert place(replace(need, pools=(replace(pools[1], vendor="amd"),)), [site]) is None
     assert place(Need(pools=pools[:1]), [site]) is not None, "without GPUs its labels are all of a pool"
     assert why(replace(need, node_selector={"lent": "yes"}), site, of="own") == "does not have the label lent=yes"
+
+
+@pytest.mark.parametrize(
+    ("pool", "held", "workers", "placed"),
+    [
+        (Pool("a100", vendor="nvidia", count=4), {}, 4, {"one": 4}),
+        (Pool("a100", vendor="nvidia", count=4), {}, 5, None),
+        (Pool("a100", vendor="nvidia", count=12), {}, 10, {"one": 8, "two": 2}),
+        (Pool("a100", vendor="nvidia", count=4), {"two": 2}, 3, None),
+        (Pool("a100", vendor="nvidia", count=4), {"two": 2}, 2, {"one": 2}),
+        (Pool("a100", vendor="nvidia", count=0), {}, 1, None),
+        (Pool("a100", count=1), {}, 9, None),
+        (Pool("a100", count=1), {"two": 1}, 1, {"two": 1}),
+        (Pool("a100", count=2), {"two": 1}, 16, {"one": 8, "two": 8}),
+        (Pool("a100"), {}, 16, {"one": 8, "two": 8}),
+    ],
+)
+def test_a_pool_lends_as_much_as_it_says_less_what_leases_hold(
+    pool: Pool, held: dict[str, int], workers: int, placed: dict[str, int] | None
+) -> None:
+    holding = {name: free(gpus) for name, gpus in held.items()}
+    site = Site("quebec", (gpu_node("one", 8), gpu_node("two", 8)), held=holding)
+    found = place(Need(workers=workers, gpus=1, pools=(pool,)), [site])
+    assert (None if found is None else found.workers) == placed
+
+
+def test_whoever_asks_hears_what_a_pool_lends() -> None:
+    site = Site("quebec", (gpu_node("one", 8),), held={"one": free(3)})
+    pools = (Pool("a100", vendor="nvidia", count=4), Pool("more", count=1))
+    assert why(Need(workers=2, gpus=1, pools=pools), site, of="quebec") == (
+        "has room for 1 of 2 workers: each is counted on its node; "
+        "the pool a100 lends 4 GPUs, of which 3 are held; the pool more lends 1 node, of which 0 are held"
+    )
+    with pytest.raises(ValueError, match="less than nothing"):
+        Pool("a100", count=-1)
 
 
 def test_packing_leaves_the_large_node_whole_where_a_small_one_will_do() -> None:

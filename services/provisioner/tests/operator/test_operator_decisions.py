@@ -350,7 +350,7 @@ def test_what_a_site_needs_and_lends_is_handed_to_its_provisioner() -> None:
     read = trainers.kube_need
     assert read is not None and read.gpu_memory_bytes == 79 * 2**30 and read.samples_per_s == 10
     assert (read.models, read.jurisdictions) == (("H100",), ("CA",))
-    assert read.pools == (Pool("h100", {"gpu": "h100"}, "nvidia", "H100"),)
+    assert read.pools == (Pool("h100", {"gpu": "h100"}, "nvidia", "H100", 8),)
     assert "WINDFALL_KUBE_NEED" not in site_services.provisioner_settings(site(pools=[H100])), "the scheduler chooses"
 
 

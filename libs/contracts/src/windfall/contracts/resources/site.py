@@ -32,8 +32,8 @@ class CapacityPool(Part):
     gpu_model: str = ""
     memory: Quantity | None = None
     """Of one device, or of the node where it has none."""
-    count: int = Field(default=1, ge=0, le=100_000)
-    """Devices, or nodes where they have none."""
+    count: int | None = Field(default=None, ge=0, le=100_000)
+    """Devices that are lent at most, or nodes where they have none. Without it all that there are."""
     node_selector: Entries = Field(default_factory=dict)
     machines: tuple[SshMachine, ...] = Field(default=(), max_length=256, json_schema_extra=list_map("name"))
     """Of which nodes are made while a window is open, where they are no nodes of a cluster all the time; of the backend
@@ -178,7 +178,7 @@ class SiteStatus(Said):
     window: Window | None = None
     capacity: Capacity | None = None
     devices: int = 0
-    """In all pools."""
+    """In all pools that say how many they lend."""
 
 
 class Site(Part):

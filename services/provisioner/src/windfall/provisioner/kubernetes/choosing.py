@@ -16,7 +16,7 @@ from windfall.provisioner.manifests.chosen import Chosen
 from windfall.provisioner.manifests.labels import LEASE, site_labels
 from windfall.provisioner.manifests.pod import tolerations
 from windfall.provisioner.manifests.workload import Made
-from windfall.provisioner.placement import Need, Placement, Profile, Site, explain, node_capacities, place
+from windfall.provisioner.placement import Need, Placement, Profile, Site, explain, held_by_node, node_capacities, place
 from windfall.provisioner.placement.explanation import Verdict
 from windfall.provisioner.placement.fitness import barred
 from windfall.provisioner.placement.gpus import amount
@@ -108,14 +108,16 @@ def _permitted(need: Need, name: str, jurisdiction: str) -> None:
         )
 
 
-def _site(name: str, jurisdiction: str, nodes: Iterable[Object], pods: Iterable[Object]) -> Site:
+def _site(name: str, jurisdiction: str, nodes: Iterable[Object], pods: Sequence[Object]) -> Site:
     capacities = node_capacities(nodes, pods)
     profiles = {node.name: known for node in capacities if (known := Profile.labelled(node.labels)) is not None}
-    return Site(name, capacities, jurisdiction, profiles)
+    return Site(name, capacities, jurisdiction, profiles, held_by_node(pod for pod in pods if _ours(pod, name)))
 
 
 def _goes(pod: Object, lease: Lease) -> bool:
     """Whether it is of another lease of this site."""
-    labels = pod["metadata"].get("labels") or {}
-    ours = site_labels(lease.site).items() <= labels.items()
-    return ours and labels.get(LEASE) not in (None, str(lease.lease_id))
+    return _ours(pod, lease.site) and pod["metadata"]["labels"].get(LEASE) not in (None, str(lease.lease_id))
+
+
+def _ours(pod: Object, site: str) -> bool:
+    return site_labels(site).items() <= (pod["metadata"].get("labels") or {}).items()

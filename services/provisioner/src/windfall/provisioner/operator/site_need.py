@@ -51,6 +51,7 @@ def _need(site: Site, need: NodeNeed) -> dict[str, object]:
         | ({"node_selector": dict(pool.node_selector)} if pool.node_selector else {})
         | ({"vendor": pool.gpu_vendor} if pool.gpu_vendor != "none" else {})
         | ({"model": pool.gpu_model} if pool.gpu_model else {})
+        | ({"count": pool.count} if pool.count is not None else {})
         for pool in site.spec.pools
     ]
     return said | ({"pools": pools} if pools else {})

@@ -189,5 +189,5 @@ def site_status(site: Site, now: datetime, applied: Finding | None = None) -> Si
     return SiteStatus(
         observed_generation=site.metadata.generation,
         conditions=conditions(site.status.conditions, findings, site.metadata.generation, now),
-        devices=sum(pool.count for pool in site.spec.pools),
+        devices=sum(pool.count or 0 for pool in site.spec.pools),
     )

@@ -14,6 +14,19 @@ def affinity(nodes: Iterable[str]) -> dict[str, Any]:
     return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
 
 
+def pinned_to(spec: Mapping[str, Any]) -> str | None:
+    """The one node that a pod's required node affinity names, as :func:`affinity` writes it; none where it leaves a
+    choice."""
+    towards_nodes = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    terms = (towards_nodes.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
+    fields = [field for term in terms for field in term.get("matchFields") or ()]
+    match fields:
+        case [{"key": key, "operator": "In", "values": [name]}] if key == _NAME and len(terms) == 1:
+            return str(name)
+        case _:
+            return None
+
+
 def admitted(spec: Mapping[str, Any], name: str, labels: Mapping[str, str]) -> bool:
     """Whether a pod's node selector and its required node affinity let it onto a node of this name with these labels.
 

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from windfall.provisioner.placement.arrangement import arranged
 from windfall.provisioner.placement.fitness import barred, offers, room, unfit
 from windfall.provisioner.placement.gpus import Gpu
+from windfall.provisioner.placement.lending import within_pools
 from windfall.provisioner.placement.need import Need
 from windfall.provisioner.placement.site import Site
 
@@ -63,42 +65,26 @@ def placed_at(need: Need, site: Site) -> Placement | None:
 
 
 def _arranged(need: Need, site: Site, kind: Kind) -> Placement:
-    chosen = _packed(need.workers, kind.fits) if need.arrangement == "pack" else _spread(need.workers, kind.fits)
+    chosen = arranged(need.arrangement, need.workers, kind.fits)
     rate = math.fsum(site.profile(node).samples_per_s for node in site.nodes if node.name in chosen)
     selector = dict(kind.gpu.selector) if kind.gpu else {}
     return Placement(site.name, dict(sorted(chosen.items())), kind.gpu, selector, rate)
 
 
-def _packed(workers: int, fits: Mapping[str, int]) -> dict[str, int]:
-    """The largest nodes are filled first, and what is left goes where the least stays free."""
-    chosen: dict[str, int] = {}
-    while workers:
-        open_ = {node: room for node, room in fits.items() if node not in chosen}
-        enough = [node for node, room in open_.items() if room >= workers]
-        node = min(enough, key=lambda n: (fits[n], n)) if enough else min(open_, key=lambda n: (-fits[n], n))
-        chosen[node] = min(workers, fits[node])
-        workers -= chosen[node]
-    return chosen
-
-
-def _spread(workers: int, fits: Mapping[str, int]) -> dict[str, int]:
-    """One worker after the other to the node that has the fewest, and the most room among those."""
-    chosen = dict.fromkeys(fits, 0)
-    for _ in range(workers):
-        open_ = [node for node in fits if chosen[node] < fits[node]]
-        chosen[min(open_, key=lambda n: (chosen[n], -fits[n], n))] += 1
-    return {node: count for node, count in chosen.items() if count}
-
-
 def kinds(need: Need, site: Site) -> list[Kind]:
-    """What each kind of GPU at the site has room for, in one order."""
+    """What each kind of GPU at the site has room for, as far as its pools lend it, in one order."""
     fits: dict[Gpu | None, dict[str, int]] = {}
+    seen: dict[Gpu | None, dict[str, Gpu | None]] = {}
     for node in site.nodes:
         profile = site.profile(node)
         for gpu in offers(need, node, profile):
             if not unfit(need, node, gpu, profile) and (fitting := room(need, node, gpu)):
                 fits.setdefault(_kind(gpu), {})[node.name] = fitting
-    return [Kind(gpu, rooms) for gpu, rooms in sorted(fits.items(), key=lambda item: _order(item[0]))]
+                seen.setdefault(_kind(gpu), {})[node.name] = gpu
+    return [
+        Kind(gpu, within_pools(need, site, seen[gpu], rooms))
+        for gpu, rooms in sorted(fits.items(), key=lambda item: _order(item[0]))
+    ]
 
 
 def _kind(gpu: Gpu | None) -> Gpu | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from windfall.provisioner.placement.decision import Placement, kinds, place, placed_at
 from windfall.provisioner.placement.fitness import barred, offers, room, short, unfit
+from windfall.provisioner.placement.lending import used_up
 from windfall.provisioner.placement.need import Need
 from windfall.provisioner.placement.nodes import NodeCapacity
 from windfall.provisioner.placement.site import Site
@@ -49,6 +50,8 @@ def _site_verdict(need: Need, site: Site, best: Placement | None, here: Placemen
     most = max((kind.room for kind in found), default=0)
     many = " of one kind of GPU" if need.gpus and len(found) > 1 else ""
     why = f"has room for {most} of {need.workers} workers{many}: each is counted on its node"
+    if pools := used_up(need, site):
+        why += f"; {pools}"
     return Verdict(site.name, "", False, why)
 
 

@@ -32,7 +32,7 @@ def unfit(need: Need, node: NodeCapacity, gpu: Gpu | None, profile: Profile) -> 
         return f"has the taint {key}{f'={value}' if value else ''}:{effect}, which is not tolerated"
     if missing := [f"{key}={value}" for key, value in need.node_selector.items() if node.labels.get(key) != value]:
         return f"does not have the label {missing[0]}"
-    if need.pools and not any(_in(pool, node, gpu) for pool in need.pools):
+    if need.pools and pool_of(need, node, gpu) is None:
         return f"is in no pool that the site lends ({', '.join(pool.name for pool in need.pools)})"
     if gpu is not None and (why := _wrong_gpu(need, gpu)):
         return why
@@ -49,6 +49,11 @@ def unfit(need: Need, node: NodeCapacity, gpu: Gpu | None, profile: Profile) -> 
         if rate < need.samples_per_s:
             return f"was measured at {rate:.1f} samples/s, {need.samples_per_s:g} are needed"
     return ""
+
+
+def pool_of(need: Need, node: NodeCapacity, gpu: Gpu | None) -> Pool | None:
+    """The first pool that a node is in; none where it is in none, or the site has none."""
+    return next((pool for pool in need.pools if _in(pool, node, gpu)), None)
 
 
 def _in(pool: Pool, node: NodeCapacity, gpu: Gpu | None) -> bool:

@@ -23,6 +23,12 @@ class Pool:
     vendor: Vendor | None = None
     model: str = ""
     """Of their GPUs, by any name."""
+    count: int | None = None
+    """GPUs that are lent at most, or nodes where no vendor is said; none: all that there are."""
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 0:
+            raise ValueError(f"the pool {self.name} cannot lend less than nothing")
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -56,7 +62,7 @@ class Need:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     """Labels that a node has."""
     pools: tuple[Pool, ...] = ()
-    """A node is in one of these; empty: any will do."""
+    """A node is in one of these, the first one that it fits; empty: any will do."""
 
     def __post_init__(self) -> None:
         bounds = (self.gpus, self.cpu_cores, self.memory_bytes, self.gpu_memory_bytes, self.samples_per_s)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
-from windfall.provisioner.placement.affinity import admitted
+from windfall.provisioner.placement.affinity import admitted, pinned_to
 from windfall.provisioner.placement.gpus import Gpu, amount, gpus_of
 
 Object = Mapping[str, Any]
@@ -85,8 +85,7 @@ def node_capacities(nodes: Iterable[Object], pods: Iterable[Object]) -> tuple[No
     claims: dict[str, Resources] = {}
     waiting: list[Object] = []
     for pod in living:
-        where = pod.get("spec", {}).get("nodeName") or pod.get("status", {}).get("nominatedNodeName")
-        if where:
+        if where := _bound(pod):
             claims[where] = claims.get(where, Resources()).plus(claimed(pod))
         else:
             waiting.append(pod)
@@ -99,6 +98,22 @@ def node_capacities(nodes: Iterable[Object], pods: Iterable[Object]) -> tuple[No
                 node.name, node.gpus, left, node.labels, node.taints, node.ready, node.schedulable
             )
     return tuple(free.values())
+
+
+def held_by_node(pods: Iterable[Object]) -> dict[str, Resources]:
+    """What pods hold on the nodes that they are bound or pinned to. Pods that ended hold nothing."""
+    held: dict[str, Resources] = {}
+    for pod in pods:
+        where = _bound(pod) or pinned_to(pod.get("spec", {}))
+        if where and pod.get("status", {}).get("phase") not in _ENDED:
+            held[where] = held.get(where, Resources()).plus(claimed(pod))
+    return held
+
+
+def _bound(pod: Object) -> str | None:
+    """The node that a pod is on, or that was emptied for it."""
+    where = pod.get("spec", {}).get("nodeName") or pod.get("status", {}).get("nominatedNodeName")
+    return str(where) if where else None
 
 
 def claimed(pod: Object) -> Resources:

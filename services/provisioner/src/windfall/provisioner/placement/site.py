@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from windfall.provisioner.placement.nodes import NodeCapacity
+from windfall.provisioner.placement.nodes import NodeCapacity, Resources
 from windfall.provisioner.placement.profile import Profile
 
 _UNKNOWN: Final = Profile()
@@ -20,6 +20,8 @@ class Site:
     """Under whose law it lies; empty where it says nothing, which no allowed set includes."""
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     """Newest measurement by node, as ``node.profiled`` names it: a lease's name, or that of the Kubernetes node."""
+    held: Mapping[str, Resources] = field(default_factory=dict)
+    """What the site's own leases hold, by node: it counts against what a pool lends."""
 
     def profile(self, node: NodeCapacity) -> Profile:
         """What was measured on a node; else the slowest measurement of another one with the same GPU model."""
