@@ -41,7 +41,7 @@ FRAGMENTS: Final = 2
 """Into which the model is cut where rounds synchronise one each."""
 TOKENS: Final = {"site-a": 300, "site-b": 100}
 ROUNDS: Final = 2
-SECONDS: Final = 60.0
+SECONDS: Final = 180.0
 _FRAME: Final = 1024
 _AGAIN_S: Final = 0.05
 _PASSING: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN}

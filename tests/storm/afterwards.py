@@ -106,7 +106,7 @@ async def quiet(all_: Fleet, outcome: Outcome, say: Callable[[str], None]) -> No
     await until("everything is heard", lambda: _heard(all_, plan))
     await until("every lease has ended but those of open windows", lambda: _settled(all_, plan, plan.lasting))
     held = [lease for site in all_.live.values() for lease, _, _ in site]
-    await until("what has no owner is collected", lambda: _collected(all_, held))
+    await until("what has no owner is collected", lambda: _collected(all_, held), all_.served.collects)
     before = await _still(all_)
     say("it is quiet; everybody is killed once more, and looks at everything anew")
     for what in all_.parts:
@@ -154,7 +154,7 @@ async def end(all_: Fleet, outcome: Outcome, say: Callable[[str], None]) -> None
     for site in plan.sites:
         await all_.cluster.delete(SITE, site, NAMESPACE)
     try:
-        await until("nothing is left of ours", lambda: _nothing(all_, plan), timedelta(minutes=1))
+        await until("nothing is left of ours", lambda: _nothing(all_, plan), all_.served.collects)
     except AssertionError as error:
         left = _left(all_, plan)
         outcome.orphans += len(left)

@@ -15,6 +15,8 @@ from windfall.servicekit.kube import Cluster, Kind, Object
 
 Key = tuple[str, str, str, str]
 """Group, plural, namespace, name."""
+_CONTROLLERS: Final = "kube-"
+"""How the names of those begin that belong to the cluster."""
 _SILENT: Final = ("resourceVersion", "managedFields")
 """What of an object's metadata may differ although nothing has changed."""
 
@@ -129,7 +131,8 @@ def orphans(there: Mapping[Key, Object], live: Iterable[str] | None) -> Iterator
 
 
 def unchanged(changes: Iterable[Change]) -> Iterator[str]:
-    """Writes to our resources and whatever we make that gave an object another version and nothing else."""
+    """Writes to our resources and whatever we make that gave an object another version and nothing else. One that only
+    controllers of the cluster have written is theirs: they are told apart by what each is said to manage."""
     there: dict[Key, Object] = {}
     for change in changes:
         before = there.pop(change.key, None)
@@ -137,7 +140,19 @@ def unchanged(changes: Iterable[Change]) -> Iterator[str]:
             continue
         there[change.key] = change.after
         if before is not None and (change.key[0] == GROUP or ours(before)) and _body(before) == _body(change.after):
-            yield f"{_name(change.key)} was written at version {change.version} and is as before"
+            writers = _writers(before, change.after)
+            if not writers or not all(writer.startswith(_CONTROLLERS) for writer in writers):
+                by = f" by {', '.join(sorted(writers))}" if writers else ""
+                yield f"{_name(change.key)} was written{by} at version {change.version} and is as before"
+
+
+def _writers(before: Object, after: Object) -> set[str]:
+    """Whose entry among the managed fields differs."""
+
+    def entries(found: Object) -> set[tuple[str, str]]:
+        return {(one["manager"], json.dumps(one, sort_keys=True)) for one in found["metadata"].get("managedFields", ())}
+
+    return {manager for manager, _ in entries(before) ^ entries(after)}
 
 
 def since(changes: Iterable[Change], version: int) -> Iterator[Change]:

@@ -38,6 +38,9 @@ STARTER: Final = ROOT / ".." / "shared" / "kube" / "kube-up"
 """Starts a real control plane; it lies beside the checkout, or does not."""
 _CONTROLLERS_S: Final = 3.0
 """Within which they have found their ports taken."""
+_COLLECTS: Final = timedelta(minutes=17)
+"""The real collector tries an object again after a pause that doubles up to 1,000 s while the server is away
+(client-go's ``DefaultControllerRateLimiter``); usually it takes seconds."""
 _WATCHED: Final = (
     *(SITE, FEDERATION, CONFIG_MAP, SECRET, SERVICE, PERSISTENT_VOLUME_CLAIM, PDB_BETA),
     *(JOB, STATEFUL_SET, DAEMON_SET, POD),
@@ -51,12 +54,14 @@ class Served:
         part: the process that is killed.
         history: what has been written.
         still: after so long without a write it is quiet.
+        collects: within which what has no owner is gone.
     """
 
     part: Part
     kubeconfig: Path
     history: History
     still: timedelta
+    collects: timedelta
 
 
 @asynccontextmanager
@@ -74,7 +79,7 @@ async def double(folder: Path, namespace: str, platform: Platform) -> AsyncItera
         async with Cluster.connect(Connection(state / "kubeconfig")) as cluster:
             await install(cluster)
             await prepare(cluster, namespace, platform)
-        yield Served(part, state / "kubeconfig", Log(state / LOG), timedelta(seconds=3))
+        yield Served(part, state / "kubeconfig", Log(state / LOG), timedelta(seconds=3), timedelta(minutes=3))
     finally:
         await part.end()
 
@@ -108,7 +113,7 @@ async def real(folder: Path, namespace: str, platform: Platform) -> AsyncIterato
                 ]
                 try:
                     # Its controllers come back by and by after it was away.
-                    yield Served(part, kubeconfig, watched, timedelta(seconds=20))
+                    yield Served(part, kubeconfig, watched, timedelta(seconds=20), _COLLECTS)
                 finally:
                     for watch in watches:
                         watch.cancel()
