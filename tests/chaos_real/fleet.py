@@ -223,6 +223,8 @@ class Fleet(Hearing):
             told |= {f"WINDFALL_{key}": value for key, value in tls.get(place, {}).items()}
         if self.needs.pythonpath:
             told["PYTHONPATH"] = self.needs.pythonpath
+        if self.needs.stays and service == "provisioner":
+            told["WINDFALL_ON_STOP"] = "leave"
         return replace(program, environ=told)
 
 

@@ -48,6 +48,8 @@ class Needs:
     """``hub``, or a site: its services' state lies on a file system of a few megabytes of its own."""
     pythonpath: str = ""
     """Where programs find the product; empty is where this one does."""
+    stays: bool = False
+    """What a provisioner started goes on when it is ended in order, as is usual but in a demo."""
 
 
 def write_trace(path: Path, day: Day) -> None:

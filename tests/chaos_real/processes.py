@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -52,6 +53,10 @@ class Part:
         self._held = False
         self._next = dict(told or {})
         self._born()
+
+    def become(self, environ: Mapping[str, str]) -> None:
+        """Be told this as well from the next start on."""
+        self.program = replace(self.program, environ={**self.program.environ, **environ})
 
     def send(self, number: int) -> None:
         """Send it a signal, if it lives."""

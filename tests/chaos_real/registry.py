@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.chaos_real import asleep, disks, keys, killed, servers, soak, ways
+from tests.chaos_real import asleep, disks, keys, killed, servers, soak, upgrades, ways
 from tests.chaos_real.fault import Fault
 from tests.chaos_real.needs import Needs
 
@@ -13,6 +13,7 @@ _ALL: Final[tuple[Fault, ...]] = (
     *disks.FAULTS,
     *ways.FAULTS,
     *keys.FAULTS,
+    *upgrades.FAULTS,
     *soak.FAULTS,
 )
 FAULTS: Final = tuple(sorted(_ALL, key=lambda fault: fault.needs is not Needs))
