@@ -3,6 +3,8 @@ what is its own, at home and across the leaf."""
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -95,6 +97,27 @@ async def test_a_site_joins_by_its_own_seed_and_its_facts_reach_the_hub(fleet: F
         assert [one["account"] for one in joined["leafs"]] == ["WINDFALL"]
         for client in (admin, watcher):
             await client.close()
+        await the_command_is_let_in(fleet)
+
+
+async def the_command_is_let_in(fleet: Fleet) -> None:
+    """As `docker compose run --rm windfall get sites`."""
+    tls = fleet.folder / "tls"
+    told = {
+        "WINDFALL_NATS_URL": fleet.urls[HUB],
+        "WINDFALL_NATS_AUTHORITY": str(tls / "ca.crt"),
+        "WINDFALL_NATS_CERTIFICATE": str(tls / "tls.crt"),
+        "WINDFALL_NATS_KEY": str(tls / "tls.key"),
+        "WINDFALL_NATS_NKEY_FILE": str(fleet.folder / HUB / "admin" / "admin.nk"),
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "windfall.cli", "get", "sites"),
+        env={**os.environ, **told},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
 
 
 @pytest.mark.parametrize(
