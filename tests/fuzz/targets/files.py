@@ -11,11 +11,15 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from tests.fuzz.target import Place, Target, of_file, text
 from windfall.cli import contexts
+from windfall.cli.checkpoints.tensors import header
+from windfall.cli.checkpoints.tensors import read as read_model
+from windfall.cli.declared.reading import read as read_declared
 from windfall.cli.gitops.documents import in_files, in_order, in_yaml
 from windfall.cli.gitops.documents import read as read_documents
 from windfall.cli.profile import read as read_profile
 from windfall.contracts.events import NodeProfiled
 from windfall.contracts.profile import told as told_profile
+from windfall.contracts.v1 import checkpoints_pb2 as pb
 from windfall.energy_watcher.settings import WatcherSettings
 from windfall.profiler.settings import ProfilerSettings
 from windfall.provisioner.placement.ask import read as read_question
@@ -54,6 +58,12 @@ def _policies_json() -> Sequence[bytes]:
 def _profiles() -> Sequence[bytes]:
     body = json.loads((_ROOT / "libs/contracts/tests/golden/node.profiled.json").read_text())["body"]
     return [told_profile(NodeProfiled.model_validate(body)).model_dump_json(by_alias=True).encode()]
+
+
+def _models() -> Sequence[bytes]:
+    tensors = [pb.CheckpointTensor(name="a", shape=[2, 3]), pb.CheckpointTensor(name="b", tied_to="a")]
+    head = pb.CheckpointHead(checkpoint=pb.Checkpoint(bytes=24), tensors=tensors)
+    return [header(head, "demo", "7") + bytes(24)]
 
 
 def _manifests() -> Sequence[bytes]:
@@ -153,6 +163,8 @@ TARGETS: Final = (
     of_file("site policy TOML", _policies, read_policy, (Mistake,), ".toml"),
     of_file("site policy JSON", _policies_json, read_policy, (Mistake,), ".json"),
     of_file("profile", _profiles, read_profile, (Mistake,), ".json"),
+    of_file("model that was exported", _models, read_model, (Mistake,), ".safetensors"),
+    of_file("sites and federations", _manifests, lambda path: read_declared([str(path)]), (Mistake,), ".yaml"),
     Target("rendered manifests", _manifests, _documents, (Mistake,)),
     Target("placement question", _questions, _asked, (Mistake,)),
     Target("settings", _settings, _loaded, (Mistake,)),

@@ -146,7 +146,7 @@ def _header_of(path: Path, file: BufferedReader) -> _Header:
         if not 0 < length <= _LONGEST_HEADER:
             raise ValueError(f"a header of {length} bytes")
         return _Header.of(json.loads(file.read(length)))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         said = str(error).splitlines()[0]
         raise Mistake(
             f"{path} is no safetensors file ({said})", "Name one that `windfall checkpoint export` wrote"

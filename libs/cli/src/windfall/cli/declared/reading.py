@@ -60,7 +60,7 @@ def _of_file(file: str) -> list[Object]:
         raise Mistake(f"cannot read {where} ({error})", "Name a file with -f", ExitCode.RESOURCE) from error
     try:
         documents = [one for one in yaml.load_all(text, _Text) if one is not None]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise Mistake(f"{where} is no YAML ({' '.join(str(error).split())})", "Correct it there") from error
     return [checked(one, where) for one in documents]
 
@@ -91,8 +91,8 @@ def checked(found: Any, where: str) -> Object:
     model = MODELS[kind]
     try:
         model.model_validate_json(json.dumps(found), by_alias=True, by_name=False)
-    except (ValidationError, TypeError) as error:
-        faults = [str(error)] if isinstance(error, TypeError) else _faults(model, error)
+    except (ValidationError, TypeError, ValueError, RecursionError) as error:
+        faults = _faults(model, error) if isinstance(error, ValidationError) else [str(error)]
         more = f"; and {len(faults) - _TOLD} more" if len(faults) > _TOLD else ""
         raise Mistake(
             f"{where}: {kind} {name} is wrong: {'; '.join(faults[:_TOLD])}{more}", "Mend it; nothing was sent"

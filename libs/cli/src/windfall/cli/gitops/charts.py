@@ -70,7 +70,7 @@ def values_of(path: Path) -> dict[str, Any]:
         found = yaml.load(path.read_text(encoding="utf-8"), Unambiguous)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise Mistake(f"cannot read {path} ({error})", "Name a values file", ExitCode.RESOURCE) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise Mistake(f"{path} is no YAML ({_line(error)})", "Correct it there") from error
     if not isinstance(found, dict):
         raise Mistake(f"{path} holds no mapping", "Start from deploy/k0rdent/examples/study/fleet.yaml")
