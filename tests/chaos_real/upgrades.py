@@ -100,5 +100,7 @@ FAULTS: Final = (
         rolling,
         needs=_older,
         minutes=5,
+        # It needs the history of commits.
+        long=True,
     ),
 )
