@@ -211,6 +211,7 @@ class Fleet:
             alone=self.alone,
             alone_codec=codec,
             canary=self.canary,
+            once=self.rule.merging.robust,
         )
         first = recover(store, stand.journal, self._first, stand.clock.now(), policy)
         coordinator = Coordinator(

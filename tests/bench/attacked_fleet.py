@@ -1,4 +1,4 @@
-"""Eight sites on virtual time, two of them dishonest: the services' own code from the engine to the merge.
+"""Eight sites on virtual time, some of them dishonest: the services' own code from the engine to the merge.
 
 The model is small and the data made up (``points``); engines, trainers, codecs, gRPC servicers, firewall, merge and
 canary gate are the product's own, and so is the site's policy with its noise.
@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor
 
-from tests.bench.attacks import Attack, Lie
+from tests.bench.attacks import Attack
 from tests.bench.points import CLASSES, TARGET, Points, lay_down, points, triggered
 from tests.fleet import Fleet, standing
 from tests.wiring import MemoryWiring
@@ -37,7 +37,6 @@ from windfall.site_trainer.torch_engine import TorchEngine
 from windfall.tasks.task import Evaluation
 
 SITES: Final = tuple(f"site-{letter}" for letter in "abcdefgh")
-LIARS: Final = SITES[-2:]
 CANARY: Final = 0.1
 LASTS: Final = timedelta(hours=4)
 _MIDNIGHT: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -81,23 +80,32 @@ class Dishonest(TorchEngine):
     """Trains, and says something else."""
 
     said: dict[str, Tensor]
-    lie: Lie | None
-    claims: int
+    first: dict[str, Tensor]
+    site: str
+    attack: Attack
 
     @property
     def progress(self) -> Progress:
         true = super().progress
-        return replace(true, tokens=true.tokens * self.claims)
+        return replace(true, tokens=true.tokens * self.attack.claims)
 
     def pseudo_gradient(self) -> Tensor:
         gradient = super().pseudo_gradient()
-        return gradient if self.lie is None else self.lie(gradient, self.said)
+        if self.attack.again:
+            return self.first.setdefault(self.site, gradient).clone()
+        return gradient if self.attack.lie is None else self.attack.lie(gradient, self.said)
 
 
-class NotANumber(GuardedLink):
-    """Writes bytes that are none, and signs for them."""
+class Lying(GuardedLink):
+    """Tells of what it sends what is not so, or sends what are no numbers."""
+
+    attack: Attack
 
     async def push(self, manifest: pb.Manifest, data: memoryview) -> bool:
+        if self.attack.loss is not None:
+            manifest.loss = self.attack.loss
+        if not self.attack.nan:
+            return await super().push(manifest, data)
         spoilt = bytearray(data)
         spoilt[HEADER_BYTES : HEADER_BYTES + 4] = b"\xff" * 4
         manifest.sha256 = hashlib.sha256(spoilt).hexdigest()
@@ -110,6 +118,11 @@ class Attacked(Fleet):
 
     attack: Attack = field(default_factory=lambda: Attack(""))
     said: dict[str, Tensor] = field(default_factory=dict)
+    first: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def liars(self) -> tuple[str, ...]:
+        return SITES[-self.attack.liars :]
 
     @property
     def layout(self) -> Layout:
@@ -122,30 +135,41 @@ class Attacked(Fleet):
         return held_out_loss(_TASK, self.layout, store, self.folder / "held-out")
 
     def _engine(self, site: str, membership: Membership) -> Engine:
-        kind = Dishonest if site in LIARS else Honest
+        kind = Dishonest if site in self.liars else Honest
         made = kind(_TASK, membership.layout, self.folder / f"data-{site}", seed=self.seed)
         engine = cast(Any, made)
-        engine.said, engine.site, engine.lie, engine.claims = self.said, site, self.attack.lie, self.attack.claims
+        engine.said, engine.first, engine.site, engine.attack = self.said, self.first, site, self.attack
         return made
 
     def _link(self, site: str, stand: Stand) -> GuardedLink:
         link = super()._link(site, stand)
-        if site in LIARS and self.attack.nan:
-            link.__class__ = NotANumber
+        if site in self.liars:
+            link.__class__ = Lying
+            cast(Any, link).attack = self.attack
         return link
 
 
-def after_hours(folder: Path, attack: Attack, rule: Rule, seed: int, policy: SitePolicy | None = None) -> Ending:
+def after_hours(
+    folder: Path,
+    attack: Attack,
+    rule: Rule,
+    seed: int,
+    *,
+    canary: float | None = CANARY,
+    policy: SitePolicy | None = None,
+    lasts: timedelta = LASTS,
+) -> Ending:
     """Let a federation train under an attack; what it came to.
 
     Args:
+        canary: of the gate; none leaves it open.
         policy: of every site.
     """
     trace = folder / "trace.csv"
     rows = [f"{_MIDNIGHT + timedelta(minutes=5 * each)},{','.join('1' * len(SITES))}" for each in range(144)]
     trace.write_text("\n".join([f"point_time,{','.join(SITES)}", *rows]) + "\n")
     for place, site in enumerate(SITES):
-        poison = attack.poison if site in LIARS else ""
+        poison = attack.poison if site in SITES[-attack.liars :] else ""
         lay_down(folder / f"data-{site}", 100 * seed + place, place % CLASSES, poison, attack.share)
     lay_down(folder / "held-out", 7, poison="labels" if attack.evaluation else "", share=attack.evaluation)
     clean = lay_down(folder / "clean", 7)
@@ -163,12 +187,12 @@ def after_hours(folder: Path, attack: Attack, rule: Rule, seed: int, policy: Sit
             links=Cadence(echo=timedelta(minutes=15)),
             horizon=timedelta(hours=1),
             rule=rule,
-            canary=CANARY,
+            canary=canary,
             policies={} if policy is None else dict.fromkeys(SITES, policy),
             attack=attack,
         )
         async with standing(fleet):
-            await fleet.clock.sleep(LASTS)
+            await fleet.clock.sleep(lasts)
             events = await fleet.events()
             assert fleet.coordinator is not None
             base = fleet.coordinator.store.load(fleet.coordinator.state.round)

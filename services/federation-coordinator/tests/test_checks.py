@@ -5,6 +5,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from math import inf, nan
 from pathlib import Path
@@ -26,7 +27,7 @@ from windfall.federation_coordinator.checks import (
     check_content,
     check_manifest,
 )
-from windfall.federation_coordinator.federation import Federation, Member, Phase, Policy
+from windfall.federation_coordinator.federation import Federation, Member, Phase, Policy, Receipt
 from windfall.lowcomm.compressor import COMPRESSORS
 from windfall.lowcomm.layout import Layout, TensorSpec
 from windfall.lowcomm.rule import Rule, Split
@@ -69,6 +70,18 @@ def manifest() -> pb.Manifest:
             pb.Tensor(name="head", tied_to="embed"),
         ],
     )
+
+
+def test_where_each_is_a_vote_nobody_has_two() -> None:
+    spoken = STATE.model_copy(update={"receipts": {"site-a": Receipt(round=5, attempt=1)}})
+    check_manifest(manifest(), spoken, POLICY, LAYOUT, RULE)
+    votes = replace(POLICY, once=True)
+    check_manifest(manifest(), STATE, votes, LAYOUT, RULE)
+    with pytest.raises(Refusal, match="site-a counts once in a round, and has contributed to 5 or after it") as refusal:
+        check_manifest(manifest(), spoken, votes, LAYOUT, RULE)
+    assert refusal.value.reason == "round"
+    before = STATE.model_copy(update={"receipts": {"site-a": Receipt(round=4, attempt=1)}})
+    check_manifest(manifest(), before, votes, LAYOUT, RULE)
 
 
 def change(**fields: object) -> Callable[[pb.Manifest], None]:
@@ -319,14 +332,14 @@ def test_the_norm_is_that_of_what_moves_the_model(codec: str, tmp_path: Path) ->
     path.write_bytes(message(rule))
     (moves, _) = rule.decode(message(rule), LAYOUT.split)[1]
     expected = float((moves if isinstance(moves, torch.Tensor) else torch.from_numpy(moves.values)).norm())
-    assert check_content(path, rule, LAYOUT.split, said_in(codec)) == pytest.approx(expected, rel=1e-5)
+    assert check_content(path, rule, LAYOUT.split, said_in(codec)).norm == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_norm_beyond_fp32_is_a_number(tmp_path: Path) -> None:
     huge = Layout((TensorSpec("weights", (300_000,)),))
     rule, path = Rule.parse("fp32"), tmp_path / "contribution"
     path.write_bytes(part("fp32", torch.full((300_000,), 2.0**49)))
-    norm = check_content(path, rule, huge.split, said_in("fp32"))
+    norm = check_content(path, rule, huge.split, said_in("fp32")).norm
     assert norm == pytest.approx(2.0**49 * 300_000**0.5, rel=1e-4)
 
 

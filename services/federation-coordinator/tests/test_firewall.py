@@ -103,7 +103,7 @@ def test_one_site_alone_is_its_own_majority() -> None:
 def test_bytes_that_counted_before_do_not_count_again() -> None:
     state = firewall.accepted(Firewall(), "site-a", 1.0, 30, "ab" * 32)
     assert not firewall.replayed(state, "site-b", "cd" * 32, 1.0)
-    assert firewall.replayed(state, "site-b", "ab" * 32, 1.0) == "these bytes were accepted before, from site-a"
+    assert firewall.replayed(state, "site-b", "ab" * 32, 1.0) == "these values were accepted before, from site-a"
     # A receipt that was lost, or a disk that was damaged, is no lie.
     assert not firewall.replayed(state, "site-a", "ab" * 32, 1.0)
     # Two that learnt nothing say the same.
@@ -113,17 +113,19 @@ def test_bytes_that_counted_before_do_not_count_again() -> None:
 def test_what_a_site_says_in_anothers_words_is_refused_and_what_it_learnt_again_is_not() -> None:
     guard = Guard(Journal(None, "/test"), LIMITS)
 
-    def manifest(site: str, attempt: int) -> pb.Manifest:
-        key = pb.ContributionKey(federation="demo", site=site, round=0, attempt=attempt)
+    def manifest(site: str, attempt: int, number: int = 0) -> pb.Manifest:
+        key = pb.ContributionKey(federation="demo", site=site, round=number, attempt=attempt)
         return pb.Manifest(key=key, sha256="ab" * 32, steps=30)
 
-    guard.judge(manifest("site-a", 1), 1.0)
+    guard.judge(manifest("site-a", 1), 1.0, "ab" * 32)
     one = said("site-a")
     assert set(guard.overhear((one,))) == {"firewall"} and not guard.overhear((one,))
     with pytest.raises(Refusal, match="accepted before, from site-a") as replay:
-        guard.judge(manifest("site-b", 1), 1.0)
+        guard.judge(manifest("site-b", 1), 1.0, "ab" * 32)
     assert replay.value.reason == "replay"
-    guard.judge(manifest("site-a", 2), 1.0)
+    guard.judge(manifest("site-a", 2), 1.0, "ab" * 32)
+    with pytest.raises(Refusal, match="accepted before, in round 0"):
+        guard.judge(manifest("site-a", 2, number=1), 1.0, "ab" * 32)
 
 
 def said(site: str) -> ContributionAccepted:

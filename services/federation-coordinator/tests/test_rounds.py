@@ -53,6 +53,7 @@ BY_STEPS = Policy(None, 100, timedelta(minutes=5), None)
 BY_TOKENS = replace(BY_STEPS, steps=None, tokens=50, straggler_limit=timedelta(minutes=30))
 LONE = replace(BY_STEPS, alone=timedelta(hours=1), alone_codec="int8-block")
 PAIRS = replace(BY_TIME, minimum=2)
+ONCE = replace(BY_TIME, once=True)
 TURNS = replace(BY_TIME, maximum=2)
 SPARED = replace(BY_TIME, left_out={"b": "it costs more than it brings"})
 WITHOUT = replace(PAIRS, sites={"c": ForSite(takes_part=False)})
@@ -68,6 +69,8 @@ POLICIES = [
     PAIRS,
     TURNS,
     replace(PAIRS, maximum=2),
+    ONCE,
+    replace(PAIRS, once=True),
     replace(LONE, maximum=1),
 ]
 
@@ -722,6 +725,8 @@ def act(play: Play, kind: Act, site: str, amount: int) -> None:
     """One input, if the service would let it through to the decisions at all."""
     open_now = play.state.phase in (Phase.RUNNING, Phase.FINISHING)
     member = site in play.state.members
+    if member and play.policy.once and kind == "push" and rounds.has_spoken(play.state, site, play.state.round):
+        return
     match kind:
         case "join":
             play.join(site, token=play.state.lease_tokens.get(site, 0) + amount % 2 or 1)
@@ -977,6 +982,28 @@ def test_another_rule_ends_every_membership_and_what_was_accepted_counts() -> No
 
 
 # --- ends, the best model, and going back to it -----------------------------------------------------------------------
+
+
+def test_where_each_is_a_vote_a_site_that_joins_again_has_no_second_one() -> None:
+    play = Play(ONCE)
+    for site in "abc":
+        play.join(site)
+    play.push("a", 10)
+    play.join("a")
+    # It is not waited for, and trains from the next round on.
+    assert sorted(waited_for(play.state)) == ["b", "c"]
+    play.push("b", 10)
+    play.push("c", 10)
+    assert play.state.phase is Phase.MERGING
+    assert [one.site for one in play.state.contributions] == ["a", "b", "c"]
+    play.merged()
+    assert sorted(waited_for(play.state)) == ["a", "b", "c"]
+    weighed = Play(BY_TIME)
+    weighed.join("a")
+    weighed.join("b")
+    weighed.push("a", 10)
+    weighed.join("a")
+    assert sorted(waited_for(weighed.state)) == ["a", "b"]
 
 
 def test_late_it_weighs_less_by_every_outer_step() -> None:

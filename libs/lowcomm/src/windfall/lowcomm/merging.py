@@ -26,6 +26,11 @@ class Merging:
     """Looks at whole contributions; those that count are averaged."""
 
     @property
+    def robust(self) -> bool:
+        """Whether contributions count alike, whatever was trained for them."""
+        return self.pick is not None or self.choose is not None
+
+    @property
     def radial(self) -> bool:
         """Trained tensors are merged by length and direction (``windfall.lowcomm.rda``)."""
         return self.name == "rda"

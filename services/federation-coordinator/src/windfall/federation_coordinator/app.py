@@ -38,13 +38,14 @@ from windfall.federation_coordinator.checkpoints import (
     stayed,
     stepped,
 )
-from windfall.federation_coordinator.checks import Refusal
+from windfall.federation_coordinator.checks import Refusal, Seen
 from windfall.federation_coordinator.choosing import settings_of
 from windfall.federation_coordinator.deliveries import Deliveries
 from windfall.federation_coordinator.federation import Contribution, Decision, Federation, Phase, Policy, Word
 from windfall.federation_coordinator.firewall import Limits
 from windfall.federation_coordinator.guard import Guard
 from windfall.federation_coordinator.incoming import Chunk
+from windfall.federation_coordinator.influence import speeds_of
 from windfall.federation_coordinator.planning import Planning
 from windfall.federation_coordinator.presence import Presence
 from windfall.federation_coordinator.reception import Reception
@@ -287,9 +288,9 @@ class Coordinator:
         """What proves that a contribution is its site's, if anything must. Raises ``Refusal``."""
         return self._signatures.check(manifest)
 
-    def judge(self, manifest: pb.Manifest, norm: float) -> None:
-        """Hold a contribution of this norm against those that were accepted before. Raises ``Refusal``."""
-        self._guard.judge(manifest, norm)
+    def judge(self, manifest: pb.Manifest, seen: Seen) -> None:
+        """Hold what was found in a contribution against those that were accepted before. Raises ``Refusal``."""
+        self._guard.judge(manifest, seen.norm, seen.content)
 
     async def receive(self, manifest: pb.Manifest, chunks: AsyncIterator[Chunk]) -> bool:
         """Take a contribution in; true when it had been accepted already.
@@ -305,11 +306,13 @@ class Coordinator:
         except Refusal as refusal:
             self._refused(manifest, refusal)
             raise
+        now = self.stand.clock.now()
         contribution = Contribution(
             site=manifest.key.site,
             attempt=manifest.key.attempt,
             base_round=manifest.key.round,
             tokens=manifest.tokens,
+            took_s=rounds.took_s(self.state, manifest.key.round, now),
             steps=manifest.steps,
             loss_nats=manifest.loss,
             bytes_up=manifest.total_bytes,
@@ -323,7 +326,7 @@ class Coordinator:
             rows=ranges_of(manifest.rows),
             trace=outgoing_trace(),
         )
-        state, decision = rounds.accept(self.state, contribution, self.stand.clock.now(), self.policy)
+        state, decision = rounds.accept(self.state, contribution, now, self.policy)
         reach("accept.checked")
         self._commit(state, decision, evidence=self._signatures.kept(proof))
         reach("accept.journaled")
@@ -407,7 +410,11 @@ class Coordinator:
         self._commit(state, decision + opened, kept=kept)
 
     async def _merge(self) -> None:
-        contributions = sorted(self.state.contributions, key=lambda one: one.key)
+        brought = sorted(self.state.contributions, key=lambda one: one.key)
+        contributions = self._guard.counted(brought, speeds_of(self.state))
+        for one in contributions:
+            if one.told_tokens is not None:
+                log.warning("%s tells of %d tokens, which count as %d", one.site, one.told_tokens, one.tokens)
         number = self.state.round
         with span(
             "round",
@@ -434,11 +441,11 @@ class Coordinator:
                 with span("merge", parent=one.trace, links=[around], attributes={"windfall.round": number}):
                     pass
             down, self._bytes_down = self._bytes_down, 0
-            now = self.stand.clock.now()
+            now, state = self.stand.clock.now(), self.state.model_copy(update={"contributions": contributions})
             if because:
-                state, decision = quality.discarded(self.state, digest, because, now, self.policy)
+                state, decision = quality.discarded(state, digest, because, now, self.policy)
             else:
-                state, decision = rounds.merged(self.state, digest, down, now, self.policy)
+                state, decision = rounds.merged(state, digest, down, now, self.policy)
             after = Checkpoint(
                 round=state.round, digest=state.base_digest, sums=sums, made_at=now, tokens_total=state.tokens_total
             )

@@ -1,6 +1,7 @@
 """The update firewall: what a contribution must be before a byte of it is believed."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 from math import isfinite, sqrt
 from pathlib import Path
 from typing import Final, Literal
@@ -9,8 +10,9 @@ import numpy as np
 
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator.federation import Federation, Policy
-from windfall.federation_coordinator.rounds import base_of, standing
+from windfall.federation_coordinator.rounds import base_of, has_spoken, standing
 from windfall.lowcomm.codec import CODECS
+from windfall.lowcomm.contribution import decode
 from windfall.lowcomm.gradient import checked
 from windfall.lowcomm.layout import Layout
 from windfall.lowcomm.rotation import Rotation
@@ -71,6 +73,8 @@ def check_manifest(manifest: pb.Manifest, state: Federation, policy: Policy, lay
         raise Refusal("lease", f"lease {manifest.lease_token} is not the member's {member.lease_token}")
     if standing(state, key.round, policy) is None:
         raise Refusal("round", f"round {key.round} takes nothing; the federation is {state.phase} at {state.round}")
+    if policy.once and has_spoken(state, key.site, key.round):
+        raise Refusal("round", f"{key.site} counts once in a round, and has contributed to {key.round} or after it")
     if manifest.base_digest != base_of(state, key.round):
         raise Refusal("base", "it was trained from another base")
     if manifest.codec not in (rule.codec.name, policy.alone_codec):
@@ -93,11 +97,13 @@ class Seen:
     """Of each part."""
     norm: float
     """Euclidean, of the part that gradients move."""
+    content: str
+    """SHA-256 of the payloads, without the headers before them: the same under another round's name is the same."""
 
 
-def check_content(path: Path, rule: Rule, elements: Split, manifest: pb.Manifest) -> float:
+def check_content(path: Path, rule: Rule, elements: Split, manifest: pb.Manifest) -> Seen:
     """Hold a contribution that lies on disk against its manifest and against what a site may say: every value is
-    looked at, once. Its SHA-256 has been checked. Gives its Euclidean norm, without the exact part.
+    looked at, once. Its SHA-256 has been checked.
 
     Raises:
         Refusal: it does not pass.
@@ -111,22 +117,25 @@ def check_content(path: Path, rule: Rule, elements: Split, manifest: pb.Manifest
         said = (header.base, header.tokens, header.steps)
         if said != (manifest.key.round, manifest.tokens, manifest.steps):
             raise Refusal("tokens", f"its header says base, tokens and steps {said}, its manifest other numbers")
-    return seen.norm
+    return seen
 
 
 def _look_at_all(path: Path, rule: Rule, elements: Split, codec: str) -> Seen:
-    headers, parts = rule.decode(path.read_bytes(), elements, whole=True, codec=codec)
-    squares = 0.0
+    read = rule.payloads(path.read_bytes(), elements, whole=True, codec=codec)
+    parts = [decode(header.codec, payload, header.elements) for header, payload in read]
+    squares, content = 0.0, sha256()
+    for _, payload in read:
+        content.update(payload)
     for part, one in zip(elements.parts, parts, strict=True):
         if part.stop <= elements.trained:
             values = one.values if isinstance(one, Sparse) else one.numpy()
             squares += sum(_squares(values[start : start + _CHUNK]) for start in range(0, len(values), _CHUNK))
-    return Seen(headers, sqrt(squares))
+    return Seen(tuple(header for header, _ in read), sqrt(squares), content.hexdigest())
 
 
 def _look_at_chunks(path: Path, rule: Rule, elements: Split, name: str) -> Seen:
     """Codecs that code every element alone are looked at in memory of one chunk."""
-    headers, squares = [], 0.0
+    headers, squares, content = [], 0.0, sha256()
     with path.open("rb") as file:
         for fragment, part in enumerate(elements.parts):
             header, size, _ = head(file.read(HEADER_BYTES), max_elements=part.stop - part.start)
@@ -136,13 +145,15 @@ def _look_at_chunks(path: Path, rule: Rule, elements: Split, name: str) -> Seen:
                 raise ValueError(f"part {fragment} has {size} bytes for {header.elements} elements")
             for start in range(0, header.elements, _CHUNK):
                 count = min(_CHUNK, header.elements - start)
-                values = checked(codec.decode(file.read(count * codec.bytes_per_element)), count)
+                encoded = file.read(count * codec.bytes_per_element)
+                content.update(encoded)
+                values = checked(codec.decode(encoded), count)
                 if part.stop <= elements.trained:
                     squares += _squares(values)
             headers.append(header)
         if file.read(1):
             raise ValueError("more bytes follow the last part")
-    return Seen(tuple(headers), sqrt(squares))
+    return Seen(tuple(headers), sqrt(squares), content.hexdigest())
 
 
 def _squares(values: "np.ndarray[tuple[int], np.dtype[np.float32]]") -> float:

@@ -95,6 +95,9 @@ class Policy:
     """Local steps that sites take on average, each by its speed; none follows the links."""
     site_steps: Mapping[str, int] = field(default_factory=dict)
     """Local steps of single sites, as they are told, where steps follow speeds."""
+    once: bool = False
+    """A site counts once in a round, however often it joins: where contributions are not weighed, each of them is a
+    vote."""
     canary: float | None = None
     """A merged model whose held-out loss is worse by more than this share of the last one's is discarded; none does not
     look."""
@@ -129,6 +132,11 @@ class Contribution(Frozen):
     base_round: int
     """The round from whose base it was trained."""
     tokens: int
+    """As which it counts."""
+    told_tokens: int | None = None
+    """As its site told them; none where they count as told."""
+    took_s: float | None = None
+    """Business time from the first opening of its round until it was accepted; none where that is forgotten."""
     steps: int
     loss_nats: float
     bytes_up: int
@@ -201,6 +209,8 @@ class Federation(Frozen):
     phase: Phase = Phase.DARK
     opened_at: Instant | None = None
     """When the round was opened, the last time where that was done again; none while there is none."""
+    begun_at: Instant | None = None
+    """When it was opened the first time."""
     ends_at: Instant | None = None
     ended_at: Instant | None = None
     """When the round was over: from then on its last contributions are waited for."""
@@ -217,6 +227,8 @@ class Federation(Frozen):
     """Accepted for an earlier one: they go into the next merge of their fragment."""
     past: tuple[Digest, ...] = ()
     """Bases of the rounds before the current one, the newest last: as far back as a contribution may be late."""
+    past_begun: tuple[Instant | None, ...] = ()
+    """When those rounds were opened the first time, the newest last."""
     receipts: dict[str, Receipt] = Field(default_factory=dict)
     """Each site's last accepted contribution. One whose receipt was lost on the way asks again in a later round, and
     must hear that it counts."""

@@ -5,8 +5,8 @@ Every function takes the state and gives the state after it; nothing here knows 
 - **norms**: a contribution that is many times longer than the running median of those accepted is refused. Only too
   long is suspicious: partial work is shorter, and so is what a trained model still learns. Work of more steps than the
   median's may be longer in proportion, up to ten times, because a site says itself how many steps it took.
-- **replays**: bytes that were accepted before under another key are refused. A site sees what the others said in the
-  outer log and might say it again.
+- **replays**: what another site said before, or the site itself from another base, is refused, whatever its header
+  says now. A site sees what the others said in the outer log and might say it again.
 - **sites**: who keeps bringing what no honest site brings is shut out, for some rounds or until it is readmitted.
 
 A model that begins to learn faster must not lock everybody out: when more than half of the sites that are heard of are
@@ -45,6 +45,8 @@ class Limits:
     within_rounds: int = 20
     shut_out_rounds: int | None = 100
     """For so long; none leaves it to an operator."""
+    tokens_factor: float | None = 4.0
+    """So many times the tokens to which its speed leads may a site have trained; none believes every site."""
 
 
 class Length(Frozen):
@@ -53,6 +55,8 @@ class Length(Frozen):
     site: Name
     norm: float
     steps: int
+    tokens: int = 0
+    """As its site told them; 0 in a journal of before they were kept."""
     fragment: int = 0
     """Of which it speaks: those of one model may be of very different length."""
 
@@ -72,7 +76,9 @@ class Firewall(Frozen):
     doubted: dict[str, float] = Field(default_factory=dict)
     """Sites whose last contribution was too long, and how long it was."""
     said: dict[str, str] = Field(default_factory=dict)
-    """SHA-256 of the last accepted contributions, oldest first, and whose they are."""
+    """SHA-256 of what the last accepted contributions say, oldest first, and whose they are."""
+    said_from: dict[str, int] = Field(default_factory=dict)
+    """The same, and the round of the base that each was trained from."""
     refusals: dict[str, tuple[Refused, ...]] = Field(default_factory=dict)
     """Of each site, the last ones."""
     shut_out: dict[str, int | None] = Field(default_factory=dict)
@@ -92,23 +98,49 @@ def too_long(state: Firewall, norm: float, steps: int, limits: Limits, fragment:
     return f"its norm is {norm:.4g}; the median of the last {len(lengths)} is {usual:.4g}, at most {most:.4g} passes"
 
 
-def replayed(state: Firewall, site: str, sha256: str, norm: float) -> str:
-    """Why bytes do not pass that another site said before; empty when none did. A contribution that says nothing has
-    the bytes of any other that says nothing."""
-    by = state.said.get(sha256, site)
-    return "" if by == site or not norm else f"these bytes were accepted before, from {by}"
+def replayed(state: Firewall, site: str, content: str, norm: float, base_round: int = 0) -> str:
+    """Why a contribution does not pass that says what was said before; empty when nobody did. One that says nothing
+    says the same as any other that says nothing, and what a site learns again from the same base may come to the same.
+    """
+    by = state.said.get(content)
+    if by is None or not norm:
+        return ""
+    if by != site:
+        return f"these values were accepted before, from {by}"
+    told = state.said_from.get(content, base_round)
+    return "" if told == base_round else f"these values were accepted before, in round {told}"
 
 
-def accepted(state: Firewall, site: str, norm: float, steps: int, sha256: Digest, fragment: int = 0) -> Firewall:
+def usual_tokens(state: Firewall) -> dict[str, float]:
+    """Of each site's last contributions, the median."""
+    told: dict[str, list[int]] = {}
+    for one in state.lengths:
+        if one.tokens:
+            told.setdefault(one.site, []).append(one.tokens)
+    return {site: median(tokens) for site, tokens in told.items()}
+
+
+def accepted(
+    state: Firewall,
+    site: str,
+    norm: float,
+    steps: int,
+    content: Digest,
+    fragment: int = 0,
+    tokens: int = 0,
+    base_round: int = 0,
+) -> Firewall:
     """Remember what counts."""
-    said = {**state.said, sha256: site}
+    said = dict(list({**state.said, content: site}.items())[-_REPLAYS:])
+    said_from = {**state.said_from, content: base_round}
     same = [one for one in state.lengths if one.fragment == fragment]
     kept = tuple(one for one in state.lengths if len(same) < _NORMS or one is not same[0])
     return state.model_copy(
         update={
-            "lengths": (*kept, Length(site=site, norm=norm, steps=steps, fragment=fragment)),
+            "lengths": (*kept, Length(site=site, norm=norm, steps=steps, tokens=tokens, fragment=fragment)),
             "doubted": {other: size for other, size in state.doubted.items() if other != site},
-            "said": dict(list(said.items())[-_REPLAYS:]),
+            "said": said,
+            "said_from": {one: number for one, number in said_from.items() if one in said},
         }
     )
 

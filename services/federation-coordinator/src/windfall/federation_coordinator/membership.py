@@ -26,7 +26,7 @@ from windfall.federation_coordinator.federation import (
     Word,
 )
 from windfall.federation_coordinator.pace import measured_again, seen
-from windfall.federation_coordinator.rounds import fill, finish, open_round, settle, waited_for
+from windfall.federation_coordinator.rounds import fill, finish, has_spoken, open_round, settle, waited_for
 
 
 def join(
@@ -59,7 +59,8 @@ def join(
         for other in state.members
     )
     wanted = site not in policy.excluded and (site not in policy.left_out or not state.members)
-    room = wanted and _has_room(state, policy)
+    spent = policy.once and has_spoken(state, site, state.round)
+    room = wanted and _has_room(state, policy) and not spent
     at_once = state.phase is Phase.DARK or (state.phase is Phase.RUNNING and not trained and room)
     since = state.round if at_once else state.round + 1
     member = Member(site=site, attempt=attempt, lease_token=lease_token, window_id=window_id, since=since)

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from windfall.contracts.attestation import Attestation
 from windfall.contracts.v1 import training_pb2 as pb
-from windfall.federation_coordinator.checks import Refusal, check_manifest
+from windfall.federation_coordinator.checks import Refusal, Seen, check_manifest
 from windfall.federation_coordinator.federation import Federation, Policy
 from windfall.federation_coordinator.incoming import Chunk, Incoming, fill
 from windfall.federation_coordinator.row_leases import RowLeases
@@ -36,8 +36,8 @@ class Standing(Protocol):
     def prove(self, manifest: pb.Manifest) -> Attestation | None:
         """What proves that a contribution is its site's, if anything must; refuses one that does not prove it."""
 
-    def judge(self, manifest: pb.Manifest, norm: float) -> None:
-        """Refuse a contribution of this Euclidean norm, or pass it."""
+    def judge(self, manifest: pb.Manifest, seen: Seen) -> None:
+        """Refuse a contribution that was looked at, or pass it."""
 
 
 class Reception:
@@ -102,10 +102,10 @@ class Reception:
                 final = self._store.contribution_path(key.round, key.site, key.attempt)
                 with span("check", attributes={"windfall.bytes": manifest.total_bytes}):
                     await self._finish(incoming.seal, manifest.sha256, final)
-                    norm = await self._finish(self._store.look, key.round, key.site, key.attempt, manifest)
+                    seen = await self._finish(self._store.look, key.round, key.site, key.attempt, manifest)
                     # The round may have been merged while the bytes came, and its base may be too old by now.
                     proof = self._check(manifest)
-                    self._standing.judge(manifest, norm)
+                    self._standing.judge(manifest, seen)
                 return proof
             except Refusal as refusal:
                 incoming.discard()

@@ -81,6 +81,13 @@ def base_of(state: Federation, base_round: int) -> str | None:
     return state.past[-back] if 0 < back <= len(state.past) else None
 
 
+def took_s(state: Federation, base_round: int, now: datetime) -> float | None:
+    """Seconds since a round was first opened; none where that is forgotten."""
+    back = state.round - base_round
+    begun = state.begun_at if back == 0 else state.past_begun[-back] if 0 < back <= len(state.past_begun) else None
+    return None if begun is None else max(0.0, (now - begun).total_seconds())
+
+
 def accept(state: Federation, contribution: Contribution, now: datetime, policy: Policy) -> tuple[Federation, Decision]:
     """Count a checked contribution; the same one again changes nothing."""
     site, attempt, base_round = contribution.key
@@ -182,6 +189,8 @@ def begin(state: Federation, base_digest: str, tokens: int = 0) -> Federation:
             "round": state.round + 1,
             "base_digest": base_digest,
             "past": (*state.past, state.base_digest)[-MOST_ROUNDS_LATE * state.fragments :],
+            "past_begun": (*state.past_begun, state.begun_at)[-MOST_ROUNDS_LATE * state.fragments :],
+            "begun_at": None,
             "phase": Phase.DARK,
             "contributions": (),
             "opened_at": None,
@@ -229,18 +238,26 @@ def open_round(state: Federation, now: datetime, policy: Policy) -> tuple[Federa
     if policy.held or len(state.members.keys() - policy.excluded) < max(1, policy.minimum):
         return state, Decision()
     contributed = {(one.site, one.attempt) for one in state.contributions}
-    ready = [one for one in state.members.values() if (one.site, one.attempt) not in contributed]
+    spent = [
+        one
+        for one in state.members.values()
+        if policy.once and (one.site, one.attempt) not in contributed and has_spoken(state, one.site, state.round)
+    ]
+    ready = [one for one in state.members.values() if (one.site, one.attempt) not in contributed and one not in spent]
     out = left_out(state, ready, policy)
     chosen = chosen_of(state, [one for one in ready if one.site not in out], policy.maximum)
     lone = policy.alone is not None and len(chosen) == 1 and (len(state.members) == 1 or policy.maximum == 1)
     members = {
-        site: member.model_copy(update={"since": state.round + (member in ready and site not in chosen)})
+        site: member.model_copy(
+            update={"since": state.round + (member in spent or (member in ready and site not in chosen))}
+        )
         for site, member in state.members.items()
     }
     state = state.model_copy(
         update={
             "phase": Phase.RUNNING,
             "opened_at": now,
+            "begun_at": state.begun_at or now,
             "ends_at": _ends_at(now, policy, lone),
             "ended_at": None,
             "lone": lone,
@@ -311,7 +328,11 @@ def settle(state: Federation, now: datetime, policy: Policy) -> tuple[Federation
         return finish(state, now, policy) if half_done(state, policy) else (state, Decision())
     if _quorate(state, policy):
         return merge(state)
-    waiting = [one for one in state.members.values() if not _has_contributed(state, one)]
+    waiting = [
+        one
+        for one in state.members.values()
+        if not _has_contributed(state, one) and not (policy.once and has_spoken(state, one.site, state.round))
+    ]
     if state.contributions and not state.paused and not (waiting and len(state.members) >= policy.minimum):
         # Whoever comes next trains under the same number.
         return state.model_copy(update={"phase": Phase.RUNNING, "ends_at": None, "ended_at": None}), Decision()
@@ -355,6 +376,13 @@ def waited_for(state: Federation, member: Member) -> bool:
 
 def _has_contributed(state: Federation, member: Member) -> bool:
     return any(one.key == (member.site, member.attempt, state.round) for one in state.contributions)
+
+
+def has_spoken(state: Federation, site: str, base_round: int) -> bool:
+    """Whether anything of the site counts that was trained from the base of this round or a later one, under whatever
+    membership."""
+    receipt = state.receipts.get(site)
+    return receipt is not None and receipt.round >= base_round
 
 
 def _in_turn(state: Federation, one: Contribution) -> bool:

@@ -80,6 +80,9 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     """Rounds within which they are counted."""
     shut_out_rounds: int = Field(default=100, ge=0)
     """Rounds for which a site is shut out; 0 leaves it to an operator, who readmits it."""
+    tokens_factor: float = Field(default=4.0, ge=0)
+    """A site that tells of so many times the tokens to which its measured speed leads, beside the others, counts as
+    that many; 0 believes every site."""
     signatures: Demand = "where-known"
     """Who must sign its contributions with its certificate's key: ``where-known``, each site that has signed before;
     ``required``, every site; ``off``, none. A signature that is there and does not hold is refused, but for ``off``."""
@@ -315,6 +318,7 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
             self.shut_out_after or None,
             self.shut_out_within,
             self.shut_out_rounds or None,
+            self.tokens_factor or None,
         )
 
     @property
@@ -346,6 +350,7 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
             weighs=self.leave_out,
             average_steps=self.average_steps,
             site_steps=self.site_steps,
+            once=self.rule_of(terms).merging.robust,
         )
 
     @property

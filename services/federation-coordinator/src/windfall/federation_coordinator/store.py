@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from windfall.contracts.v1 import training_pb2 as pb
-from windfall.federation_coordinator.checks import check_content
+from windfall.federation_coordinator.checks import Seen, check_content
 from windfall.federation_coordinator.damage import checksum, damaged_of
 from windfall.federation_coordinator.durable import RESTORE, Whole, clear_drafts, explained, sync_folder
 from windfall.federation_coordinator.federation import Contribution
@@ -198,17 +198,17 @@ class ModelStore:
                     copyfileobj(source, file, _BLOCK)
         return Incoming(part, expected_bytes)
 
-    def look(self, round_number: int, site: str, attempt: int, manifest: pb.Manifest) -> float:
-        """Read a sealed contribution to its end; gives its Euclidean norm.
+    def look(self, round_number: int, site: str, attempt: int, manifest: pb.Manifest) -> Seen:
+        """Read a sealed contribution to its end.
 
         Raises:
             Refusal: it is not what its manifest says, or not what a site says under this rule.
         """
         path = self.contribution_path(round_number, site, attempt)
         with self._looking, explained(path):
-            norm = check_content(path, self.rule, self.fragments.split(round_number), manifest)
+            seen = check_content(path, self.rule, self.fragments.split(round_number), manifest)
             self._looked_at.add(path)
-        return norm
+        return seen
 
     def received(self, round_number: int, site: str, attempt: int) -> int:
         """Bytes that have arrived of a contribution that is not accepted: where its site goes on."""
