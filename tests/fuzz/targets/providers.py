@@ -89,7 +89,8 @@ async def _asked(provider: Provider) -> object:
         lambda: provider.current(_NOON),
     ):
         try:
-            found.append(await ask())
+            if answer := await ask():
+                found.append(answer)
         except (Transient, Mistake, Unbelievable) as error:
             refused = error
     if refused is not None and not found:

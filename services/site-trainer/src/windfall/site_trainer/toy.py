@@ -147,7 +147,7 @@ class ToyEngine:
                 raise ValueError("it was written by another engine or has changed since")
             check_flat(local, self._local.numel())
             return str(found["base_digest"]), local, Progress(**found["progress"])
-        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
             # RuntimeError: torch's, of a list that is no vector; RecursionError is one as well.
             raise Unusable(str(error)) from error
 

@@ -57,7 +57,7 @@ def _key_of(request: bytes, site: str) -> ec.EllipticCurvePublicKey:
         found = x509.load_der_x509_csr(request)
         whole, key = found.is_signature_valid, found.public_key()
         named = [str(part.value) for part in found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise Refusal(Cause.REQUEST, "the signing request cannot be read", again) from error
     if not whole:
         raise Refusal(Cause.REQUEST, "the signing request was not signed with the key that it is about", again)
