@@ -26,6 +26,8 @@ from windfall.contracts.v1 import training_pb2 as pb
 from windfall.servicekit.errors import Transient
 from windfall.servicekit.rpc import connect
 from windfall.servicekit.telemetry import span
+from windfall.servicekit.testing.authority import Authority
+from windfall.servicekit.tls import Tls
 from windfall.site_trainer.bulk import BulkStub
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership, tensors_of
 from windfall.site_trainer.replica import Replica, follow, of_snapshot, sha256, snapshot_bytes
@@ -76,9 +78,9 @@ class Rounds:
 class Site:
     """A member that does not train."""
 
-    def __init__(self, name: str, address: str, keeps: bool = True) -> None:
+    def __init__(self, name: str, address: str, keeps: bool = True, tls: Tls | None = None) -> None:
         self.name = name
-        channel = connect(address)
+        channel = connect(address, tls)
         self.link = CoordinatorLink(channel, FEDERATION, name)
         self._bulk = BulkStub(channel)
         self._keeps = keeps
@@ -116,12 +118,13 @@ class Site:
                 await asyncio.sleep(_REST_S)
 
     def speak(self, number: int, gradient: Tensor) -> bytes:
-        """A contribution to a round: the same gradient as ever, of what the round synchronises, without error
-        feedback."""
+        """A contribution to a round, of what it synchronises, without error feedback: a gradient that is a bit longer
+        in each, because what was said before is refused."""
         rule, turns = self.membership.rule, self.membership.rotation
         elements, part = turns.split(number), turns.part(number)
         state = rule.codec.init(elements.trained)
-        return rule.encode(state, gradient[part], elements, base=number, tokens=1000, steps=1)[1]
+        longer = gradient[part] * (1 + number / 1024)
+        return rule.encode(state, longer, elements, base=number, tokens=1000, steps=1)[1]
 
     async def round(self, word: pb.RoundOpened, data: bytes | SharedBytes) -> None:
         """Take the base and push."""
@@ -195,6 +198,7 @@ async def run(
     outer: str = "",
     fragments: int = 1,
     turn: Callable[[], Awaitable[None]] | None = None,
+    authority: Authority | None = None,
 ) -> Rounds:
     """Measure rounds of ``sites`` members after one warm-up round.
 
@@ -202,6 +206,7 @@ async def run(
         model: one of ``MODELS``.
         fragments: of it, of which each round synchronises one.
         turn: awaited before each round.
+        authority: certifies both ends; none leaves the wire plain.
     """
     torch.set_num_threads(1)
     told = {
@@ -215,9 +220,17 @@ async def run(
         # All sites are one process here, which encodes for seconds while their hearts cannot beat.
         "WINDFALL_SILENCE": "60",
     }
+    tls = None
+    if authority is not None:
+        tls, ours = authority.issue("site"), authority.issue("hub")
+        told |= {
+            "WINDFALL_TLS_CERTIFICATE": str(ours.certificate),
+            "WINDFALL_TLS_KEY": str(ours.key),
+            "WINDFALL_TLS_AUTHORITY": str(ours.authority),
+        }
     async with Hub(folder, told) as hub:
         keeps = sites <= _KEEP_UP_TO
-        members = [Site(f"site-{number:03d}", hub.address, keeps) for number in range(sites)]
+        members = [Site(f"site-{number:03d}", hub.address, keeps, tls) for number in range(sites)]
         first = await members[0].join()
         await asyncio.gather(*(member.join() for member in members[1:]))
         elements = first.layout.elements
