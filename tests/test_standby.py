@@ -14,6 +14,8 @@ import pytest
 
 from tests.links import ROUNDS, SECONDS, TOKENS, Links, contribution, environ
 from tests.zygote import Child, Zygote, zygote
+from windfall.cli.checkpoints.exporting import exported
+from windfall.cli.checkpoints.verifying import verified_file
 from windfall.contracts.events import ContributionAccepted, FederationFinished, RoundCompleted, SiteJoined
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import HUB
@@ -137,6 +139,11 @@ async def test_a_standby_takes_over_and_a_leader_that_slept_ends_without_a_word(
         digests = once_each(said)
         assert links.attempts == {"site-a": 1, "site-b": 1}
         assert len([one for one in said if isinstance(one, SiteJoined)]) == 2
+        # A person has the model from whichever of them leads, and the bus says that it is this one.
+        file = tmp_path / "model.safetensors"
+        taken = await exported(target, "demo", "newest", file, print, force=False)
+        assert (taken.round, taken.digest, taken.tokens_total) == (ROUNDS - 1, digests[-1], 400 * ROUNDS)
+        assert "as round.completed and federation.finished said" in await verified_file(set_up.server.url, file)
         third.signal(signal.SIGTERM)
         assert await third.ended == ExitCode.OK
 

@@ -46,15 +46,22 @@ async def listed(target: str, federation: str) -> list[Checkpoint]:
     Raises:
         Mistake: it cannot be reached, or refuses.
     """
-    try:
-        async with opened(target) as (_, stub):
-            with explained(target):
-                reply = await stub.List(
-                    pb.ListCheckpointsRequest(federation=federation), timeout=DEADLINE.total_seconds()
-                )
-    except Transient as passing:
-        raise away(target, passing) from passing
+    reply = await _asked(target, pb.ListCheckpointsRequest(federation=federation))
     return [row(reply.federation, one) for one in reply.checkpoints]
+
+
+async def _asked(target: str, request: pb.ListCheckpointsRequest) -> pb.ListCheckpointsReply:
+    """Of several that stand by for each other one answers: each is tried once."""
+    tries = target.count(",") + 1
+    async with opened(target) as (_, stub):
+        while True:
+            tries -= 1
+            try:
+                with explained(target):
+                    return await stub.List(request, timeout=DEADLINE.total_seconds())
+            except Transient as passing:
+                if not tries:
+                    raise away(target, passing) from passing
 
 
 def row(federation: str, told: pb.Checkpoint) -> Checkpoint:
