@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import BaseModel
 
@@ -20,7 +20,9 @@ from windfall.federation_coordinator.checks import Refusal
 from windfall.federation_coordinator.federation import Frozen
 from windfall.servicekit.admission import Revoked
 from windfall.servicekit.journal import Journal
-from windfall.servicekit.signing import Trusted, Unproven, proven
+
+if TYPE_CHECKING:
+    from windfall.servicekit.signing import Trusted
 
 STATE: Final = "signers"
 CURE: Final = "run the coordinator's version there, with the certificate that enrolment gave"
@@ -71,7 +73,7 @@ class Signatures:
     def __init__(self, journal: Journal, trust: Trust, now: Callable[[], datetime]) -> None:
         self._trust = trust
         self._now = now
-        self._authorities = None if trust.authority is None else Trusted(trust.authority)
+        self._authorities = None if trust.authority is None else _trusted(trust.authority)
         self._revoked = None if trust.revoked is None else Revoked(trust.revoked)
         self._signers = journal.load(STATE, Signers) or Signers()
 
@@ -95,6 +97,9 @@ class Signatures:
             if because := unsigned(trust.demand, self._signers, site):
                 raise Refusal("signature", because)
             return None
+        # Only now: a coordinator that comes back without TLS does not wait for it.
+        from windfall.servicekit.signing import Unproven, proven
+
         said, at = statement(manifest), self._now()
         try:
             by = proven(
@@ -123,3 +128,9 @@ class Signatures:
         said = Statement.model_validate_json(proof.statement)
         self._signers = signed(self._signers, said.site)
         return {journal_key(said): proof, STATE: self._signers}
+
+
+def _trusted(authority: Path) -> "Trusted":
+    from windfall.servicekit.signing import Trusted
+
+    return Trusted(authority)
