@@ -122,6 +122,42 @@ WRONG: Mapping[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         {"provisioner": {"kubeNamespace": "other"}},
         ("provisioner.kubeNamespace: given", "leave it out"),
     ),
+    "scraped, and how": (
+        "site",
+        {"metrics": {"prometheus": {"enabled": True}}},
+        ("metrics.prometheus.clientSecret: missing", "or say metrics.prometheus.insecure: true"),
+    ),
+    "scraped over TLS and not": (
+        "hub",
+        {"metrics": {"prometheus": {"enabled": True, "insecure": True, "clientSecret": "p"}}},
+        ("metrics.prometheus: clientSecret and insecure", "leave one out"),
+    ),
+    "scraped under which name": (
+        "hub",
+        {"metrics": {"prometheus": {"enabled": True, "clientSecret": "p"}}},
+        ("metrics.prometheus.serverName: missing", "tls.secret"),
+    ),
+    "nothing to scrape": (
+        "site",
+        {"metrics": {"podMonitor": {"enabled": True}}},
+        ("metrics.podMonitor.enabled: true, and no pod would answer", "metrics.prometheus.enabled: true"),
+    ),
+    "scraped twice": (
+        "hub",
+        {
+            "metrics": {
+                "prometheus": {"enabled": True, "insecure": True},
+                "podMonitor": {"enabled": True},
+                "serviceMonitor": {"enabled": True},
+            }
+        },
+        ("metrics: podMonitor and serviceMonitor", "leave one out"),
+    ),
+    "scraped where health is": (
+        "hub",
+        {"metrics": {"prometheus": {"port": 8081}}},
+        ("/metrics/prometheus/port",),
+    ),
     "nothing that tells": ("site", {"signals": None, "rule": ""}, ("signals: empty", "name one")),
     "a rule over nothing": ("site", {"signals": None}, ("rule: given, and there are no signals",)),
     # --- said by the schema: where, and what it may be ---

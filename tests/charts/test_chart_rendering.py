@@ -26,6 +26,44 @@ from windfall.cli.gitops.documents import Object, read
 from windfall.servicekit.errors import Mistake
 
 VERSIONS = [f"1.{minor}" for minor in range(28, 38)]
+SECRET_KEY = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["key"],
+    "properties": {"name": {"type": "string", "minLength": 1}, "key": {"type": "string"}},
+}
+SECRET_OR_MAP = {"additionalProperties": False, "properties": {"secret": SECRET_KEY, "configMap": SECRET_KEY}}
+SELECTOR = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {"matchLabels": {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}}},
+}
+ENDPOINT = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "port": {"type": "string", "minLength": 1},
+        "interval": {"type": "string", "pattern": r"^[1-9]\d*(ms|s|m|h)$"},
+        "scheme": {"enum": ["http", "https"]},
+        "tlsConfig": {
+            "additionalProperties": False,
+            "properties": {
+                "ca": SECRET_OR_MAP,
+                "cert": SECRET_OR_MAP,
+                "keySecret": SECRET_KEY,
+                "serverName": {"type": "string"},
+            },
+        },
+        "relabelings": {
+            "type": "array",
+            "items": {
+                "additionalProperties": False,
+                "properties": {"targetLabel": {"type": "string"}, "replacement": {"type": "string"}},
+            },
+        },
+    },
+}
+"""What of Prometheus' operator's ``PodMetricsEndpoint`` and ``Endpoint`` (pkg/apis/monitoring/v1) the charts say."""
 OTHERS = {
     "cert-manager.io/v1/Certificate": {
         "type": "object",
@@ -54,6 +92,21 @@ OTHERS = {
             },
         },
     },
+    "monitoring.coreos.com/v1/PodMonitor": {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["selector", "podMetricsEndpoints"],
+        "properties": {
+            "selector": SELECTOR,
+            "podMetricsEndpoints": {"type": "array", "minItems": 1, "items": ENDPOINT},
+        },
+    },
+    "monitoring.coreos.com/v1/ServiceMonitor": {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["selector", "endpoints"],
+        "properties": {"selector": SELECTOR, "endpoints": {"type": "array", "minItems": 1, "items": ENDPOINT}},
+    },
     "monitoring.coreos.com/v1/PrometheusRule": {
         "type": "object",
         "additionalProperties": False,
@@ -74,7 +127,16 @@ OTHERS = {
 
 
 def test_each_chart_has_the_sets_that_people_start_from() -> None:
-    both = {"minimal", "production", "air-gapped", "given-secrets", "cert-manager", "insecure", "own-nats"}
+    both = {
+        "minimal",
+        "production",
+        "air-gapped",
+        "given-secrets",
+        "cert-manager",
+        "insecure",
+        "own-nats",
+        "prometheus",
+    }
     for chart, more in (("hub", {"operator"}), ("site", {"nvidia", "amd", "k0rdent"})):
         assert both | more <= {name.partition("/")[2] for name in SETS if name.startswith(chart)}
 
@@ -100,7 +162,7 @@ def test_nothing_may_be_said_that_the_chart_does_not_know(chart: str) -> None:
 def test_kubernetes_knows_every_field(version: str) -> None:
     # The first and the last version see every set; what one in between does not know, the richest ones show.
     whole = version in (VERSIONS[0], VERSIONS[-1])
-    for name in SETS if whole else ("hub/production", "site/production", "site/nvidia"):
+    for name in SETS if whole else ("hub/production", "hub/prometheus", "site/production", "site/nvidia"):
         for obj in objects(name):
             if kind(obj) in OTHERS:
                 found = Draft202012Validator(OTHERS[kind(obj)]).iter_errors(obj["spec"])

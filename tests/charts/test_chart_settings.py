@@ -17,6 +17,7 @@ from windfall.provisioner.machine_settings import ClusterApiSettings, K0rdentSet
 from windfall.provisioner.operator.settings import OperatorSettings
 from windfall.provisioner.settings import ProvisionerSettings
 from windfall.servicekit.errors import Mistake
+from windfall.servicekit.scrape import ScrapeSettings
 from windfall.servicekit.settings import PREFIX, load
 from windfall.site_trainer.settings import TrainerSettings
 
@@ -55,6 +56,8 @@ def test_every_variable_is_one_that_the_service_reads(name: str) -> None:
         kinds = [SETTINGS[component]]
         if component == "provisioner":
             kinds.append(BACKENDS[environment["WINDFALL_BACKEND"]])
+        if "prometheus" in environment.get("OTEL_METRICS_EXPORTER", ""):
+            kinds.append(ScrapeSettings)
         ours = {variable for variable in environment if variable.startswith(PREFIX)} - OF_PROCESSES
         for_trainers = {variable for variable in ours if variable.startswith("WINDFALL_TRAINER_")}
         assert ours - for_trainers <= variables(*kinds), component

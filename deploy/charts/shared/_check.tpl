@@ -47,6 +47,26 @@
 {{- $wrong = append $wrong "telemetry.endpoint: it holds a credential, which everybody could read; put it into telemetry.headersSecret" }}
 {{- end }}
 {{- end }}
+{{- $prometheus := $values.metrics.prometheus }}
+{{- if $prometheus.enabled }}
+{{- if and $prometheus.clientSecret $prometheus.insecure }}
+{{- $wrong = append $wrong "metrics.prometheus: clientSecret and insecure; one says TLS and the other none, leave one out" }}
+{{- else if and $prometheus.clientSecret (eq $values.tls.mode "insecure") }}
+{{- $wrong = append $wrong "metrics.prometheus.clientSecret: given, and with tls.mode: insecure pods have no certificate to answer with; say metrics.prometheus.insecure: true" }}
+{{- else if not (or $prometheus.clientSecret $prometheus.insecure) }}
+{{- $wrong = append $wrong "metrics.prometheus.clientSecret: missing; name a Secret with tls.crt, tls.key and ca.crt that Prometheus shows, or say metrics.prometheus.insecure: true for plain text to its pods alone" }}
+{{- else if and $prometheus.clientSecret (eq $values.tls.mode "secret") (not $prometheus.serverName) }}
+{{- $wrong = append $wrong "metrics.prometheus.serverName: missing; say a name that the certificate in tls.secret holds for" }}
+{{- end }}
+{{- end }}
+{{- range $part := list "podMonitor" "serviceMonitor" }}
+{{- if and (get $values.metrics $part).enabled (not $prometheus.enabled) }}
+{{- $wrong = append $wrong (printf "metrics.%s.enabled: true, and no pod would answer; say metrics.prometheus.enabled: true" $part) }}
+{{- end }}
+{{- end }}
+{{- if and $values.metrics.podMonitor.enabled $values.metrics.serviceMonitor.enabled }}
+{{- $wrong = append $wrong "metrics: podMonitor and serviceMonitor; every pod would be scraped twice, leave one out" }}
+{{- end }}
 {{- toJson $wrong }}
 {{- end }}
 

@@ -9,7 +9,7 @@ spec:
     matchLabels:
       {{- toYaml (.pods | default (include "windfall.selector" . | fromYaml)) | nindent 6 }}
   policyTypes: [Ingress, Egress]
-  {{- with .ingress }}
+  {{- with .ingress | default "" | trim }}
   ingress: {{ . | nindent 2 }}
   {{- end }}
   {{- with .egress }}

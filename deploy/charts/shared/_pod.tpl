@@ -77,12 +77,14 @@ spec:
       value: {{ $value | quote }}
     {{- end }}
     {{- include "windfall.telemetry" . | nindent 4 }}
+    {{- include "windfall.metrics" . | nindent 4 }}
     {{- with .secret }}
     envFrom:
     - secretRef:
         name: {{ . }}
     {{- end }}
-    {{- with .ports }}
+    {{- $metrics := $values.metrics.prometheus }}
+    {{- with merge (dict) (.ports | default dict) (ternary (dict "metrics" $metrics.port) (dict) $metrics.enabled) }}
     ports:
     {{- range $name, $port := . }}
     - name: {{ $name }}
@@ -251,6 +253,8 @@ topologySpreadConstraints:
       name: {{ . }}
       key: headers
 {{- end }}
+{{- end }}
+{{- if or $telemetry.endpoint .root.Values.metrics.prometheus.enabled }}
 - name: POD_NAME
   valueFrom:
     fieldRef:

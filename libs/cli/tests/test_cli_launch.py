@@ -1,6 +1,7 @@
 """Processes are started, kept, started again, and none is left behind."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -53,6 +54,27 @@ async def test_stands_and_stops(tmp_path: Path) -> None:
         await crew.stand(programs)
         await crew.stop(programs, SOON)
         assert not crew.gave_up.done()
+
+
+SCRAPED = f"""
+import pathlib
+from windfall.servicekit import metrics
+metrics.set_up("provisioner", "site-a", folder=pathlib.Path("."))
+{SERVING}
+"""
+
+
+async def test_each_process_of_a_machine_is_scraped_at_a_port_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus")
+    monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "9464")
+    async with Crew(lambda text: None) as crew:
+        programs = [_program(tmp_path, name, SCRAPED) for name in ("one", "two")]
+        await crew.stand(programs)
+        ports = {json.loads((one.folder / "metrics.json").read_text())["port"] for one in programs}
+        assert len(ports) == 2 and 9464 not in ports
+        await crew.stop(programs, SOON)
 
 
 async def test_one_waits_for_another(tmp_path: Path) -> None:

@@ -66,6 +66,8 @@ async def test_a_start_leaves_a_record_and_a_log(folder: Path) -> None:
     written = json.loads(record(folder, wanted.lease_id).read_text())
     assert (written["token"], written["window_id"]) == (3, str(wanted.window_id))
     assert psutil.Process(written["pid"]).environ()["WINDFALL_LEASE_TOKEN"] == "3"
+    # Of its own, on the machine that it shares with its provisioner.
+    assert psutil.Process(written["pid"]).environ()["OTEL_EXPORTER_PROMETHEUS_PORT"] == "0"
     assert os.getsid(written["pid"]) == written["pid"]
     await backend.drain(node)
     assert await backend.wait(node) == 0

@@ -41,6 +41,10 @@ def test_what_a_node_is_born_with() -> None:
         "PATH": "/bin",
         "TRACEPARENT": "ours",
         "OTEL_SERVICE_NAME": "provisioner",
+        "OTEL_METRICS_EXPORTER": "prometheus",
+        "OTEL_EXPORTER_PROMETHEUS_HOST": "0.0.0.0",
+        "OTEL_EXPORTER_PROMETHEUS_PORT": "9464",
+        "WINDFALL_METRICS_INSECURE": "true",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317",
         "WINDFALL_GRACE": "PT5M",
         "WINDFALL_TRACES_FILE": "/tmp/traces.jsonl",
@@ -49,7 +53,9 @@ def test_what_a_node_is_born_with() -> None:
     }
     assert load(ProvisionerSettings, environ).node_environment(environ) == {
         "PATH": "/bin",
+        "OTEL_METRICS_EXPORTER": "prometheus",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317",
+        "WINDFALL_METRICS_INSECURE": "true",
         "WINDFALL_SITE": "quebec",
         "WINDFALL_NATS_URL": "nats://127.0.0.1:4222",
         "WINDFALL_CLOCK": "system",

@@ -61,6 +61,7 @@ NVIDIA = TrainerSettings(
     kube_secrets=("hub-credentials",),
     kube_tls_secret="trainer-tls",
     kube_service_account="trainer",
+    kube_metrics_port=9464,
 )
 AMD = TrainerSettings(kube_image="trainer:rocm", kube_accelerators=1, kube_vendor="amd")
 SHAPES = {"plain": PLAIN, "nvidia": NVIDIA, "amd": AMD}
@@ -175,6 +176,15 @@ def test_a_pod_has_as_little_power_as_pods_can_have() -> None:
     }
     assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
     assert not any("hostPath" in volume for volume in spec["volumes"])
+
+
+def test_prometheus_finds_the_port_of_a_pod_where_it_is_said() -> None:
+    container = pod(NVIDIA)["container"]
+    assert container["ports"] == [{"name": "metrics", "containerPort": 9464, "protocol": "TCP"}]
+    told = {each["name"]: each["value"] for each in container["env"]}
+    assert told["OTEL_EXPORTER_PROMETHEUS_HOST"] == "0.0.0.0"
+    assert told["OTEL_EXPORTER_PROMETHEUS_PORT"] == "9464"
+    assert "ports" not in pod(PLAIN)["container"]
 
 
 def test_gpus_by_vendor() -> None:

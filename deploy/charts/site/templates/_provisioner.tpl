@@ -38,6 +38,7 @@
 {{- range $name, $value := . }}{{ $pairs = append $pairs (printf "%s=%s" $name $value) }}{{ end }}
 {{- $_ := set $told "WINDFALL_KUBE_NODE_SELECTOR" (join "," $pairs) }}
 {{- end }}
+{{- if $values.metrics.prometheus.enabled }}{{ $_ := set $told "WINDFALL_KUBE_METRICS_PORT" (toString $values.metrics.prometheus.port) }}{{ end }}
 {{- if $secure }}
 {{- $_ := set $told "WINDFALL_KUBE_TLS_SECRET" $values.tls.secret }}
 {{- $_ := set $told "WINDFALL_KUBE_NATS_TLS_SECRET" $values.tls.secret }}

@@ -245,7 +245,8 @@ def _environment(given: Mapping[str, str]) -> dict[str, str]:
     """Ours without our own settings, which are the person's and not the service's, and with what is given."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("WINDFALL_")}
     kept = {key: os.environ[key] for key in ("WINDFALL_LOG_LEVEL", "WINDFALL_LOG_FORMAT") if key in os.environ}
-    return {**inherited, **kept, **given}
+    # They are many on one machine: where Prometheus asks them, each takes a free port and writes it down.
+    return {**inherited, "OTEL_EXPORTER_PROMETHEUS_PORT": "0", **kept, **given}
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

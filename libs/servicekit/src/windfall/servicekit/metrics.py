@@ -1,7 +1,8 @@
 """Metrics: what :mod:`windfall.servicekit.instruments` declares, recorded, and shown to a collector.
 
-Without ``OTEL_EXPORTER_OTLP_ENDPOINT`` nothing is collected and recording costs a function call. A value recorded
-within a sampled span carries its trace as an exemplar.
+They are sent over OTLP where ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set; ``OTEL_METRICS_EXPORTER`` may say otherwise. Where
+neither is, nothing is collected and recording costs a function call. A value recorded within a sampled span carries its
+trace as an exemplar.
 """
 
 import os
@@ -9,7 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from opentelemetry import metrics
 from opentelemetry.context import Context
@@ -17,12 +19,18 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
 
+from windfall.servicekit.errors import Mistake
 from windfall.servicekit.instruments import Instrument, Shape
 from windfall.servicekit.resource import resource_of
+
+_EXPORTERS: Final = frozenset({"otlp", "prometheus", "none"})
 
 Attributes = Mapping[str, str]
 Read = Callable[[], Iterable[tuple[float, Attributes]]]
 """Each value with its attributes, as it stands when it is asked for."""
+
+_CLOSING: Final[list[Callable[[], None]]] = []
+"""What :func:`tear_down` ends."""
 
 
 def provider(service: str, whom: str, readers: Sequence[MetricReader]) -> MeterProvider:
@@ -30,19 +38,58 @@ def provider(service: str, whom: str, readers: Sequence[MetricReader]) -> MeterP
     return MeterProvider(readers, resource_of(service, whom), shutdown_on_exit=False)
 
 
-def set_up(service: str, whom: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Send what is measured where the environment says. Called once, by the composition root."""
-    if not environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
-        return
-    # Imported here: it costs memory that most processes of a demo do not need.
-    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+def exporters(environ: Mapping[str, str]) -> frozenset[str]:
+    """Where metrics go: what ``OTEL_METRICS_EXPORTER`` lists of ``otlp``, ``prometheus`` and ``none``; else ``otlp``
+    where there is an endpoint.
 
-    metrics.set_meter_provider(provider(service, whom, [PeriodicExportingMetricReader(OTLPMetricExporter())]))
+    Raises:
+        Mistake: it lists something else.
+    """
+    named = {word for part in environ.get("OTEL_METRICS_EXPORTER", "").split(",") if (word := part.strip())}
+    if unknown := sorted(named - _EXPORTERS):
+        raise Mistake(
+            f"OTEL_METRICS_EXPORTER: {', '.join(unknown)} is not known",
+            f"List some of {', '.join(sorted(_EXPORTERS))}, separated by commas",
+        )
+    if not named:
+        named = {"otlp"} if environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") else set()
+    return frozenset(named - {"none"})
+
+
+def set_up(service: str, whom: str, environ: Mapping[str, str] = os.environ, folder: Path | None = None) -> None:
+    """Send what is measured where the environment says, and let it be asked for. Called once, by the composition root.
+
+    Args:
+        service: the one name of the service.
+        whom: the site or federation that it serves.
+        environ: the environment.
+        folder: where a port of the system's choice is written down.
+
+    Raises:
+        Mistake: the environment says what cannot be done.
+    """
+    readers: list[MetricReader] = []
+    # Imported here: it costs memory that most processes of a demo do not need.
+    for exporter in sorted(exporters(environ)):
+        if exporter == "otlp":
+            from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+            from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+            readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+        else:
+            from windfall.servicekit.scrape import Scraped, door
+
+            served = Scraped(door(environ), folder)
+            _CLOSING.append(served.close)
+            readers.append(served.reader)
+    if readers:
+        metrics.set_meter_provider(provider(service, whom, readers))
 
 
 def tear_down() -> None:
-    """Send what has not been sent."""
+    """Send what has not been sent, and be asked no more."""
+    while _CLOSING:
+        _CLOSING.pop()()
     found = metrics.get_meter_provider()
     if isinstance(found, MeterProvider):
         found.shutdown()

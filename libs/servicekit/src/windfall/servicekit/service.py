@@ -125,7 +125,7 @@ def run(
         logs.to_stderr(service, os.environ)
         settings = load(kind, _without_process_variables(kind, os.environ))
         telemetry.set_up(service, whom(settings), settings.traces_file)
-        metrics.set_up(service, whom(settings))
+        metrics.set_up(service, whom(settings), folder=settings.state_dir)
         asyncio.run(_stand(service, settings, whom(settings), _possible(streams, settings), attend))
     except Mistake as mistake:
         sys.stderr.write(f"windfall {service}: {mistake}\n")

@@ -24,6 +24,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, StatusCode, format_span_id, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from windfall.servicekit import metrics
 from windfall.servicekit.counted_export import Bounded, Counted
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.resource import resource_of
@@ -98,11 +99,12 @@ def set_up(service: str, whom: str, traces_file: Path | None, environ: Mapping[s
     provider.add_span_processor(Carried())
     if traces_file is not None:
         provider.add_span_processor(SimpleSpanProcessor(JsonLines(traces_file)))
+    if metrics.exporters(environ):
+        provider.add_span_processor(Durations())
     if environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         # Imported here: it costs 10 MiB that most processes of a demo do not need.
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-        provider.add_span_processor(Durations())
         exporter = Counted(OTLPSpanExporter(), environ["OTEL_EXPORTER_OTLP_ENDPOINT"])
         provider.add_span_processor(Bounded(exporter))
     trace.set_tracer_provider(provider)

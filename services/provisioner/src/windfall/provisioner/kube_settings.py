@@ -114,6 +114,9 @@ class TrainerSettings(KubeSettings):
     """Such a Secret for the link to the site's NATS server; it may be the same one."""
     kube_nkey_secret: DnsSubdomain | None = None
     """Secret whose ``site-trainer.nk`` is the seed of the nkey by which that server knows the trainer."""
+    kube_metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Where each pod answers Prometheus if ``OTEL_METRICS_EXPORTER`` says so, and a port ``metrics`` of it; unset: on
+    its loopback alone."""
     kube_user: int = Field(default=65532, ge=1)
     """Under which the trainer runs, and its group."""
     kube_service_account: DnsSubdomain | None = None

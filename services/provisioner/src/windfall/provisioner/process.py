@@ -171,7 +171,8 @@ class ProcessBackend:
             pid = os.posix_spawnp(
                 self._command[0],
                 self._command,
-                {**environment, **self._marks(node)},
+                # The port that Prometheus asks is ours, where it asks us.
+                {**environment, "OTEL_EXPORTER_PROMETHEUS_PORT": "0", **self._marks(node)},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, _READY_FD, str(fifo), os.O_WRONLY, 0),
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

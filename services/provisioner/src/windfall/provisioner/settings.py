@@ -18,12 +18,22 @@ TRAINER_PREFIX: Final = "WINDFALL_TRAINER_"
 END_WITHIN: Final = timedelta(seconds=3)
 """From the order to kill until a node is given back whether or not anybody saw it end, in wall time."""
 
-_OURS_ALONE: Final = frozenset({"OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "TRACEPARENT", "TRACESTATE"})
+_OURS_ALONE: Final = frozenset(
+    {
+        "OTEL_SERVICE_NAME",
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "OTEL_EXPORTER_PROMETHEUS_HOST",
+        "OTEL_EXPORTER_PROMETHEUS_PORT",
+        "TRACEPARENT",
+        "TRACESTATE",
+    }
+)
 
 
 _SHARED: Final = (
     "WINDFALL_LOG_LEVEL",
     "WINDFALL_LOG_FORMAT",
+    "WINDFALL_METRICS_INSECURE",
     "WINDFALL_NATS_REPLICAS",
     "WINDFALL_NATS_TLS_FIRST",
 )

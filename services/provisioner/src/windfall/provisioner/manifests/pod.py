@@ -54,6 +54,9 @@ def pod_template(
         plain |= {f"WINDFALL_NATS_{name}": f"{_NATS_TLS_DIR}/{file}" for name, file in _TLS_FILES.items()}
     if settings.kube_nkey_secret is not None:
         plain["WINDFALL_NATS_NKEY_FILE"] = f"{_NKEY_DIR}/{_NKEY}"
+    if settings.kube_metrics_port is not None:
+        plain["OTEL_EXPORTER_PROMETHEUS_HOST"] = "0.0.0.0"  # noqa: S104 - of a pod, whose ways in a policy decides
+        plain["OTEL_EXPORTER_PROMETHEUS_PORT"] = str(settings.kube_metrics_port)
     container = {
         "name": CONTAINER,
         "image": settings.kube_image,
@@ -76,6 +79,8 @@ def pod_template(
             "capabilities": {"drop": ["ALL"]},
         },
     }
+    if settings.kube_metrics_port is not None:
+        container["ports"] = [{"name": "metrics", "containerPort": settings.kube_metrics_port, "protocol": "TCP"}]
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": drain_time_s,

@@ -184,7 +184,7 @@ def main(words: list[str]) -> int:
         settings.nats_access.options(settings.nats_url)
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         telemetry.set_up(SERVICE, settings.kube_namespace, settings.traces_file)
-        metrics.set_up(SERVICE, settings.kube_namespace)
+        metrics.set_up(SERVICE, settings.kube_namespace, folder=settings.state_dir)
         asyncio.run(_main(settings, "".join(words)))
     except Mistake as mistake:
         sys.stderr.write(f"windfall {SERVICE}: {mistake}\n")
