@@ -20,7 +20,7 @@ from types import CodeType, FrameType
 from typing import Any, Final
 
 from tests.fuzz.mutation import mutated
-from tests.fuzz.target import Target
+from tests.fuzz.target import Target, clean_up
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 DEADLINE_S: Final = 2.0
@@ -199,6 +199,7 @@ def aside(target: Target, inputs: int, seed: int) -> Found:
             if code:
                 sys.excepthook(*sys.exc_info())
             sys.stderr.flush()
+            clean_up()
             os._exit(code)
     os.close(writing)
     with os.fdopen(reading) as file:

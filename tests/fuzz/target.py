@@ -1,5 +1,8 @@
 """A parser as the fuzzer sees it."""
 
+import atexit
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +10,16 @@ from pathlib import Path
 from typing import Final
 
 _ROOM = Path("/dev/shm")
+_made: list[tuple[int, Path]] = []
+"""Folders, and which process made each."""
+
+
+@atexit.register
+def clean_up() -> None:
+    """Remove the folders that this process has made; a fork that ends in its own way calls it."""
+    for pid, folder in _made:
+        if pid == os.getpid():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -36,8 +49,9 @@ class Place:
 
     def holding(self, data: bytes) -> Path:
         if self._path is None:
-            folder = tempfile.mkdtemp(prefix="fuzz-", dir=_ROOM if _ROOM.is_dir() else None)
-            self._path = Path(folder) / f"input{self.suffix}"
+            folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=_ROOM if _ROOM.is_dir() else None))
+            _made.append((os.getpid(), folder))
+            self._path = folder / f"input{self.suffix}"
         self._path.write_bytes(data)
         self._path.chmod(0o600)
         return self._path
