@@ -119,6 +119,12 @@ class Story:
     def uncordons(self) -> None:
         self.take(claims.uncordon(self.holdings, self.now, POLICY))
 
+    def leaves(self) -> None:
+        self.take(claims.leave(self.holdings, self.now, POLICY))
+
+    def comes(self) -> None:
+        self.take(claims.come(self.holdings, self.now, POLICY))
+
     def lease_id(self, token: int) -> UUID:
         return next((held.lease_id for held in self.holdings.leases if held.token == token), UUID(int=0))
 
@@ -364,6 +370,31 @@ WARM = Story.is_warm
         ),
         pytest.param(
             steps(Story.cordons, Story.opens, Story.closes, Story.uncordons), " | ", id="uncordoned after it closed"
+        ),
+        pytest.param(
+            steps(RUNS, Story.leaves, lambda s: s.died(0), Story.comes, Story.comes),
+            "ready1 released1:drained | start1 drain1 start2",
+            id="the next provisioner serves the window that is open",
+        ),
+        pytest.param(
+            steps(RUNS, Story.leaves, lambda s: s.died(0), Story.closes, Story.comes),
+            "ready1 released1:drained | start1 drain1",
+            id="closed before the next provisioner comes",
+        ),
+        pytest.param(
+            steps(RUNS, Story.closes, Story.leaves, lambda s: s.died(0), Story.comes),
+            "ready1 released1:drained | start1 drain1",
+            id="closed before the provisioner left",
+        ),
+        pytest.param(
+            steps(RUNS, Story.leaves, lambda s: s.died(0), lambda s: s.opens(SECOND, 30), Story.comes),
+            "ready1 released1:drained | start1 drain1 start2",
+            id="a younger window than the one that was left",
+        ),
+        pytest.param(
+            steps(RUNS, Story.leaves, lambda s: s.died(0), Story.cordons, Story.comes, Story.uncordons),
+            "ready1 released1:drained | start1 drain1 start2",
+            id="left, and cordoned before the next provisioner comes",
         ),
         pytest.param(
             steps(RUNS, lambda s: s.died(0), Story.started),
@@ -675,6 +706,8 @@ HAPPENINGS = (
     "hindered",
     "cordons",
     "uncordons",
+    "leaves",
+    "comes",
     "died",
     "refused",
     "absent",
@@ -716,7 +749,7 @@ def test_whatever_happens(seed: int, length: int) -> None:
                 del story.done[before:]
             case "passes":
                 story.passes(seconds=chance.choice([0.5, 1, 60, 600]))
-            case "cordons" | "uncordons" as word:
+            case "cordons" | "uncordons" | "leaves" | "comes" as word:
                 getattr(story, word)()
             case "unheard":
                 held = story.holdings.of_id(story.lease_id(token))

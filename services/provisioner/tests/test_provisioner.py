@@ -408,9 +408,13 @@ def test_stopping_releases_when_asked_to(tmp_path: Path, manner: str, end: str) 
             site.opens()
             await minutes(1)
         assert not await site.nodes()
+        assert site.words() == ["ready1@30", f"released1:{end}"]
         async with site.provisioner():
             await minutes(1)
-        assert site.words() == ["ready1@30", f"released1:{end}"]
+            assert [node.token for node in await site.nodes()] == [2], "its window is still open"
+            site.closes()
+            await minutes(12)
+        assert [word.partition("@")[0].partition(":")[0] for word in site.words()[2:]] == ["ready2", "released2"]
 
     told(story())
 

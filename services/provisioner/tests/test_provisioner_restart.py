@@ -125,7 +125,7 @@ async def test_killed_and_started_again_it_adopts_and_releases_once(nats_server:
 async def test_stopped_with_release_it_leaves_nothing_running(nats_server: NatsServer, tmp_path: Path) -> None:
     async with ear(nats_server) as site:
         async with provisioner(nats_server, tmp_path, WINDFALL_ON_STOP="release") as process:
-            await site.opens(uuid4())
+            await site.opens(window := uuid4())
             assert isinstance(await site.next(), NodeReady)
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0
@@ -133,3 +133,10 @@ async def test_stopped_with_release_it_leaves_nothing_running(nats_server: NatsS
         released = await site.next()
         assert isinstance(released, NodeReleased)
         assert released.reason == "drained"
+        # And the window that is still open gets another node from the next one.
+        async with provisioner(nats_server, tmp_path, WINDFALL_ON_STOP="release") as process:
+            ready = await site.next()
+            assert isinstance(ready, NodeReady)
+            assert (ready.window_id, ready.lease_token) == (window, 2)
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0

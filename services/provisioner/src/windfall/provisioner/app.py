@@ -184,8 +184,9 @@ class Provisioner:
     # --- begin and end ------------------------------------------------------------------------------------------------
 
     async def resume(self) -> None:
-        """See :meth:`Nodes.resume`."""
+        """See :meth:`Nodes.resume`; and a window that the last provisioner left without its node gets one again."""
         await self._nodes.resume()
+        self._keep(claims.come(self.holdings, self._clock.now(), self._policy))
 
     async def keep_time(self) -> None:
         """Decide whatever falls due, when it does."""
@@ -205,7 +206,7 @@ class Provisioner:
         self._stopping = True
         try:
             if self._settings.on_stop == "release" and self._stand.mistake is None:
-                self.give_back(None)
+                self._keep(claims.leave(self.holdings, self._clock.now(), self._policy))
                 while self.holdings.live:
                     await self.change.wait()
         finally:

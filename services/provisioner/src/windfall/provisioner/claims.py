@@ -123,6 +123,28 @@ def drained(holdings: Holdings, window_id: UUID, token: int, now: datetime, poli
     return drain(put(holdings, lease, now, drained=True), lease, "released", now, policy)
 
 
+# --- the provisioner goes and comes -----------------------------------------------------------------------------------
+
+
+def leave(holdings: Holdings, now: datetime, policy: Policy) -> Decision:
+    """The provisioner goes and takes its nodes with it. The next one gives the window that is open another lease."""
+    holder, decision = holdings.holder, Decision(holdings)
+    for lease in holdings.live:
+        held = decision.holdings
+        if lease is holder:
+            held = put(held, lease, now, given_up=True)
+            if holder.opens_at is None:
+                held = _turned_away(held, _window_of(holder)).holdings
+        after = drain(held, lease, "released", now, policy)
+        decision = Decision(after.holdings, decision.events + after.events, decision.actions + after.actions)
+    return decision
+
+
+def come(holdings: Holdings, now: datetime, policy: Policy) -> Decision:
+    """The next one is there: whoever was turned away is asked in, unless the site gives no leases."""
+    return Decision(holdings) if holdings.cordon is not None else _asked_in(holdings, now, policy)
+
+
 # --- cordons ----------------------------------------------------------------------------------------------------------
 
 
@@ -135,11 +157,19 @@ def uncordon(holdings: Holdings, now: datetime, policy: Policy) -> Decision:
     """Leases are given again, first to the window that opened in the meantime, if it is still open."""
     if holdings.cordon is None:
         return Decision(holdings)
+    return _asked_in(holdings.model_copy(update={"cordon": None}), now, policy)
+
+
+def _asked_in(holdings: Holdings, now: datetime, policy: Policy) -> Decision:
     turned = holdings.turned_away
-    holdings = holdings.model_copy(update={"cordon": None, "turned_away": None})
     if turned is None:
         return Decision(holdings)
+    holdings = holdings.model_copy(update={"turned_away": None})
     return request(holdings, turned.window_id, turned.opened_at, turned.traceparent, now, policy)
+
+
+def _window_of(lease: Lease) -> Turned:
+    return Turned(window_id=lease.window_id, opened_at=lease.opened_at, traceparent=lease.traceparent)
 
 
 def _turned_away(holdings: Holdings, turned: Turned) -> Decision:

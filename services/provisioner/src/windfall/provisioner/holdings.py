@@ -136,7 +136,7 @@ class Holdings(BaseModel):
     cordon: str | None = None
     """Why no leases are given for the time being; none when they are."""
     turned_away: Turned | None = None
-    """Whom the cordon keeps out."""
+    """Whom the cordon keeps out, or the last provisioner left behind."""
     drains: tuple[timedelta, ...] = ()
     """How long the last nodes took to go, the youngest last."""
 
