@@ -145,6 +145,12 @@ def test_help_tells_the_exit_codes(tmp_path: Path) -> None:
         assert f"{code.value} " in ended.stdout
 
 
+@pytest.mark.parametrize("group", [(), ("events",), ("checkpoint",), ("hub",), ("fleet",), ("profile",)], ids=" ".join)
+def test_help_cuts_no_sentence(group: tuple[str, ...], tmp_path: Path) -> None:
+    _, _, commands = _windfall(*group, "--help", folder=tmp_path).stdout.partition("Commands:\n")
+    assert commands and "..." not in commands
+
+
 def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; from click.testing import CliRunner; from windfall.cli.__main__ import windfall; "

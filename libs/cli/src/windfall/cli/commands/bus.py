@@ -5,11 +5,12 @@ from pathlib import Path
 
 import click
 
+from windfall.cli.commands.listing import Listing
 from windfall.cli.commands.options import server as on_server
 from windfall.cli.commands.options import wait_for
 
 
-@click.group()
+@click.group(cls=Listing)
 def events() -> None:
     """Read what a fleet says, and say it something."""
 
@@ -66,7 +67,7 @@ def replay(from_file: Path, server: str) -> None:
     print(f"{new} stored, {known} were stored before")
 
 
-@click.group()
+@click.group(cls=Listing)
 def dlq() -> None:
     """Read, replay or drop what a service could not handle."""
 

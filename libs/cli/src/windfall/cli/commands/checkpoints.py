@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from windfall.cli.commands.listing import Listing
 from windfall.cli.commands.options import in_context, wait_for
 from windfall.cli.commands.options import server as on_server
 
@@ -47,7 +48,7 @@ _round = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Listing)
 def checkpoint() -> None:
     """See, take home and verify the models that a coordinator keeps: the newest, the one before, and the best."""
 

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from windfall.cli.commands.listing import Listing
 from windfall.cli.commands.options import sure, surely
 
 if TYPE_CHECKING:
     from windfall.cli.resources.showing import Form
 
 
-@click.group()
+@click.group(cls=Listing)
 def context() -> None:
     """Say once which hub is meant, and with which keys: see, choose and change contexts.
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import click
 
+from windfall.cli.commands.listing import Listing
 
-@click.group()
+
+@click.group(cls=Listing)
 def fleet() -> None:
     """A fleet of clusters as manifests, from one values file."""
 

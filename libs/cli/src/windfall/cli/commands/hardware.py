@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from windfall.cli.commands.listing import Listing
 from windfall.cli.commands.options import server as on_server
 from windfall.cli.commands.options import wait_for
 
 
-@click.group()
+@click.group(cls=Listing)
 def profile() -> None:
     """Show what nodes are made of and can do, and what became of it."""
 

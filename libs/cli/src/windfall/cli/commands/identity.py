@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from windfall.cli.commands.listing import Listing
 from windfall.cli.commands.options import wait_for
 
 _HUB_DIR = click.option(
@@ -18,7 +19,7 @@ _HUB_DIR = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Listing)
 def hub() -> None:
     """Run the hub of a fleet on this machine."""
 
@@ -80,7 +81,7 @@ def up(
     hub_up(HubWish(folder, wanted, approve, timedelta(days=days), settings), datetime.now(UTC))
 
 
-@click.group()
+@click.group(cls=Listing)
 def site() -> None:
     """Run a site on this machine; at the hub, say which sites belong to the fleet."""
 

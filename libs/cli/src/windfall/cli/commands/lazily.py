@@ -7,8 +7,10 @@ from typing import Any
 import click
 from click.exceptions import NoSuchCommand
 
+from windfall.cli.commands.listing import Listing
 
-class Commands(click.Group):
+
+class Commands(Listing):
     """See the module.
 
     Args:
