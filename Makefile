@@ -45,7 +45,7 @@ chaos: $(READY) ## a fleet of real processes is hurt in every way, 20 times each
 chaos-soak: $(READY) ## half an hour at a hundred times the clock, with anything killed at any time (SOAK_MINUTES=N)
 	$(BIN)/python -m tests.chaos_real --fault soak --runs 1 $(ARGS)
 
-two-machines: $(READY) ## a hub and a site as process trees of their own: enrolment, a round, revocation
+two-machines: $(READY) ## a hub and a site, in a network of its own if root runs it: enrolment, rounds, a cut link, revocation
 	$(BIN)/pytest -q tests/two_machines.py $(ARGS)
 
 soak-provisioner: $(READY) ## 200 windows at 50 sites, with everybody killed at random (ARGS="--backend all" mixes the backends)

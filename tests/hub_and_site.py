@@ -1,5 +1,5 @@
 """A hub and sites as `windfall hub up` and `windfall site join` run them: process trees of their own, folders of their
-own, and an address of the loopback range for the hub's doors."""
+own, and an address of their own for the hub's doors."""
 
 import asyncio
 import contextlib
@@ -54,9 +54,16 @@ class Running:
 
 
 @asynccontextmanager
-async def windfall(*words: str | Path, environ: Mapping[str, str] | None = None) -> AsyncIterator[Running]:
-    """The command, until the block ends; then it is asked to end, and must."""
+async def windfall(
+    *words: str | Path, environ: Mapping[str, str] | None = None, before: Sequence[str] = ()
+) -> AsyncIterator[Running]:
+    """The command, until the block ends; then it is asked to end, and must.
+
+    Args:
+        before: what makes it run elsewhere.
+    """
     process = await asyncio.create_subprocess_exec(
+        *before,
         *COMMAND,
         *map(str, words),
         stderr=asyncio.subprocess.PIPE,
@@ -125,10 +132,14 @@ class HubProcess:
 
 
 @asynccontextmanager
-async def hub(folder: Path, *words: str, ports: Sequence[int] = ()) -> AsyncIterator[HubProcess]:
-    """A hub, from when it stands until the block ends."""
+async def hub(folder: Path, *words: str, ports: Sequence[int] = (), doors: str = DOORS) -> AsyncIterator[HubProcess]:
+    """A hub, from when it stands until the block ends.
+
+    Args:
+        doors: the address at which it is reached.
+    """
     enrolment, leaf, coordinator, nats = ports or [free_port() for _ in range(4)]
     where = ("--port", enrolment, "--leaf-port", leaf, "--coordinator-port", coordinator, "--nats-port", nats)
-    async with windfall("hub", "up", "--dir", folder, "--listen", DOORS, *map(str, where), *words) as running:
+    async with windfall("hub", "up", "--dir", folder, "--listen", doors, *map(str, where), *words) as running:
         await running.says("the hub stands")
-        yield HubProcess(HubFolder(folder), running, f"{DOORS}:{enrolment}", nats)
+        yield HubProcess(HubFolder(folder), running, f"{doors}:{enrolment}", nats)

@@ -1,18 +1,24 @@
-"""A hub and a site as on two machines: process trees of their own that share no folder, the hub's doors at another
-address. The site joins by a token, trains, and is revoked while it trains. ``make two-machines`` runs it."""
+"""A hub and a site as on two machines: process trees of their own that share no folder. The site joins by a token,
+trains, and is revoked while it trains. ``make two-machines`` runs it.
+
+Where it may be, the site's machine has a network of its own, and the only link to the hub's is cut for a while: what is
+sent then is lost, and nobody is told. Otherwise the hub's doors are at another address of the loopback range.
+"""
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.hub_and_site import HubProcess, hub, told, windfall
+from tests.hub_and_site import DOORS, HubProcess, hub, told, windfall
+from tests.machine import Machine, NoNamespace, machine
 from windfall.cli.identity.folders import COORDINATOR as COORDINATED
 from windfall.contracts.envelope import Letter, unseal
-from windfall.contracts.events import RoundCompleted, TrainingStarted
+from windfall.contracts.events import RoundCompleted, SiteLeft, TrainingStarted
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import EVENTS_STREAM
 
@@ -57,11 +63,12 @@ class Heard:
                         await message.ack()
                         self._more.set()
 
-    async def until(self, kind: type[Message]) -> Any:
+    async def until(self, kind: type[Message], after: int = 0) -> Any:
+        """The first sentence of a kind among those that follow so many others."""
         async with asyncio.timeout(SECONDS):
             while True:
                 self._more.clear()
-                for message in self.said:
+                for message in self.said[after:]:
                     if isinstance(message, kind):
                         return message
                 await self._more.wait()
@@ -73,19 +80,32 @@ async def _there(stream: Any) -> None:
             await asyncio.sleep(0.1)
 
 
+@pytest.fixture(params=["loopback", "network of its own"])
+async def elsewhere(request: pytest.FixtureRequest) -> AsyncIterator[Machine | None]:
+    """The site's machine; none where it is the hub's."""
+    if request.param == "loopback":
+        yield None
+        return
+    try:
+        async with machine() as made:
+            yield made
+    except NoNamespace as error:
+        pytest.skip(f"no network namespace here: {error}")
+
+
 @pytest.mark.timeout(400)
-async def test_a_site_joins_trains_and_is_shut_out(tmp_path: Path) -> None:
+async def test_a_site_joins_trains_and_is_shut_out(tmp_path: Path, elsewhere: Machine | None) -> None:
     data = tmp_path / "data"
     data.mkdir()
     text = files("windfall.cli").joinpath("data/tinyshakespeare.txt").read_text(encoding="utf-8")
     (data / "text.txt").write_text(text[:100_000], encoding="utf-8")
     own = settings({f"federation-coordinator.{name}": value for name, value in COORDINATOR.items()})
-    async with hub(tmp_path / "hub", *own) as at:
+    doors, before = (DOORS, ()) if elsewhere is None else (elsewhere.here, elsewhere.command)
+    async with hub(tmp_path / "hub", *own, doors=doors) as at:
         token = await at.site("token", "quebec")
-        where = ("--dir", tmp_path / "site", "--data", data)
-        async with windfall(
-            "site", "join", at.enrolment, *where, *settings(SITE), environ={"WINDFALL_TOKEN": token}
-        ) as site:
+        where = ("--dir", str(tmp_path / "site"), "--data", str(data))
+        join = ("site", "join", at.enrolment, *where, *settings(SITE))
+        async with windfall(*join, environ={"WINDFALL_TOKEN": token}, before=before) as site:
             await site.says("site approve quebec")
             await at.site("approve", "quebec")
             await at.running.says("demo trains at quebec")
@@ -98,6 +118,13 @@ async def test_a_site_joins_trains_and_is_shut_out(tmp_path: Path) -> None:
                 kept, authority = at.folder.state(COORDINATED), at.folder.authority / "ca.crt"
                 code, said, _ = await told("contributions", kept, "--authority", authority)
                 assert code == 0 and "signed by the sites that they name: quebec" in said
+                if elsewhere is not None:
+                    await elsewhere.cut()
+                    left = await heard.until(SiteLeft)
+                    assert left.site == "quebec"
+                    await elsewhere.mend()
+                    again = await heard.until(RoundCompleted, after=len(heard.said))
+                    assert again.contributors == ("quebec",) and again.round > done.round
                 await at.site("revoke", "quebec", "--reason", "sold")
                 await at.running.says("demo rests")
             finally:
