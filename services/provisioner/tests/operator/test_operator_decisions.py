@@ -423,6 +423,31 @@ def test_a_coordinator_and_its_sites_are_told_what_the_federation_says() -> None
     assert coordinator.faults(liar) == ["settings: WINDFALL_FEDERATION is the operator's to say; leave it out"]
 
 
+def test_a_coordinator_pushes_where_the_operator_does() -> None:
+    environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4317",
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer secret",
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": "/etc/windfall/tls/ca.crt",
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY": "/etc/windfall/tls/tls.key",
+        "OTEL_EXPORTER_PROMETHEUS_HOST": "0.0.0.0",
+        "OTEL_RESOURCE_ATTRIBUTES": "k8s.pod.name=operator-0",
+        "OTEL_TRACES_SAMPLER_ARG": "0.5",
+        "PATH": "/usr/bin",
+    }
+
+    def told(**changes: Any) -> dict[str, str]:
+        said = federation()
+        assert said.spec.coordinator is not None
+        pod = said.spec.coordinator.model_copy(update=changes)
+        objects = coordinator.desired(said, pod, (), Facts(30, environment))
+        data = next(one["data"] for one in objects if one["kind"] == "ConfigMap")
+        return {name: value for name, value in data.items() if not name.startswith("WINDFALL_")}
+
+    pushes = {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4317", "OTEL_TRACES_SAMPLER_ARG": "0.5"}
+    assert told(tls_secret_name=None, insecure=True) == pushes
+    assert told(tls_secret_name="tls") == pushes | {"OTEL_EXPORTER_OTLP_CERTIFICATE": "/etc/windfall/tls/ca.crt"}
+
+
 def test_a_coordinators_pod_is_restricted_and_is_another_when_its_settings_are() -> None:
     def pod(given: Federation) -> Object:
         assert given.spec.coordinator is not None

@@ -79,7 +79,7 @@ async def _operate(settings: OperatorSettings, cluster: Cluster, health: Health)
     clock = SystemClock()
     while True:
         try:
-            facts = Facts.of(await cluster.version())
+            facts = Facts.of(await cluster.version(), os.environ)
             orders = Orders()
             operating = Operating(
                 cluster,

@@ -15,6 +15,7 @@ from windfall.provisioner.operator.marks import FEDERATION, LONGEST_STATEFUL_SET
 from windfall.provisioner.operator.pods import RESTRICTED, container, plain, template
 from windfall.provisioner.operator.selection import Choice
 from windfall.provisioner.operator.state_claim import state_claim
+from windfall.provisioner.operator.telemetry import passed_on
 from windfall.servicekit.kube import Object
 from windfall.servicekit.kube.kinds import CONFIG_MAP, SERVICE, STATEFUL_SET
 
@@ -50,7 +51,8 @@ def faults(federation: Federation) -> list[str]:
 def desired(federation: Federation, pod: CoordinatorPod, choices: Iterable[Choice], facts: Facts) -> list[Object]:
     used = [choice for choice in choices if choice.used]
     labels = labels_of(federation.metadata, COMPONENT)
-    settings = coordinator_settings(federation, pod, used)
+    authority = f"{_TLS}/{_TLS_FILES['AUTHORITY']}" if pod.tls_secret_name else ""
+    settings = passed_on(facts.environment, authority) | coordinator_settings(federation, pod, used)
     objects = [
         _config(federation, name_of(federation), labels, settings),
         _stateful_set(federation, pod, labels, settings),

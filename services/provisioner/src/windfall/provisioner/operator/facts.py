@@ -1,7 +1,8 @@
-"""What a decision needs to know of the cluster that it is for."""
+"""What a decision needs to know of the cluster that it is for, and of the operator's own place in it."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from windfall.servicekit.kube import Kind
 from windfall.servicekit.kube.kinds import PDB, PDB_BETA
@@ -9,15 +10,19 @@ from windfall.servicekit.kube.kinds import PDB, PDB_BETA
 
 @dataclass(frozen=True)
 class Facts:
-    """Of the API server."""
+    """
+    Args:
+        minor: of the API server; ``30`` of ``v1.30.2``.
+        environment: of the operator.
+    """
 
     minor: int = 30
-    """``30`` of ``v1.30.2``."""
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, version: str) -> "Facts":
+    def of(cls, version: str, environment: Mapping[str, str] | None = None) -> "Facts":
         found = re.match(r"v?1\.(\d+)", version)
-        return cls(int(found[1])) if found else cls()
+        return cls(int(found[1]) if found else cls.minor, environment or {})
 
     @property
     def pdb(self) -> Kind:
