@@ -142,9 +142,10 @@ class Door:
         return self._said[place]
 
     def _encoded(self, seed: int) -> bytes:
-        gradient = torch.randn(LAYOUT.elements, generator=torch.Generator().manual_seed(seed))
-        state = self.rule.codec.init(LAYOUT.split.trained)
         number = self.coordinator.state.round
+        # What was accepted in one round is refused in the next one.
+        gradient = torch.randn(LAYOUT.elements, generator=torch.Generator().manual_seed(1000 * number + seed))
+        state = self.rule.codec.init(LAYOUT.split.trained)
         return self.rule.encode(state, gradient, LAYOUT.split, base=number, tokens=100, steps=1)[1]
 
     def manifest(self, data: bytes, site: str = LIAR) -> pb.Manifest:
