@@ -73,6 +73,7 @@ OTHERS = {
             "secretName": {"type": "string"},
             "commonName": {"type": "string", "maxLength": 64},
             "dnsNames": {"type": "array", "minItems": 1, "items": {"type": "string"}},
+            "uris": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "uri"}},
             "duration": {"type": "string"},
             "renewBefore": {"type": "string"},
             "usages": {"items": {"enum": ["digital signature", "server auth", "client auth"]}},

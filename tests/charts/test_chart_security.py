@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 
 from tests.charts.restricted import violations
-from tests.charts.value_sets import INSECURE, SETS, of_kind, pods
+from tests.charts.value_sets import INSECURE, SETS, of_kind, pods, values
 from windfall.cli.gitops.documents import Object
 from windfall.provisioner.kube_settings import TrainerSettings
 from windfall.provisioner.manifests.pod import pod_template
+from windfall.servicekit.admission import identity
 from windfall.servicekit.settings import load
 
 
@@ -147,6 +148,13 @@ def test_a_certificate_holds_for_the_names_by_which_others_come() -> None:
     ]
     assert {spec["secretName"] for spec in hosts.values()} == {"windfall-hub-tls", "windfall-nats-tls"}
     assert all({"server auth", "client auth"} <= set(spec["usages"]) for spec in hosts.values())
+
+
+def test_a_sites_certificate_names_the_site() -> None:
+    made = {obj["metadata"]["name"]: obj["spec"] for obj in of_kind("site/cert-manager", "Certificate")}
+    site = values("site/cert-manager")["site"]
+    assert made["one"]["uris"] == [identity(site, "site")]
+    assert "uris" not in made["one-nats"]
 
 
 # --- network ----------------------------------------------------------------------------------------------------------

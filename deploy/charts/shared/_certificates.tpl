@@ -1,4 +1,5 @@
-{{/* A certificate that cert-manager keeps: `root`, `as` its name, `secret`, `hosts`. Both ends of mutual TLS show one. */}}
+{{/* A certificate that cert-manager keeps: `root`, `as` its name, `secret`, `hosts`, `uris` of whom it
+     names. Both ends of mutual TLS show one. */}}
 {{- define "windfall.certificate" -}}
 {{- $tls := .root.Values.tls }}
 apiVersion: cert-manager.io/v1
@@ -9,6 +10,9 @@ spec:
   secretName: {{ .secret }}
   commonName: {{ first .hosts | trunc 63 }}
   dnsNames: {{ toJson .hosts }}
+  {{- with .uris }}
+  uris: {{ toJson . }}
+  {{- end }}
   duration: {{ $tls.duration }}
   renewBefore: {{ $tls.renewBefore }}
   usages: [digital signature, server auth, client auth]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from windfall.cli.keys import issued, place_of
+from windfall.cli.keys import as_sites, issued, place_of
 from windfall.cli.preparation import Asked
 from windfall.cli.staging import staged
 from windfall.energy.signals import sites_of
@@ -19,6 +19,7 @@ from windfall.servicekit.clock import ReplayClock, parse_clock
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.natsserver import NatsServer, ServerPlan, free_port
 from windfall.servicekit.rpc import connect, serve
+from windfall.servicekit.signing import authorities, proven, signer_of
 from windfall.servicekit.tls import Tls
 
 NOW = datetime.now(UTC)
@@ -47,6 +48,26 @@ async def test_both_ends_of_grpc_and_of_nats_believe_each_other(tmp_path: Path) 
     nats = NatsServer(plan, tmp_path / "nats")
     await nats.start()
     await nats.stop()
+
+
+def test_the_certificate_of_a_site_names_it_and_signs(tmp_path: Path) -> None:
+    def made(*names: str) -> list[str]:
+        places = as_sites([place_of("hub=coordinator"), place_of("quebec")], names)
+        return list(issued(tmp_path, places, LASTS, NOW))
+
+    made()
+    assert signer_of(of(tmp_path, "quebec"), "quebec") is None
+    before = serial(tmp_path, "quebec"), serial(tmp_path, "hub")
+    made("quebec")
+    assert serial(tmp_path, "quebec") != before[0] and serial(tmp_path, "hub") == before[1]
+    signer = signer_of(of(tmp_path, "quebec"), "quebec")
+    assert signer is not None
+    certificate, signature = signer.sign(b"said")
+    trusted = authorities(of(tmp_path, "hub").authority)
+    assert proven(b"said", signature, certificate, trusted, NOW + timedelta(days=1)) == "quebec"
+    assert all("good until" in line and "made" not in line for line in made("quebec"))
+    with pytest.raises(Mistake, match="'texas' is said to be a site, and is none of the places"):
+        made("texas")
 
 
 def test_a_strict_client_finds_nothing_to_refuse(tmp_path: Path) -> None:

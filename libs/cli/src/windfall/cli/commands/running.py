@@ -100,7 +100,8 @@ def stage(folder: Path, speed: float, sites: str, trace: Path | None, fast: bool
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("places", nargs=-1, required=True, metavar="PLACE=NAME,NAME...")
 @click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="A certificate is good for.")
-def keys(folder: Path, places: tuple[str, ...], days: int) -> None:
+@click.option("--sites", default="", metavar="A,B", help="Places that are sites: each signs, and speaks for no other.")
+def keys(folder: Path, places: tuple[str, ...], days: int, sites: str) -> None:
     """Make keys and certificates for mutual TLS: FOLDER/PLACE/{tls.key,tls.crt,ca.crt} for each place.
 
     A place is the hub or a site; its names are those by which others reach its servers. What is good for another third
@@ -109,9 +110,11 @@ def keys(folder: Path, places: tuple[str, ...], days: int) -> None:
     """
     from datetime import timedelta
 
-    from windfall.cli.keys import issued, place_of
+    from windfall.cli.keys import as_sites, issued, place_of
 
-    for line in issued(folder, [place_of(text) for text in places], timedelta(days=days), datetime.now(UTC)):
+    named = {name.strip() for name in sites.split(",") if name.strip()}
+    chosen = as_sites([place_of(text) for text in places], named)
+    for line in issued(folder, chosen, timedelta(days=days), datetime.now(UTC)):
         print(line)
 
 

@@ -55,10 +55,12 @@ def authority_in(folder: Path, now: datetime) -> Signed:
     return Signed(found, signed)
 
 
-def issue(name: str, hosts: Sequence[str], authority: Signed, now: datetime, lasts: timedelta) -> Signed:
-    """A new key and its certificate, for whoever serves under these hosts and calls others."""
+def issue(
+    name: str, alternatives: Sequence[x509.GeneralName], authority: Signed, now: datetime, lasts: timedelta
+) -> Signed:
+    """A new key and its certificate, for whoever serves and calls others; see :func:`certify`."""
     key = ec.generate_private_key(ec.SECP256R1())
-    return Signed(key, certify(key.public_key(), name, alternative_names(hosts), authority, now, lasts))
+    return Signed(key, certify(key.public_key(), name, alternatives, authority, now, lasts))
 
 
 def certify(
