@@ -28,6 +28,8 @@ class Change:
     version: int
     key: Key
     after: Object | None
+    outcome: bool = False
+    """There may have been others before it that nobody saw."""
 
 
 class History(Protocol):
@@ -60,7 +62,7 @@ class Watched:
             self._last = max(self._last + gone, version)
             key = (kind.group, kind.plural, namespace, metadata["name"])
             found = None if gone else {"apiVersion": kind.api_version, "kind": kind.kind, **change.object}
-            self.changes.append(Change(self._last if gone else version, key, found))
+            self.changes.append(Change(self._last if gone else version, key, found, change.listed))
 
 
 class Log:
@@ -132,14 +134,17 @@ def orphans(there: Mapping[Key, Object], live: Iterable[str] | None) -> Iterator
 
 def unchanged(changes: Iterable[Change]) -> Iterator[str]:
     """Writes to our resources and whatever we make that gave an object another version and nothing else. One that only
-    controllers of the cluster have written is theirs: they are told apart by what each is said to manage."""
+    controllers of the cluster have written is theirs: they are told apart by what each is said to manage. Where changes
+    were not seen, the object may have been another in between."""
     there: dict[Key, Object] = {}
     for change in changes:
         before = there.pop(change.key, None)
         if change.after is None:
             continue
         there[change.key] = change.after
-        if before is not None and (change.key[0] == GROUP or ours(before)) and _body(before) == _body(change.after):
+        if before is None or change.outcome:
+            continue
+        if (change.key[0] == GROUP or ours(before)) and _body(before) == _body(change.after):
             writers = _writers(before, change.after)
             if not writers or not all(writer.startswith(_CONTROLLERS) for writer in writers):
                 by = f" by {', '.join(sorted(writers))}" if writers else ""

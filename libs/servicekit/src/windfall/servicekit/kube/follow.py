@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final, Literal, Protocol
 
@@ -42,6 +42,8 @@ class Change:
 
     verb: Verb
     object: Object = field(default_factory=dict)
+    listed: bool = field(default=False, compare=False)
+    """A list told it: this is the outcome, and what happened on the way to it was not seen."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def relisted(known: _Known, items: list[Object]) -> list[Change]:
         before = known.get(_key(item))
         if before is None or before["metadata"]["resourceVersion"] != item["metadata"]["resourceVersion"]:
             changes += told(known, "MODIFIED", item)
-    return changes
+    return [replace(change, listed=True) for change in changes]
 
 
 def told(known: _Known, verb: str, found: Object) -> list[Change]:
