@@ -36,7 +36,12 @@ async def _fall(all_: Fleet, blow: Blow) -> None:
         case Harm():
             await persist(lambda: _harm(all_, blow))
         case Leave():
-            await persist(lambda: all_.cluster.delete(SITE, blow.site, NAMESPACE))
+            await persist(lambda: _leave(all_, blow))
+
+
+async def _leave(all_: Fleet, blow: Leave) -> None:
+    with served_again():
+        await all_.cluster.delete(SITE, blow.site, NAMESPACE)
 
 
 def letter(said: Said) -> Letter:
