@@ -16,9 +16,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.charts.value_sets import of_kind
+from tests.prometheus import prometheus
 from tests.test_dashboards import RULES
 from windfall.servicekit import instruments as m
-from windfall.servicekit.natsserver import NatsServer, free_port
+from windfall.servicekit.natsserver import NatsServer
 from windfall.servicekit.testing.collector import Collector, collecting
 
 pytestmark = pytest.mark.timeout(240)
@@ -94,13 +95,12 @@ async def test_what_is_scraped_is_what_is_pushed(nats_server: NatsServer, tmp_pa
                 await asyncio.sleep(AGAIN_S)
         assert not collector.undeclared
         if shutil.which("prometheus"):
-            async with prometheus(address, tmp_path) as url:
+            async with prometheus(tmp_path, relabelled(address), [RULES]) as url:
                 await answers_what_alerts_ask(url)
 
 
-@asynccontextmanager
-async def prometheus(address: str, folder: Path) -> AsyncIterator[str]:
-    """A Prometheus that relabels as the site's PodMonitor says, and has our alerts."""
+def relabelled(address: str) -> dict[str, Any]:
+    """Scraped as the site's PodMonitor says."""
     (monitor,) = (
         one for one in of_kind("site/prometheus", "PodMonitor") if one["metadata"]["name"] == "one-energy-watcher"
     )
@@ -108,29 +108,7 @@ async def prometheus(address: str, folder: Path) -> AsyncIterator[str]:
     relabelings = [
         {"target_label": one["targetLabel"], "replacement": one["replacement"]} for one in endpoint["relabelings"]
     ]
-    job = {"job_name": "pods", "static_configs": [{"targets": [address]}], "relabel_configs": relabelings}
-    (folder / "prometheus.yml").write_text(
-        json.dumps(
-            {
-                "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-                "rule_files": [str(RULES)],
-                "scrape_configs": [job],
-            }
-        )
-    )
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        "prometheus",
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'tsdb'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        await process.wait()
+    return {"job_name": "pods", "static_configs": [{"targets": [address]}], "relabel_configs": relabelings}
 
 
 async def answers_what_alerts_ask(url: str) -> None:

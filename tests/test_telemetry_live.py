@@ -15,10 +15,10 @@ import httpx
 import pytest
 
 from deploy.grafana.source.__main__ import BOARDS, rendered
+from tests.prometheus import prometheus
 from tests.test_dashboards import KNOWN, expressions, strip_labels
 from windfall.servicekit import instruments as m
 from windfall.servicekit.instruments import ALL
-from windfall.servicekit.natsserver import free_port
 from windfall.servicekit.testing.collector import Collector, collecting
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -75,7 +75,7 @@ async def test_a_day_reaches_the_collector_whole(tmp_path: Path) -> None:
         for expression in asked():
             has_data(expression, collector)
         if shutil.which("prometheus"):
-            async with prometheus(collector, tmp_path) as url:
+            async with exposing(collector) as job, prometheus(tmp_path, job) as url:
                 await answers(url)
 
 
@@ -123,8 +123,8 @@ def has_data(expression: str, collector: Collector) -> None:
 
 
 @asynccontextmanager
-async def prometheus(collector: Collector, folder: Path) -> AsyncIterator[str]:
-    """A Prometheus that scrapes what the collector holds."""
+async def exposing(collector: Collector) -> AsyncIterator[dict[str, Any]]:
+    """How to scrape what the collector holds."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -137,33 +137,10 @@ async def prometheus(collector: Collector, folder: Path) -> AsyncIterator[str]:
         writer.close()
 
     source = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port, own = source.sockets[0].getsockname()[1], free_port()
-    (folder / "prometheus.yml").write_text(
-        json.dumps(
-            {
-                "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-                "scrape_configs": [
-                    {
-                        "job_name": "windfall",
-                        "honor_labels": True,
-                        "static_configs": [{"targets": [f"127.0.0.1:{port}"]}],
-                    }
-                ],
-            }
-        )
-    )
-    process = await asyncio.create_subprocess_exec(
-        "prometheus",
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'tsdb'}",
-        f"--web.listen-address=127.0.0.1:{own}",
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+    target = f"127.0.0.1:{source.sockets[0].getsockname()[1]}"
     try:
-        yield f"http://127.0.0.1:{own}"
+        yield {"job_name": "windfall", "honor_labels": True, "static_configs": [{"targets": [target]}]}
     finally:
-        process.terminate()
-        await process.wait()
         source.close()
 
 
