@@ -12,6 +12,7 @@ from windfall.cli.recording import Said, heard
 from windfall.cli.server import connection, last_sequence, letters
 from windfall.cli.watch import Fleet, hear
 from windfall.contracts.envelope import MESSAGE_ID, Unreadable
+from windfall.contracts.events import NodeProfiled, NodeReady, WindowOpened
 from windfall.contracts.subjects import EVENTS_STREAM
 
 
@@ -65,6 +66,13 @@ class Audience:
     def all_released(self) -> bool:
         """Every node has gone, whatever the power is like."""
         return all(lane.node not in ("warm", "ready") for lane in self.fleet.lanes.values())
+
+    def all_measured(self) -> bool:
+        """Every site that had a node in an open window has said what that node is worth."""
+        heard = [sentence.message for sentence in self.said]
+        ready = {message.site for message in heard if isinstance(message, NodeReady)}
+        opened = {message.site for message in heard if isinstance(message, WindowOpened)}
+        return ready & opened <= {message.site for message in heard if isinstance(message, NodeProfiled)}
 
     async def reconciled(self, hub: Client, site_urls: tuple[str, ...], within: timedelta) -> bool:
         """Wait until the last event of every site has come to the hub and been heard; false when not in time."""

@@ -148,6 +148,9 @@ async def _day(chosen: Plan, crew: Crew, view: View, audience: Audience, hub: Cl
     await store(hub, seal(order, SOURCE))
     if not await audience.until(lambda: audience.fleet.finished, _LAST_ROUND):
         view.say(f"the coordinator did not say in {_LAST_ROUND.total_seconds():.0f} s that it has finished")
+    # Profilers stand back behind whatever trains: on a busy machine they come to their first word only now.
+    if not await audience.until(audience.all_measured, _LAST_ROUND):
+        view.say("not every node was measured: the report lacks what it is worth")
     await crew.stop((*chosen.named("energy-watcher"), *chosen.named("profiler")), _GOODBYE)
     await crew.stop(chosen.named("provisioner"), _GOODBYE)
     sites = tuple(server.url for server in chosen.servers if server.domain != HUB)

@@ -330,7 +330,7 @@ def _service(
         log=plan.wish.folder / "logs" / f"{name}.log",
         after=after,
         # Everybody waits for the coordinator, and nobody for what is measured.
-        nice={"federation-coordinator": 0, "profiler": 15}.get(service, 5),
+        nice={"federation-coordinator": 0, "profiler": 10}.get(service, 5),
     )
 
 
