@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import helm_python
 import pytest
 from jsonschema import Draft202012Validator
 from kubernetes_validate.utils import ValidationError, validate
 
+from tests.charts.other_kinds import SPECS
 from tests.charts.value_sets import (
     CHARTS,
     INSECURE,
@@ -26,105 +29,6 @@ from windfall.cli.gitops.documents import Object, read
 from windfall.servicekit.errors import Mistake
 
 VERSIONS = [f"1.{minor}" for minor in range(28, 38)]
-SECRET_KEY = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["key"],
-    "properties": {"name": {"type": "string", "minLength": 1}, "key": {"type": "string"}},
-}
-SECRET_OR_MAP = {"additionalProperties": False, "properties": {"secret": SECRET_KEY, "configMap": SECRET_KEY}}
-SELECTOR = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {"matchLabels": {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}}},
-}
-ENDPOINT = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        "port": {"type": "string", "minLength": 1},
-        "interval": {"type": "string", "pattern": r"^[1-9]\d*(ms|s|m|h)$"},
-        "scheme": {"enum": ["http", "https"]},
-        "tlsConfig": {
-            "additionalProperties": False,
-            "properties": {
-                "ca": SECRET_OR_MAP,
-                "cert": SECRET_OR_MAP,
-                "keySecret": SECRET_KEY,
-                "serverName": {"type": "string"},
-            },
-        },
-        "relabelings": {
-            "type": "array",
-            "items": {
-                "additionalProperties": False,
-                "properties": {"targetLabel": {"type": "string"}, "replacement": {"type": "string"}},
-            },
-        },
-    },
-}
-"""What of Prometheus' operator's ``PodMetricsEndpoint`` and ``Endpoint`` (pkg/apis/monitoring/v1) the charts say."""
-OTHERS = {
-    "cert-manager.io/v1/Certificate": {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["secretName", "issuerRef", "dnsNames"],
-        "properties": {
-            "secretName": {"type": "string"},
-            "commonName": {"type": "string", "maxLength": 64},
-            "dnsNames": {"type": "array", "minItems": 1, "items": {"type": "string"}},
-            "uris": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "uri"}},
-            "duration": {"type": "string"},
-            "renewBefore": {"type": "string"},
-            "usages": {"items": {"enum": ["digital signature", "server auth", "client auth"]}},
-            "privateKey": {
-                "additionalProperties": False,
-                "properties": {
-                    "algorithm": {"enum": ["RSA", "ECDSA", "Ed25519"]},
-                    "size": {"enum": [256, 384, 521]},
-                    "encoding": {"enum": ["PKCS1", "PKCS8"]},
-                    "rotationPolicy": {"enum": ["Always", "Never"]},
-                },
-            },
-            "issuerRef": {
-                "additionalProperties": False,
-                "required": ["name"],
-                "properties": {key: {"type": "string", "minLength": 1} for key in ("name", "kind", "group")},
-            },
-        },
-    },
-    "monitoring.coreos.com/v1/PodMonitor": {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["selector", "podMetricsEndpoints"],
-        "properties": {
-            "selector": SELECTOR,
-            "podMetricsEndpoints": {"type": "array", "minItems": 1, "items": ENDPOINT},
-        },
-    },
-    "monitoring.coreos.com/v1/ServiceMonitor": {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["selector", "endpoints"],
-        "properties": {"selector": SELECTOR, "endpoints": {"type": "array", "minItems": 1, "items": ENDPOINT}},
-    },
-    "monitoring.coreos.com/v1/PrometheusRule": {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["groups"],
-        "properties": {
-            "groups": {
-                "type": "array",
-                "items": {
-                    "additionalProperties": False,
-                    "required": ["name", "rules"],
-                    "properties": {"name": {"type": "string"}, "rules": {"type": "array", "minItems": 1}},
-                },
-            }
-        },
-    },
-}
-"""``apiVersion/kind`` → what a ``spec`` of it may hold, for kinds that Kubernetes itself does not have."""
 
 
 def test_each_chart_has_the_sets_that_people_start_from() -> None:
@@ -163,16 +67,67 @@ def test_nothing_may_be_said_that_the_chart_does_not_know(chart: str) -> None:
 def test_kubernetes_knows_every_field(version: str) -> None:
     # The first and the last version see every set; what one in between does not know, the richest ones show.
     whole = version in (VERSIONS[0], VERSIONS[-1])
+    seen = set()
     for name in SETS if whole else ("hub/production", "hub/prometheus", "site/production", "site/nvidia"):
         for obj in objects(name):
-            if kind(obj) in OTHERS:
-                found = Draft202012Validator(OTHERS[kind(obj)]).iter_errors(obj["spec"])
-                assert [error.message for error in found] == [], f"{name}: {obj['metadata']['name']}"
+            # Dashboards, definitions and much else are the same in every set.
+            if (text := json.dumps(obj, sort_keys=True)) in seen:
+                continue
+            seen.add(text)
+            if kind(obj) in SPECS:
+                assert mistakes(obj) == [], f"{name}: {obj['metadata']['name']}"
                 continue
             try:
                 validate(obj, version, strict=True)
             except ValidationError as error:
                 pytest.fail(f"{name}: {obj['kind']}/{obj['metadata']['name']} on {version}: {error}")
+
+
+PLAIN = {"insecure": True}
+MUTUAL = {"clientSecret": "prometheus-tls", "serverName": "windfall.example.org"}
+
+
+@pytest.mark.parametrize("kind", ["PodMonitor", "ServiceMonitor"])
+@pytest.mark.parametrize(
+    ("name", "door"),
+    [
+        *((f"{chart}/insecure", PLAIN) for chart in ("hub", "site")),
+        *((name, MUTUAL) for name in ("hub/production", "hub/cert-manager", "site/production", "site/nvidia")),
+    ],
+)
+def test_prometheus_operator_knows_every_field_of_a_monitor(name: str, door: dict[str, object], kind: str) -> None:
+    asked = {"prometheus": {"enabled": True, **door}, kind[0].lower() + kind[1:]: {"enabled": True}, "interval": "90s"}
+    monitors = [obj for obj in changed(name, {"metrics": asked}) if obj["kind"] == kind]
+    assert len(monitors) == len({obj["metadata"]["name"] for obj in monitors}) > 0
+    for obj in monitors:
+        assert obj.keys() == {"apiVersion", "kind", "metadata", "spec"}
+        assert (obj["apiVersion"], mistakes(obj)) == ("monitoring.coreos.com/v1", [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "value"),
+    [
+        ("PodMonitor", ("podMetricsEndpoints", 0, "tlsConfig", "caFile"), "/ca.crt"),
+        ("PodMonitor", ("podMetricsEndpoints", 0, "port"), 9464),
+        ("ServiceMonitor", ("endpoints", 0, "interval"), "30 s"),
+        ("ServiceMonitor", ("endpoints", 0, "relabelings", 0, "target_label"), "job"),
+        ("ServiceMonitor", ("endpoints", 0, "tlsConfig", "keySecret", "secret"), {"name": "a", "key": "b"}),
+        ("ServiceMonitor", ("selector", "app"), "windfall"),
+    ],
+)
+def test_a_slip_in_a_monitor_is_seen(kind: str, place: tuple[str | int, ...], value: object) -> None:
+    asked = {f"{one[0].lower()}{one[1:]}": {"enabled": one == kind} for one in ("PodMonitor", "ServiceMonitor")}
+    slipped: Any = deepcopy(next(obj for obj in changed("hub/prometheus", {"metrics": asked}) if obj["kind"] == kind))
+    part = slipped["spec"]
+    for step in place[:-1]:
+        part = part[step]
+    part[place[-1]] = value
+    assert len(mistakes(slipped)) == 1
+
+
+def mistakes(obj: Object) -> list[str]:
+    """Where an object of another's kind is not what that kind takes."""
+    return [error.message for error in Draft202012Validator(SPECS[kind(obj)]).iter_errors(obj["spec"])]
 
 
 def kind(obj: Object) -> str:
