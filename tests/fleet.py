@@ -54,11 +54,12 @@ from windfall.servicekit.journal import Journal
 from windfall.servicekit.outbox import Outbox
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import span
-from windfall.site_trainer.app import Terms, Trainer
+from windfall.site_trainer.app import Trainer
 from windfall.site_trainer.coordinator import Membership
 from windfall.site_trainer.engine import Engine, StepReport
 from windfall.site_trainer.guarded import GuardedLink
 from windfall.site_trainer.policy import Offer, SitePolicy
+from windfall.site_trainer.terms import Terms
 from windfall.site_trainer.toy import ToyEngine
 from windfall.tasks.ranges import Ranges
 from windfall.tasks.task import Evaluation

@@ -33,9 +33,10 @@ from windfall.servicekit.outbox import Outbox
 from windfall.servicekit.rpc import connect, serve
 from windfall.servicekit.service import Stand
 from windfall.servicekit.testing.memory_bus import MemoryBus, MemoryDomain
-from windfall.site_trainer.app import Terms, Trainer
+from windfall.site_trainer.app import Trainer
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership
 from windfall.site_trainer.engine import Engine, StepReport
+from windfall.site_trainer.terms import Terms
 from windfall.site_trainer.torch_engine import TorchEngine
 from windfall.tasks.ranges import Ranges, size
 from windfall.tasks.registry import load_task

@@ -60,9 +60,10 @@ from windfall.servicekit.service import Stand
 from windfall.servicekit.testing.memory_bus import MemoryBus, MemoryDomain
 from windfall.servicekit.testing.memory_rpc import MemoryChannel, MemoryServer
 from windfall.servicekit.testing.virtual import run_virtual
-from windfall.site_trainer.app import Terms, Trainer
+from windfall.site_trainer.app import Trainer
 from windfall.site_trainer.coordinator import CoordinatorLink, Membership
 from windfall.site_trainer.engine import Engine, Skip, StepReport
+from windfall.site_trainer.terms import Terms
 from windfall.site_trainer.torch_engine import TorchEngine
 from windfall.site_trainer.toy import ToyEngine, toy_layout
 from windfall.site_trainer.tuning import Owner

@@ -12,12 +12,13 @@ from windfall.servicekit.errors import Mistake
 from windfall.servicekit.rpc import connect
 from windfall.servicekit.service import Stand, run
 from windfall.servicekit.telemetry import span
-from windfall.site_trainer.app import Terms, Trainer
+from windfall.site_trainer.app import Trainer
 from windfall.site_trainer.crashpoints import POINTS
 from windfall.site_trainer.engines import Engines
 from windfall.site_trainer.guarded import GuardedLink
 from windfall.site_trainer.policy_file import offer_of, read_policy
 from windfall.site_trainer.settings import TrainerSettings
+from windfall.site_trainer.terms import Terms
 from windfall.site_trainer.tuning import Owner
 
 if TYPE_CHECKING:
