@@ -70,22 +70,31 @@ class Place:
         """The configuration with its places put in."""
         folder = self.folder / "tls"
         folder.mkdir(exist_ok=True)
-        for name, path in (("tls.crt", tls.certificate), ("tls.key", tls.key), ("ca.crt", tls.authority)):
+        for name, path in files(tls).items():
             shutil.copy(path, folder / name)
+        path = self.folder / "nats.conf"
+        path.write_text(self.placed(text, folder), encoding="utf-8")
+        return path
+
+    def placed(self, text: str, tls: Path) -> str:
+        """A text of the chart's with this server's places, and the folder of its certificate."""
         places = {
             "0.0.0.0:4222": f"127.0.0.1:{self.client}",
             "0.0.0.0:8222": f"127.0.0.1:{self.monitor}",
             "0.0.0.0:6222": f"127.0.0.1:{self.cluster}",
             "0.0.0.0:7422": f"127.0.0.1:{self.leaf}",
-            "/etc/nats-tls": str(folder),
+            "/etc/nats-tls": str(tls),
             "/run/nats": str(self.folder),
             "store_dir: /data": f"store_dir: {self.folder}/data",
         }
         for there, here in places.items():
             text = text.replace(there, here)
-        path = self.folder / "nats.conf"
-        path.write_text(text, encoding="utf-8")
-        return path
+        return text
+
+
+def files(tls: Tls) -> Mapping[str, Path]:
+    """What a Secret of a certificate holds."""
+    return {"tls.crt": tls.certificate, "tls.key": tls.key, "ca.crt": tls.authority}
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ def scraped_pods(found: tuple[Object, ...]) -> dict[str, tuple[dict[str, str], d
         for obj in found
         if obj["kind"] in ("StatefulSet", "Deployment")
         for container in obj["spec"]["template"]["spec"]["containers"]
-        if container["name"] != "nats"
+        if container["name"] not in ("nats", "reload")
     }
 
 

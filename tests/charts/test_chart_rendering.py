@@ -25,6 +25,7 @@ from tests.charts.value_sets import (
     pods,
     values,
 )
+from windfall.cli.gitops.charts import values_of
 from windfall.cli.gitops.documents import Object, read
 from windfall.servicekit.errors import Mistake
 
@@ -149,7 +150,7 @@ def test_every_object_says_whose_it_is_and_none_is_there_twice(name: str) -> Non
 @pytest.mark.parametrize("name", SETS)
 def test_what_keeps_a_journal_or_a_store_is_a_stateful_set_with_a_volume(name: str) -> None:
     for workload, obj, pod in pods(name):
-        (container,) = pod["containers"]
+        container = pod["containers"][0]
         mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
         if workload.endswith("-operator"):
             # Its state is the objects themselves, and its lease.
@@ -184,6 +185,10 @@ def test_another_configuration_of_nats_is_another_pod_and_the_same_one_is_not() 
 
     assert said({}) == said({"task": "resnet"})
     assert said({}) != said({"nats": {"storage": {"maxBytes": "9GB"}}})
+    # Who may speak is read again.
+    public = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
+    assert said({}) == said({"nats": {"users": {"admin": public}}})
+    assert said({"nats": {"reload": False}}) != said({"nats": {"reload": False, "users": {"admin": public}}})
 
 
 def test_images_go_by_digest_where_there_is_one_and_come_from_one_registry_where_there_is_no_other() -> None:
@@ -192,7 +197,7 @@ def test_images_go_by_digest_where_there_is_one_and_come_from_one_registry_where
     assert images["one-nats"].endswith(f"nats@sha256:{'b' * 64}")
     for name in ("hub/air-gapped", "site/air-gapped"):
         for _, _, pod in pods(name):
-            assert pod["containers"][0]["image"].startswith("registry.example.internal:5000/")
+            assert all(each["image"].startswith("registry.example.internal:5000/") for each in pod["containers"])
             assert pod["imagePullSecrets"] == [{"name": "registry"}]
     (provisioner,) = (pod for workload, _, pod in pods("site/air-gapped") if workload == "one-provisioner")
     told = {each["name"]: each.get("value") for each in provisioner["containers"][0]["env"]}
@@ -220,6 +225,12 @@ def test_definitions_stay_when_the_release_goes() -> None:
     assert {obj["spec"]["names"]["kind"] for obj in definitions} == {"Site", "Federation"}
     assert {obj["metadata"]["annotations"]["helm.sh/resource-policy"] for obj in definitions} == {"keep"}
     assert of_kind("hub/minimal", "CustomResourceDefinition") == []
+
+
+@pytest.mark.parametrize("chart", ["hub", "site"])
+def test_a_fleet_asks_for_the_chart_that_lies_here(chart: str) -> None:
+    catalogue = values_of(ROOT / "deploy/k0rdent/charts/fleet/values.yaml")["serviceCharts"]
+    assert catalogue[chart]["versions"][0] == values_of(CHARTS / chart / "Chart.yaml")["version"]
 
 
 @pytest.mark.parametrize("chart", ["hub", "site"])

@@ -54,7 +54,7 @@ def test_so_does_a_trainer(name: str) -> None:
 
 def test_the_profile_itself_refuses() -> None:
     (_, _, good), *_ = pods("hub/minimal")
-    (container,) = good["containers"]
+    container = good["containers"][0]
     spoilt = [
         {**good, "hostNetwork": True},
         {**good, "volumes": [{"name": "x", "hostPath": {"path": "/"}}]},
@@ -78,14 +78,17 @@ def test_the_profile_itself_refuses() -> None:
 @pytest.mark.parametrize("name", SETS)
 def test_a_pod_has_nothing_that_it_does_not_need(name: str) -> None:
     for workload, obj, pod in pods(name):
-        (container,) = pod["containers"]
-        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        container, *beside = pod["containers"]
+        assert [each["name"] for each in beside] == (["reload"] if workload == "one-nats" else [])
+        assert not [mount for each in beside for mount in each["volumeMounts"] if not mount.get("readOnly")]
+        for each in pod["containers"]:
+            assert each["securityContext"]["readOnlyRootFilesystem"] is True
+            assert each["resources"]["requests"].keys() == {"cpu", "memory"}
+            assert "memory" in each["resources"]["limits"]
         assert pod["enableServiceLinks"] is False
         assert pod["serviceAccountName"] == workload, "one of its own"
         asks_the_server = workload == "one-operator" or (workload == "one-provisioner" and not name.endswith("k0rdent"))
         assert pod["automountServiceAccountToken"] is asks_the_server, workload
-        assert container["resources"]["requests"].keys() == {"cpu", "memory"}
-        assert "memory" in container["resources"]["limits"]
         assert pod["terminationGracePeriodSeconds"] >= 30
         assert {"startupProbe", "livenessProbe"} <= container.keys()
         assert ("readinessProbe" in container) is (workload != "one-operator"), "who stands by is never ready"
@@ -117,7 +120,7 @@ def test_what_runs_more_than_once_has_a_budget_and_nothing_else_has(name: str) -
 @pytest.mark.parametrize("name", [name for name in SETS if name not in INSECURE])
 def test_nothing_listens_or_calls_in_plain_text(name: str) -> None:
     for workload, _, pod in pods(name):
-        (container,) = pod["containers"]
+        container = pod["containers"][0]
         if container["name"] == "nats":
             assert {container[probe]["httpGet"]["scheme"] for probe in ("livenessProbe", "readinessProbe")} == {"HTTPS"}
             continue
@@ -131,8 +134,7 @@ def test_nothing_listens_or_calls_in_plain_text(name: str) -> None:
 @pytest.mark.parametrize("name", INSECURE)
 def test_plain_text_has_to_be_asked_for_and_is_said_aloud(name: str) -> None:
     for _, _, pod in pods(name):
-        (container,) = pod["containers"]
-        told = environment(container)
+        told = environment(pod["containers"][0])
         assert "tls" not in {volume["name"] for volume in pod["volumes"]}
         if told.get("WINDFALL_LISTEN"):
             assert told["WINDFALL_INSECURE"] == "true"

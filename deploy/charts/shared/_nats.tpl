@@ -101,8 +101,8 @@ spec:
       labels:
         {{- include "windfall.labels" $me | nindent 8 }}
       annotations:
-        # Another configuration is another pod.
-        windfall.dev/config: {{ .config | sha256sum }}
+        # Another configuration is another pod; other users are not.
+        windfall.dev/config: {{ include "windfall.nats-restart" . | sha256sum }}
         {{- with $root.Values.pods.annotations }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -110,6 +110,10 @@ spec:
       serviceAccountName: {{ include "windfall.fullname" $me }}
       automountServiceAccountToken: false
       enableServiceLinks: false
+      {{- if $nats.reload }}
+      # One of its containers sends the other one a signal.
+      shareProcessNamespace: true
+      {{- end }}
       # Lame duck first: clients go to another server one after the other.
       terminationGracePeriodSeconds: 60
       {{- with $root.Values.pods.priorityClass }}
@@ -194,6 +198,9 @@ spec:
         {{- if $secure }}
         - {name: tls, mountPath: /etc/nats-tls, readOnly: true}
         {{- end }}
+      {{- if $nats.reload }}
+      {{- include "windfall.nats-reload" (dict "root" $root "secure" (toString $secure)) | nindent 6 }}
+      {{- end }}
       volumes:
       - name: config
         configMap:
@@ -218,6 +225,7 @@ server_name: $SERVER_NAME
 listen: 0.0.0.0:4222
 {{ ternary "https" "http" $secure }}: 0.0.0.0:8222
 pid_file: /run/nats/nats.pid
+ports_file_dir: /run/nats
 lame_duck_grace_period: 5s
 lame_duck_duration: 30s
 {{- if $secure }}

@@ -1,0 +1,1 @@
+../../shared/_nats-reload.tpl
