@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -230,17 +231,30 @@ def test_grafana_finds_its_sources_and_dashboards() -> None:
 
 @pytest.mark.parametrize("command", [("docker", "compose"), ("docker-compose",), ("podman-compose",)], ids=" ".join)
 def test_compose_itself_can_read_it(command: tuple[str, ...]) -> None:
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
-    if subprocess.run([*command, "version"], capture_output=True, check=False).returncode != 0:
+    # podman-compose lies beside our Python, and asks for podman before it reads anything.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for name in dict.fromkeys((command[0], command[0].removesuffix("-compose"))):
+        if shutil.which(name, path=path) is None:
+            pytest.skip(f"{name} is not installed")
+    program = (str(shutil.which(command[0], path=path)), *command[1:])
+    if subprocess.run([*program, "version"], capture_output=True, check=False).returncode != 0:
         pytest.skip(f"{' '.join(command)} is not installed")
     read = subprocess.run(
-        [*command, "-f", ROOT / "docker-compose.yml", "config"],
+        [*program, "-f", ROOT / "docker-compose.yml", "config"],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "WINDFALL_TAG": "1.2.3"},
     )
     assert read.returncode == 0, read.stderr
-    assert yaml.safe_load(read.stdout)["services"]["grafana"]["image"] == "grafana/grafana:12.3.1"
+    found = yaml.safe_load(read.stdout)
+    assert found["services"]["grafana"]["image"] == "grafana/grafana:12.3.1"
     assert "/energy-watcher:1.2.3" in read.stdout
+    # What stands behind an anchor has arrived in each of them.
+    assert {name for name, one in found["services"].items() if one["read_only"] and one["cap_drop"] == ["ALL"]} >= (
+        SERVICES.keys() - {"windfall"}
+    )
+    for name, service in found["services"].items():
+        asked = SERVICES[name].get("environment", {})
+        told = service.get("environment", {})
+        assert {key: str(value) for key, value in told.items()} == {key: str(value) for key, value in asked.items()}
