@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.hub_and_site import COMMAND, HubProcess, hub, told
-from tests.test_permissions_matrix import running as nats_server
+from tests.keyed_servers import running as nats_server
 from windfall.cli.identity import token
 from windfall.cli.identity.folders import SiteFolder
 from windfall.cli.identity.hub_keeping import SERVED

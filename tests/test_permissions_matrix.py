@@ -6,109 +6,50 @@ What is expected is told here from the contracts' sentences alone, not from the 
 import asyncio
 import itertools
 import json
-import os
-import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.keyed_servers import PLACES, SECONDS, SITE, Servers, keyed
 from windfall.contracts.commands import COMMANDS, SiteCommand
 from windfall.contracts.envelope import seal
 from windfall.contracts.events import EVENTS, SiteEvent
 from windfall.contracts.message import Message
 from windfall.contracts.permissions import COMES_AND_GOES, inbox_of, services_at
-from windfall.contracts.speaking import hears, says
+from windfall.contracts.speaking import OPERATOR, hears, says
 from windfall.contracts.subjects import (
     HUB,
     KINDS,
     dead_subject,
     hub_streams,
     is_command,
+    log_asked,
+    log_told,
     site_streams,
     stream_for,
     subject_for,
 )
-from windfall.servicekit import nats_rules, nkey
+from windfall.servicekit import nats_rules
 from windfall.servicekit.jetstream import declare_stream
-from windfall.servicekit.keyed_server import Hub, KeyedServer, LeafDoor, configuration
 from windfall.servicekit.leadership import Lease
 from windfall.servicekit.nats import NatsBus
-from windfall.servicekit.nats_access import Access
 from windfall.servicekit.nats_client import connected
 from windfall.servicekit.nats_register import NatsRegister
-from windfall.servicekit.natsserver import find_binary, free_port
-from windfall.servicekit.testing.authority import Authority
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "libs/contracts/tests/golden"
-SITE, OTHER = "site-a", "site-b"
-SECONDS = 60.0
-PLACES = [(domain, service) for domain in (HUB, SITE) for service in services_at(domain)]
+OTHER = "site-b"
 EVERYBODY = sorted({service for _, service in PLACES})
 KEPT = [kind for kind in (*EVENTS, *COMMANDS)]
 
 
-@dataclass(frozen=True)
-class Servers:
-    """A hub and the leaf of one site, and everybody's key."""
-
-    hub: KeyedServer
-    site: KeyedServer
-    seeds: dict[tuple[str, str], Path]
-
-    def url(self, domain: str) -> str:
-        return (self.hub if domain == HUB else self.site).url
-
-    def access(self, domain: str, service: str) -> Access:
-        return Access(nkey=self.seeds[domain, service], inbox=inbox_of(domain, service))
-
-
-@asynccontextmanager
-async def running(server: KeyedServer) -> AsyncIterator[None]:
-    """The real server, from when it is ready until the block ends."""
-    server.folder.mkdir(parents=True)
-    server.config.write_text(configuration(server), encoding="utf-8")
-    log = server.folder / "nats.log"
-    with log.open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            find_binary(), "-c", server.config, stdout=output, stderr=output, start_new_session=True
-        )
-    ended = asyncio.create_task(process.wait())
-    try:
-        async with asyncio.timeout(SECONDS):
-            while b"Server is ready" not in log.read_bytes():
-                assert not ended.done(), log.read_text(encoding="utf-8")
-                await asyncio.wait([ended], timeout=0.02)
-        yield
-    finally:
-        if not ended.done():
-            os.kill(process.pid, signal.SIGTERM)
-        await ended
-
-
 @pytest.fixture
 async def servers(tmp_path: Path) -> AsyncIterator[Servers]:
-    tls = Authority(tmp_path, "authority").issue("both")
-    seeds, public = {}, {}
-    for domain, name in [*PLACES, (HUB, nats_rules.ADMIN), (SITE, nats_rules.ADMIN), (SITE, "leaf")]:
-        made, path = nkey.new(), tmp_path / f"{domain}-{name}.nk"
-        path.write_text(made.seed, encoding="ascii")
-        seeds[domain, name], public[domain, name] = path, made.public
-
-    def users(domain: str) -> dict[str, str]:
-        return {name: key for (where, name), key in public.items() if where == domain and name != "leaf"}
-
-    door = LeafDoor(f"127.0.0.1:{free_port()}", {SITE: public[SITE, "leaf"]})
-    hub = KeyedServer(HUB, free_port(), tmp_path / "hub", users(HUB), tls, door)
-    seed = seeds[SITE, "leaf"].read_text(encoding="ascii")
-    address = f"localhost:{door.listen.rpartition(':')[2]}"
-    site = KeyedServer(SITE, free_port(), tmp_path / "site", users(SITE), tls, Hub(address, seed))
-    async with running(hub), running(site):
-        yield Servers(hub, site, seeds)
+    async with keyed(tmp_path) as both:
+        yield both
 
 
 class Tried:
@@ -174,6 +115,10 @@ def requests(domain: str, service: str) -> Iterator[tuple[str, bool]]:
     for verb in ("DELETE", "PURGE", "MSG.DELETE", "MSG.GET", "SNAPSHOT", "RESTORE"):
         for stream in ("EVENTS", "COMMANDS", "DEAD"):
             yield f"$JS.API.STREAM.{verb}.{stream}", False
+    for other in EVERYBODY:
+        # Each tells its own log, and asks for nobody's.
+        yield log_told(other, "0" * 32), other == service and other != OPERATOR
+        yield log_asked(other), False
     yield "$KV.WINDFALL_LEASES.federation-coordinator.demo", service == "federation-coordinator"
     for subject in ("$SYS.REQ.SERVER.PING", "$JS.API.ACCOUNT.PURGE.WINDFALL", "anything", "_INBOX.hub.spy", ">"):
         yield subject, False
@@ -210,13 +155,17 @@ async def test_a_service_listens_where_its_answers_come_and_nowhere_else(
     forbidden |= {">", "windfall.>", "windfall.v1.*.*.*", "windfall.dead.>", "$JS.>", "$SYS.>", "$KV.>", "_INBOX.>"}
     forbidden |= {f"{inbox_of(domain, other)}.>" for other in EVERYBODY if other != service}
     forbidden |= {f"_INBOX.{domain}.>", "_DELIVERED.>", f"_DELIVERED.{HUB}.{SITE}.>"}
-    own, last = f"{inbox_of(domain, service)}.answer", "$JS.>"
+    forbidden |= {"windfall.logs.>", "windfall.logs.asked.*", log_told("*", "*"), log_told(service, "*")}
+    forbidden |= {log_asked(other) for other in EVERYBODY if other != service or other == OPERATOR}
+    own, last = [f"{inbox_of(domain, service)}.answer"], "$JS.>"
+    if service != OPERATOR:
+        own.append(log_asked(service))
     async with client(servers, domain, service) as (listener, tried):
-        for subject in (*(forbidden - {last}), own, last):
+        for subject in (*(forbidden - {last}), *own, last):
             await listener.subscribe(subject)
             await listener.flush()
         await tried.until(last)
-        assert {subject for subject in (*forbidden, own) if tried.refuses(subject)} == forbidden
+        assert {subject for subject in (*forbidden, *own) if tried.refuses(subject)} == forbidden
 
 
 def golden(kind: type[Message]) -> Message:

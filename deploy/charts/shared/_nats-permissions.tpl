@@ -53,12 +53,14 @@
      "$JS.API.STREAM.INFO.KV_WINDFALL_LEASES",
      "$JS.API.STREAM.CREATE.KV_WINDFALL_LEASES",
      "$JS.API.STREAM.MSG.GET.KV_WINDFALL_LEASES",
-     "$JS.API.DIRECT.GET.KV_WINDFALL_LEASES.>"
+     "$JS.API.DIRECT.GET.KV_WINDFALL_LEASES.>",
+     "windfall.logs.told.federation-coordinator.*"
     ]
    },
    "subscribe": {
     "allow": [
-     "_INBOX.hub.federation-coordinator.>"
+     "_INBOX.hub.federation-coordinator.>",
+     "windfall.logs.asked.federation-coordinator"
     ]
    }
   },
@@ -128,12 +130,14 @@
      "$JS.API.CONSUMER.CREATE.EVENTS.energy-watcher",
      "$JS.API.CONSUMER.INFO.EVENTS.energy-watcher",
      "$JS.API.CONSUMER.MSG.NEXT.EVENTS.energy-watcher",
-     "$JS.ACK.EVENTS.energy-watcher.>"
+     "$JS.ACK.EVENTS.energy-watcher.>",
+     "windfall.logs.told.energy-watcher.*"
     ]
    },
    "subscribe": {
     "allow": [
-     "_INBOX.<site>.energy-watcher.>"
+     "_INBOX.<site>.energy-watcher.>",
+     "windfall.logs.asked.energy-watcher"
     ]
    }
   },
@@ -166,12 +170,14 @@
      "$JS.API.CONSUMER.CREATE.EVENTS.provisioner",
      "$JS.API.CONSUMER.INFO.EVENTS.provisioner",
      "$JS.API.CONSUMER.MSG.NEXT.EVENTS.provisioner",
-     "$JS.ACK.EVENTS.provisioner.>"
+     "$JS.ACK.EVENTS.provisioner.>",
+     "windfall.logs.told.provisioner.*"
     ]
    },
    "subscribe": {
     "allow": [
-     "_INBOX.<site>.provisioner.>"
+     "_INBOX.<site>.provisioner.>",
+     "windfall.logs.asked.provisioner"
     ]
    }
   },
@@ -204,12 +210,14 @@
      "$JS.API.CONSUMER.CREATE.EVENTS.profiler",
      "$JS.API.CONSUMER.INFO.EVENTS.profiler",
      "$JS.API.CONSUMER.MSG.NEXT.EVENTS.profiler",
-     "$JS.ACK.EVENTS.profiler.>"
+     "$JS.ACK.EVENTS.profiler.>",
+     "windfall.logs.told.profiler.*"
     ]
    },
    "subscribe": {
     "allow": [
-     "_INBOX.<site>.profiler.>"
+     "_INBOX.<site>.profiler.>",
+     "windfall.logs.asked.profiler"
     ]
    }
   },
@@ -242,7 +250,8 @@
      "$JS.API.CONSUMER.CREATE.EVENTS.*",
      "$JS.API.CONSUMER.INFO.EVENTS.*",
      "$JS.API.CONSUMER.MSG.NEXT.EVENTS.*",
-     "$JS.ACK.EVENTS.*.>"
+     "$JS.ACK.EVENTS.*.>",
+     "windfall.logs.told.site-trainer.*"
     ],
     "deny": [
      "$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.energy-watcher",
@@ -264,7 +273,8 @@
    },
    "subscribe": {
     "allow": [
-     "_INBOX.<site>.site-trainer.>"
+     "_INBOX.<site>.site-trainer.>",
+     "windfall.logs.asked.site-trainer"
     ]
    }
   }

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,8 @@ import pytest
 
 from windfall.contracts.envelope import seal
 from windfall.contracts.events import WindowOpened
-from windfall.contracts.subjects import EVENTS_STREAM
+from windfall.contracts.logs import LogAsk, LogLine, LogTold
+from windfall.contracts.subjects import EVENTS_STREAM, log_asked, log_told
 from windfall.servicekit.errors import ExitCode
 from windfall.servicekit.natsserver import NatsServer, free_port
 
@@ -154,12 +155,24 @@ async def heard_on(server: NatsServer, subject: str) -> None:
     await client.close()
 
 
+async def log_of(server: NatsServer, service: str) -> Sequence[LogLine]:
+    client = await nats.connect(server.url)
+    ask = LogAsk(token=uuid4().hex)
+    subscription = await client.subscribe(log_told(service, ask.token))
+    await client.publish(log_asked(service), ask.model_dump_json().encode())
+    told = LogTold.model_validate_json((await subscription.next_msg(timeout=PATIENCE_S)).data)
+    await client.close()
+    assert (told.service, told.whom, told.whole) == (service, "site-a", True)
+    return told.lines
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 async def test_it_works_until_it_is_told_to_stop(nats_server: NatsServer, tmp_path: Path, number: int) -> None:
     async with started(tmp_path, nats_url=nats_server.url, traces_file=str(tmp_path / "traces.jsonl")) as run:
         await run.stands()
         await say(nats_server)
         await heard_on(nats_server, "windfall.v1.signal.recovered.*")
+        assert "provisioner stands for site-a" in [line.message for line in await log_of(nats_server, "provisioner")]
         run.process.send_signal(number)
         code, error = await run.ended()
     assert code == ExitCode.OK, error

@@ -48,6 +48,7 @@ WHERE: Final = {
     "checkpoint": "checkpoints",
     "context": "contexts",
     "fleet": "gitops",
+    "logs": "logs",
     "plan": "planning",
     "web": "page",
 }

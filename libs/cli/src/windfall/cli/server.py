@@ -200,6 +200,22 @@ async def known_sites(client: Client) -> tuple[str, ...]:
     return tuple(sorted(sourced)) or ((domain,) if domain else ())
 
 
+async def domain_of(client: Client) -> str:
+    """Whose server this is: the hub's, or a site's; empty when it has no name.
+
+    Raises:
+        Mistake: the server does not say.
+    """
+    try:
+        return (await client.jetstream().account_info()).domain or ""
+    except (TimeoutError, nats.errors.Error) as error:
+        raise Mistake(
+            f"the server does not say whose it is ({type(error).__name__})",
+            "Speak to a server of this fleet, with a key that may ask it",
+            ExitCode.SERVER,
+        ) from error
+
+
 async def letters(
     client: Client, stream: str, subjects: Sequence[str] = (), start: int = 1
 ) -> AsyncGenerator[Stored, None]:

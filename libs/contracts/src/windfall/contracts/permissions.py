@@ -2,8 +2,8 @@
 is refused. Pure.
 
 A service says its own sentences, buries what it cannot handle, declares the streams of its domain, and has consumers
-under its own name and no other's. It hears through these alone: on no subject of ours may it listen, and its answers
-come where no other service listens.
+under its own name and no other's. It hears through these alone: on no subject of ours may it listen, but on the one
+where it is asked for its log, and its answers come where no other service listens.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +26,8 @@ from windfall.contracts.subjects import (
     ORDERS_STREAM,
     PREFIX,
     SITE_SERVICES,
+    log_asked,
+    log_told,
     stream_for,
     subject_for,
 )
@@ -73,8 +75,9 @@ def of_service(service: str, domain: str) -> Permissions:
         *(f"$JS.API.STREAM.{verb}.{stream}" for stream in _streams(service, domain) for verb in _DECLARING),
         *_hearing(service),
         *(_leases() if service in HUB_SERVICES else ()),
+        *_telling(service),
     )
-    return Permissions(publish, (f"{inbox_of(domain, service)}.>",), tuple(_withheld(service, domain)))
+    return Permissions(publish, (f"{inbox_of(domain, service)}.>", *_asked(service)), tuple(_withheld(service, domain)))
 
 
 def of_leaf(site: str) -> Permissions:
@@ -144,6 +147,15 @@ def _withheld(service: str, domain: str) -> Iterator[str]:
 def _consumer(stream: str, name: str) -> Iterator[str]:
     yield from (f"$JS.API.{verb}.{stream}.{name}" for verb in _OF_A_CONSUMER)
     yield f"$JS.ACK.{stream}.{name}.>"
+
+
+def _asked(service: str) -> tuple[str, ...]:
+    """An operator of Kubernetes is read there."""
+    return () if service == OPERATOR else (log_asked(service),)
+
+
+def _telling(service: str) -> tuple[str, ...]:
+    return () if service == OPERATOR else (log_told(service, "*"),)
 
 
 def _leases() -> Iterator[str]:

@@ -9,6 +9,9 @@ command. The hub and every site run a JetStream domain of their own with the sam
 * ``DEAD`` holds what could not be handled, until a person reads, replays or drops it.
 
 The hub has one more, ``ORDERS``: commands for sites, from which each site takes its own.
+
+No stream takes the lines of a service's log, and no leaf connection lets them through: they are for whoever asks at the
+service's own server (``windfall.contracts.logs``).
 """
 
 from dataclasses import dataclass
@@ -33,6 +36,9 @@ HUB: Final = "hub"
 
 SITE_SERVICES: Final = ("energy-watcher", "provisioner", "profiler", "site-trainer")
 HUB_SERVICES: Final = ("federation-coordinator",)
+
+LOGS: Final = "windfall.logs"
+"""Under it a service is asked for its log, and answers. It lies under ``EVERYTHING``, so it ends at its own server."""
 
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 """Largest body on the bus. Weights and data never travel there, so nothing honest comes near it."""
@@ -188,3 +194,16 @@ def type_of(kind: type[Message]) -> str:
 def dead_subject(consumer: str, subject: str) -> str:
     """Where a sentence that ``consumer`` could not handle is kept."""
     return f"{DEAD_PREFIX}.{consumer}.{subject}"
+
+
+def log_asked(service: str) -> str:
+    """Where a service is asked for the lines of its log."""
+    return f"{LOGS}.asked.{service}"
+
+
+def log_told(service: str, token: str) -> str:
+    """Where it tells them to whoever asked under this token; ``*`` for everybody, of a service or of a token.
+
+    It is no inbox: those of a hub and of a site are heard by each other.
+    """
+    return f"{LOGS}.told.{service}.{token}"

@@ -2,6 +2,7 @@
 
 ``WINDFALL_LOG_FORMAT=json`` makes each line a JSON object with OpenTelemetry's names (``trace_id``, ``span_id``), for
 collectors that read the output of containers; otherwise a line is for people and ends with the trace if there is one.
+Neither holds what looks like a secret (:mod:`windfall.servicekit.scrubbing`).
 """
 
 import json
@@ -15,6 +16,7 @@ from opentelemetry import trace
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from windfall.servicekit.errors import Mistake
+from windfall.servicekit.scrubbing import scrubbed
 
 FORMATS: Final = ("text", "json")
 
@@ -47,6 +49,9 @@ class TextLine(logging.Formatter):
     def __init__(self, service: str) -> None:
         super().__init__(f"%(asctime)s %(levelname)-7s {service} %(message)s")
 
+    def format(self, record: logging.LogRecord) -> str:
+        return scrubbed(super().format(record))
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         line = super().formatMessage(record)
         found = trace.get_current_span().get_span_context()
@@ -66,11 +71,11 @@ class JsonLine(logging.Formatter):
             "severity": record.levelname,
             "service": self._service,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": scrubbed(record.getMessage()),
         }
         found = trace.get_current_span().get_span_context()
         if found.is_valid:
             line |= {"trace_id": format_trace_id(found.trace_id), "span_id": format_span_id(found.span_id)}
         if record.exc_info:
-            line["stack"] = self.formatException(record.exc_info)
+            line["stack"] = scrubbed(self.formatException(record.exc_info))
         return json.dumps(line)

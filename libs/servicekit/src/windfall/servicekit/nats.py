@@ -9,7 +9,7 @@ the process.
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -20,6 +20,7 @@ import nats.js.errors
 from faststream import AckPolicy
 from faststream.nats import JStream, PullSub
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from opentelemetry.trace import SpanKind
 
@@ -43,6 +44,7 @@ OLDEST_SERVER: Final = (2, 10, 0)
 """Older servers ignore ``filter_subjects`` and stream sources' filters without a word."""
 
 _API_TIMEOUT_S: Final = 5.0
+_FLUSH_TIMEOUT_S: Final = 5
 _PUBLISH_TIMEOUT_S: Final = 2.0
 _WATCH_EVERY: Final = timedelta(seconds=1)
 _FETCH_TIMEOUT_S: Final = 1.0
@@ -93,6 +95,7 @@ class NatsBus:
         self._ack_wait = ack_wait
         self._ears = Ears()
         self._listeners: list[Listener] = []
+        self._asked: dict[str, Callable[[bytes], None]] = {}
         self._stopping = False
         self._standing = False
         self._watchdog: asyncio.Task[None] | None = None
@@ -128,6 +131,21 @@ class NatsBus:
     def follows(self, kind: type[M], whom: str, handler: Handler[M]) -> None:
         self._ears.follows(kind, whom, handler)
 
+    def asked(self, subject: str, heard: Callable[[bytes], None]) -> None:
+        """Give what somebody says on a subject that no stream keeps; register before ``start``."""
+        self._asked[subject] = heard
+
+    async def tell(self, subject: str, body: bytes) -> bool:
+        """Say what no stream keeps to whoever listens now, and return when the server has it; false when it is away."""
+        if self._client is None or self._line() is None:
+            return False
+        try:
+            await self._client.publish(subject, body)
+            await self._client.flush(timeout=_FLUSH_TIMEOUT_S)
+        except (TimeoutError, OSError, nats.errors.Error):
+            return False
+        return True
+
     @property
     def ready(self) -> bool:
         return self._standing
@@ -145,6 +163,9 @@ class NatsBus:
                 ExitCode.SERVER,
             )
         self._jetstream: JetStreamContext = client.jetstream(timeout=_API_TIMEOUT_S)
+        # First: who asks why the service does not stand is answered.
+        for subject, asked in self._asked.items():
+            await client.subscribe(subject, cb=_given(asked))
         await self._declared()
         for hearing in self._ears.hearings():
             self._broker.subscriber(
@@ -378,6 +399,13 @@ class NatsBus:
 
 def _identity(made: Mapping[str, datetime | None]) -> str:
     return " ".join(f"{stream}@{at}" for stream, at in made.items())
+
+
+def _given(heard: Callable[[bytes], None]) -> Callable[[Msg], Awaitable[None]]:
+    async def give(message: Msg) -> None:
+        heard(message.data)
+
+    return give
 
 
 async def _undecoded(message: Any) -> bytes:

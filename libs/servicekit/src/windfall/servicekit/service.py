@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeVar
 
-from windfall.contracts.subjects import StreamSpec
+from windfall.contracts.subjects import StreamSpec, log_asked
 from windfall.servicekit import crashpoint, logs, metrics, telemetry
 from windfall.servicekit.bus import Bus
 from windfall.servicekit.clock import Clock, parse_clock
@@ -24,6 +24,8 @@ from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.health import Health
 from windfall.servicekit.journal import Journal
 from windfall.servicekit.leadership import Leadership
+from windfall.servicekit.log_answers import LogAnswers
+from windfall.servicekit.log_ring import LogRing
 from windfall.servicekit.nats import NatsBus
 from windfall.servicekit.outbox import Outbox
 from windfall.servicekit.settings import Settings, load
@@ -123,10 +125,12 @@ def run(
     try:
         crashpoint.arm(os.environ.get(crashpoint.VARIABLE, ""), crash_points or {})
         logs.to_stderr(service, os.environ)
+        ring = LogRing()
+        logging.getLogger().addHandler(ring)
         settings = load(kind, _without_process_variables(kind, os.environ))
         telemetry.set_up(service, whom(settings), settings.traces_file)
         metrics.set_up(service, whom(settings), folder=settings.state_dir)
-        asyncio.run(_stand(service, settings, whom(settings), _possible(streams, settings), attend))
+        asyncio.run(_stand(service, settings, whom(settings), _possible(streams, settings), attend, ring))
     except Mistake as mistake:
         sys.stderr.write(f"windfall {service}: {mistake}\n")
         code = mistake.exit_code
@@ -165,7 +169,9 @@ def _without_process_variables(kind: type[Settings], environ: "os._Environ[str]"
     return {key: value for key, value in environ.items() if key.removeprefix("WINDFALL_").lower() in kind.model_fields}
 
 
-async def _stand(service: str, settings: S, whom: str, streams: Sequence[StreamSpec], attend: Attend[S]) -> None:
+async def _stand(
+    service: str, settings: S, whom: str, streams: Sequence[StreamSpec], attend: Attend[S], ring: LogRing
+) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -192,7 +198,7 @@ async def _stand(service: str, settings: S, whom: str, streams: Sequence[StreamS
                     return
                 leadership = leading.result()
                 health.standing_by = False
-            await _work(service, settings, whom, streams, attend, stopping, health, leadership)
+            await _work(service, settings, whom, streams, attend, stopping, health, leadership, ring)
     finally:
         health.close()
 
@@ -206,6 +212,7 @@ async def _work(
     stopping: asyncio.Event,
     health: Health,
     leadership: Leadership | None,
+    ring: LogRing,
 ) -> None:
     path, source = settings.state_dir / f"{service}.sqlite", f"/windfall/{service}/{whom}"
     journal = Journal(path, source, shared=leadership is not None)
@@ -221,6 +228,9 @@ async def _work(
     bus = NatsBus(settings.nats_url, service, streams, fail, store_lost, access=access, replicas=replicas)
     outbox = Outbox(journal, bus)
     stand = Stand(service, whom, parse_clock(settings.clock), journal, bus, outbox, stopping)
+    answers = LogAnswers(ring, service, whom, bus.tell)
+    bus.asked(log_asked(service), answers.hear)
+    stand.spawn(answers.run(), "log answers")
     try:
         if leadership is not None:
             stand.term = await leadership.outbid(journal.fenced_at)
