@@ -38,6 +38,31 @@ WRONG: Mapping[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         {"nats": {"users": {"profiler": PUBLIC, "provisioner": PUBLIC}}},
         ("nats.users: two have one key", "make a key for each"),
     ),
+    "a tenant that is there already": (
+        "hub",
+        {"nats": {"tenants": {"default": {"users": {}}}}},
+        ("nats.tenants: default is the tenant that is always there", "another name"),
+    ),
+    "a tenant with another's key": (
+        "hub",
+        {"nats": {"users": {"federation-coordinator": PUBLIC}, "tenants": {"lab": {"users": {"admin": PUBLIC}}}}},
+        ("nats.users, nats.leaves: two have one key",),
+    ),
+    "tenants without room": (
+        "hub",
+        {"nats": {"tenants": {"lab": {"users": {}, "maxBytes": "1TB"}}}},
+        ("nats.tenants: they may store 1048576 MB, and all of the server 8GB", "nats.storage.maxBytes"),
+    ),
+    "a loan to nobody": (
+        "hub",
+        {"nats": {"loans": [{"lender": "default", "borrower": "lab", "fact": "window.opened", "whom": "quebec"}]}},
+        ("nats.loans: lab is none of nats.tenants",),
+    ),
+    "a loan of no fact": (
+        "hub",
+        {"nats": {"loans": [{"lender": "default", "borrower": "default", "fact": "window.sold", "whom": "quebec"}]}},
+        ("nats.loans: window.sold is no fact", "window.opened", "lends itself"),
+    ),
     "a seed for a public key": ("hub", {"nats": {"users": {"admin": SEED}}}, ("/nats/users/admin",)),
     "two servers": ("hub", {"nats": {"replicas": 2}}, ("nats.replicas: 2 servers", "say 1, 3 or 5")),
     "plain text to NATS": (

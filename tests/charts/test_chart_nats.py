@@ -4,6 +4,7 @@ let through what crosses between domains, and nothing else."""
 import asyncio
 import json
 import os
+import re
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,12 +19,14 @@ import pytest
 from nats.aio.client import Client
 
 from tests.charts.nats_fleet import Fleet, Place, cluster, fleet, key
-from tests.charts.value_sets import SETS, nats_conf, objects
-from windfall.contracts.subjects import COMMANDS_STREAM, EVENTS_STREAM, StreamSpec, hub_streams, site_streams
+from tests.charts.value_sets import SETS, nats_conf, objects, values
+from windfall.contracts.subjects import COMMANDS_STREAM, EVENTS_STREAM, HUB, StreamSpec, hub_streams, site_streams
+from windfall.contracts.tenancy import Loan, Tenant
 from windfall.servicekit.jetstream import declare_stream
 from windfall.servicekit.nats import NatsBus
 from windfall.servicekit.nats_access import Access
 from windfall.servicekit.nats_client import KeyClient, connected
+from windfall.servicekit.nats_rules import accounts
 from windfall.servicekit.nats_tls import NatsTls
 from windfall.servicekit.natsserver import closed_to_the_hub, find_binary
 from windfall.servicekit.testing.authority import Authority
@@ -49,6 +52,40 @@ def test_a_site_is_as_closed_to_the_hub_as_on_one_machine() -> None:
     config = nats_conf(objects("site/example"))
     for subject in ("windfall.>", "$JS.ACK.>", *closed_to_the_hub("quebec")):
         assert f'"{subject}"' in config
+
+
+def test_tenants_may_what_they_may_on_one_machine() -> None:
+    given = values("hub/tenants")["nats"]
+    tenants = [Tenant(name, one["users"], one["leaves"]) for name, one in given["tenants"].items()]
+    loans = [Loan.read(f"{one['borrower']}:{one['fact']}.{one['whom']}", one["lender"]) for one in given["loans"]]
+    there = nats_conf(objects("hub/tenants"))
+    here = accounts(HUB, given["users"], given["leaves"], None, tenants, loans)
+    assert rights_in(there) == rights_in(here) and len(rights_in(here)) == 4
+    (opened, closed), (exports,) = re.findall(r'\{"accounts".*?\}', there), re.findall(r"exports: (.*)", here)
+    assert sorted([json.loads(opened), json.loads(closed)], key=str) == sorted(json.loads(exports), key=str)
+    assert [json.loads(each) for each in re.findall(r"imports: (.*)", there)] == [
+        json.loads(each) for each in re.findall(r"imports: (.*)", here)
+    ]
+    (told,) = (
+        each["value"]
+        for obj in objects("hub/tenants")
+        if obj["metadata"]["name"] == "one-federation-coordinator" and obj["kind"] == "StatefulSet"
+        for each in obj["spec"]["template"]["spec"]["containers"][0]["env"]
+        if each["name"] == "WINDFALL_LENDS"
+    )
+    assert [Loan.read(each) for each in told.split(",")] == loans
+
+
+def rights_in(text: str) -> dict[str, Any]:
+    """Of each user but ``admin``, by key."""
+    found = re.findall(r'"?nkey"?: "?(U\w+)"?,?\s+(?:"?allowed_connection_types"?: \["LEAFNODE"\],?\s+)?'
+                       r'"?permissions"?: (\{.*\})', text)  # fmt: skip
+    whole = {key: rights if rights.count("{") == rights.count("}") else rights[:-1] for key, rights in found}
+    return {key: json.loads(rights, object_hook=_ordered) for key, rights in whole.items()}
+
+
+def _ordered(part: dict[str, Any]) -> dict[str, Any]:
+    return {key: sorted(value) if isinstance(value, list) else value for key, value in part.items()}
 
 
 def test_what_is_acknowledged_is_on_disk_everywhere() -> None:

@@ -301,6 +301,60 @@
     "$JS.FC.EVENTS.>"
    ]
   }
+ },
+ "loan": {
+  "subject": "windfall.v1.<fact>.<whom>",
+  "lent": "windfall.lent.<borrower>.<fact>.<whom>",
+  "publish": [
+   "windfall.lent.<borrower>.<fact>.<whom>",
+   "$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.lends-<borrower>",
+   "$JS.API.CONSUMER.CREATE.EVENTS.lends-<borrower>",
+   "$JS.API.CONSUMER.INFO.EVENTS.lends-<borrower>",
+   "$JS.API.CONSUMER.MSG.NEXT.EVENTS.lends-<borrower>",
+   "$JS.ACK.EVENTS.lends-<borrower>.>"
+  ],
+  "facts": [
+   "signal.observed",
+   "signal.refused",
+   "signal.stale",
+   "signal.recovered",
+   "signal.forecast",
+   "plan.made",
+   "window.expected",
+   "window.withdrawn",
+   "window.judged",
+   "window.opened",
+   "node.hindered",
+   "node.ready",
+   "node.failed",
+   "node.profiled",
+   "link.measured",
+   "link.degraded",
+   "link.recovered",
+   "site.refused",
+   "site.joined",
+   "task.learnt",
+   "advice.given",
+   "round.started",
+   "training.started",
+   "contribution.accepted",
+   "contribution.refused",
+   "round.completed",
+   "epoch.completed",
+   "round.discarded",
+   "round.evaluated",
+   "checkpoint.damaged",
+   "window.closing",
+   "window.closed",
+   "site.withheld",
+   "site.drained",
+   "site.left",
+   "node.released",
+   "energy.recorded",
+   "federation.paused",
+   "federation.resumed",
+   "federation.finished"
+  ]
  }
 }
 {{- end }}

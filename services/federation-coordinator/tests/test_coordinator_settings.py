@@ -88,9 +88,10 @@ def test_steps_that_follow_speeds_may_be_told_on_average_and_for_single_sites() 
         ({"sites": "b", "site_steps": '{"a": 7}'}, "names a, which WINDFALL_SITES does not"),
         ({"sites": "a", "site_steps": '{"a": 0}'}, "WINDFALL_SITE_STEPS"),
         ({"sites": "a", "site_steps": "seven"}, "not JSON"),
+        ({"lends": "lab:window.sold.a"}, "lends no fact"),
     ],
 )
-def test_steps_that_cannot_be_heeded_are_refused(settings: dict[str, str], why: str) -> None:
+def test_what_cannot_be_heeded_is_refused(settings: dict[str, str], why: str) -> None:
     with pytest.raises(Mistake, match=why):
         told(**settings)
 

@@ -6,7 +6,7 @@ under its own name and no other's. It hears through these alone: on no subject o
 where it is asked for its log, and its answers come where no other service listens.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +31,7 @@ from windfall.contracts.subjects import (
     stream_for,
     subject_for,
 )
+from windfall.contracts.tenancy import Loan, lending_to
 
 COMES_AND_GOES: Final = frozenset({"site-trainer", OPERATOR})
 """Each process of these follows events with a consumer of its own, whose name nobody knows before."""
@@ -78,6 +79,15 @@ def of_service(service: str, domain: str) -> Permissions:
         *_telling(service),
     )
     return Permissions(publish, (f"{inbox_of(domain, service)}.>", *_asked(service)), tuple(_withheld(service, domain)))
+
+
+def of_lender(loans: Iterable[Loan]) -> tuple[str, ...]:
+    """What the coordinator of a tenant may say beyond :func:`of_service`: what is lent, and no more."""
+    lent = tuple(loans)
+    made = [loan.lent_as for loan in lent]
+    for name in sorted({lending_to(loan.borrower) for loan in lent}):
+        made += _consumer(EVENTS_STREAM, name)
+    return tuple(made)
 
 
 def of_leaf(site: str) -> Permissions:

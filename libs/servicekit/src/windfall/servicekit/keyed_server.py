@@ -4,13 +4,20 @@ Clients speak to it over loopback alone, so without TLS; whatever leaves the mac
 with TLS. The charts' configuration differs in that pods come from elsewhere.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
+from windfall.contracts.tenancy import Loan, Tenant
 from windfall.servicekit.nats_rules import ACCOUNT, accounts
 from windfall.servicekit.natsserver import denied
 from windfall.servicekit.tls import Tls
+
+_STORE_GIB: Final = 2
+TENANTS_GIB: Final = 14
+"""What all tenants of a hub may store together, beside the default one. Fixed: a server that runs does not take less
+than it had."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,10 @@ class LeafDoor:
     """The public nkey of each site that may."""
     warden: str | None = None
     """Of whoever has this changed while the server runs."""
+    tenants: Sequence[Tenant] = ()
+    """Who else is at this hub, beside whose these keys and the server's users are."""
+    loans: Sequence[Loan] = ()
+    """What tenants let each other hear."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +83,12 @@ jetstream {{
   # Acknowledged is on disk.
   sync_interval: always
   max_memory_store: 64MB
-  max_file_store: 2GB
+  max_file_store: {_STORE_GIB + (TENANTS_GIB if isinstance(server.way, LeafDoor) else 0)}GB
 }}
 leafnodes {{
   {_leafnodes(server)}
 }}
-{accounts(server.domain, server.users, door.keys, door.warden)}"""
+{accounts(server.domain, server.users, door.keys, door.warden, door.tenants, door.loans)}"""
 
 
 def _leafnodes(server: KeyedServer) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from windfall.contracts.subjects import StreamSpec, hub_streams
+from windfall.contracts.tenancy import lending_to
 from windfall.contracts.v1.checkpoints_pb2_grpc import add_CheckpointsServicer_to_server
 from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_server
 from windfall.federation_coordinator.allocator import share_one_arena
@@ -36,6 +37,7 @@ from windfall.federation_coordinator.training import TrainingService
 from windfall.federation_coordinator.wire import register
 from windfall.lowcomm.layout import Layout, flatten, layout_of_model
 from windfall.servicekit.errors import Mistake
+from windfall.servicekit.lending import lend
 from windfall.servicekit.link_probe import LinkProbeServicer
 from windfall.servicekit.rpc import serve
 from windfall.servicekit.service import Stand, run
@@ -126,6 +128,9 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         try:
             if known:
                 stand.spawn(_compare(task, settings.seed, layout), "layout")
+            access = settings.nats_access.of(stand.service)
+            for borrower, loans in settings.loans.items():
+                stand.spawn(lend(settings.nats_url, access, borrower, loans, stand.clock), lending_to(borrower))
             yield
         finally:
             await server.stop()

@@ -1,15 +1,17 @@
 """What a coordinator is told."""
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from windfall.contracts.events import Chooser, Precision
 from windfall.contracts.jurisdiction import Jurisdiction
 from windfall.contracts.message import Instant, Name
+from windfall.contracts.tenancy import Loan
 from windfall.energy.fleet import Told
 from windfall.energy.goal import Goal
 from windfall.federation_coordinator.beginning import PROVISIONAL, Wanted
@@ -37,6 +39,12 @@ def _object(given: object) -> object:
         raise ValueError(f"not JSON ({error})") from error
 
 
+def _loans(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        Loan.read(text)
+    return texts
+
+
 _LONGEST_ROUND = timedelta(minutes=10)
 
 
@@ -50,6 +58,9 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     """Under whose law this coordinator lies, like ``CA-QC``: sites may ask for it."""
     jurisdictions: Annotated[tuple[Jurisdiction, ...], BeforeValidator(_split)] = ()
     """Only sites under these laws may join; ``CA`` admits ``CA-QC``. Comma-separated; unset admits any."""
+    lends: Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_loans)] = ()
+    """What other tenants of the hub may hear of ours, like ``lab:window.opened.quebec``; the hub's NATS server must
+    let them. Comma-separated."""
     listen: str = "127.0.0.1:0"
     """Where ``Training`` is served."""
     insecure: bool = False
@@ -275,6 +286,14 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
             tokens_per_hour=self.tokens_per_hour,
             told=self.site_power,
         )
+
+    @property
+    def loans(self) -> Mapping[str, Sequence[Loan]]:
+        """What is lent, by borrower."""
+        found: dict[str, list[Loan]] = {}
+        for loan in map(Loan.read, self.lends):
+            found.setdefault(loan.borrower, []).append(loan)
+        return found
 
     @property
     def law(self) -> Law:
