@@ -19,7 +19,8 @@ import pytest
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
-from tests.test_permissions_matrix import GOLDEN, KEPT, SECONDS, Tried, running, wholes
+from tests.keyed_servers import SECONDS, running
+from tests.test_permissions_matrix import GOLDEN, KEPT, Tried, wholes
 from windfall.contracts.envelope import seal
 from windfall.contracts.events import EVENTS, WindowClosed, WindowOpened
 from windfall.contracts.permissions import inbox_of, services_at
@@ -29,6 +30,8 @@ from windfall.contracts.subjects import (
     HUB,
     dead_subject,
     hub_streams,
+    log_asked,
+    log_told,
     site_streams,
     subject_for,
 )
@@ -135,6 +138,7 @@ def subjects() -> Iterator[str]:
         for service in services_at(domain):
             yield dead_subject(service, "windfall.v1.window.opened.site-a")
             yield f"{inbox_of(domain, service)}.answer"
+            yield from (log_asked(service), log_told(service, "0" * 32))
     yield from (
         f"{DELIVERED}.{HUB}.{SITE}.x",
         f"{DELIVERED}.{SITE}.{HUB}.x",
