@@ -132,7 +132,7 @@ class Attacked(Fleet):
         return flatten(_TASK.model(self.seed).state_dict(), self.layout)
 
     def _evaluation(self, store: ModelStore) -> Callable[[int], Evaluation | None]:
-        return held_out_loss(_TASK, self.layout, store, self.folder / "held-out")
+        return held_out_loss(lambda: _TASK, self.layout, store, self.folder / "held-out")
 
     def _engine(self, site: str, membership: Membership) -> Engine:
         kind = Dishonest if site in self.liars else Honest

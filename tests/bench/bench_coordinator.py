@@ -224,25 +224,41 @@ def ends(folder: Path) -> list[Figure]:
 
 def back(folder: Path) -> list[Figure]:
     """A coordinator that is killed with -9 in mid-round."""
+    return [_back(folder, "coordinator back s", "nothing else of ours running")]
+
+
+def back_beside(folder: Path) -> list[Figure]:
+    """The same where sites train on the same cores."""
+
+    async def busy() -> Figure:
+        async with coordinator_failures.training_beside(3):
+            return await asyncio.to_thread(
+                _back, folder, "coordinator back beside training s", "3 processes train beside it, niced by 5"
+            )
+
+    return [asyncio.run(busy())]
+
+
+def _back(folder: Path, name: str, beside: str) -> Figure:
     seen = [asyncio.run(coordinator_failures.back(_under(folder, str(number)))) for number in range(3)]
-    return [
-        Figure(
-            "coordinator back s",
-            max(one.seconds for one in seen),
-            "s",
-            "at most 3",
-            {
-                "median": percentile([one.seconds for one in seen], 0.5),
-                "same round": _all(one.same_round for one in seen),
-                "same digest as uninterrupted": _all(one.same_digest for one in seen),
-                "finished results kept": _all(one.kept for one in seen),
-                "Flower 1.41": "run failed",
-                "Flower": NOT_RUN,
-            },
-            f"the worst of {len(seen)}; 40 MB model, 2 of 3 had delivered; from the start of the process, imports "
-            "included, to its first answer",
-        )
-    ]
+    return Figure(
+        name,
+        max(one.seconds for one in seen),
+        "s",
+        "at most 3",
+        {
+            "median": percentile([one.seconds for one in seen], 0.5),
+            "round merged s, median": percentile([one.merged_s for one in seen], 0.5),
+            "round merged s, worst": max(one.merged_s for one in seen),
+            "same round": _all(one.same_round for one in seen),
+            "same digest as uninterrupted": _all(one.same_digest for one in seen),
+            "finished results kept": _all(one.kept for one in seen),
+            "Flower 1.41": "run failed",
+            "Flower": NOT_RUN,
+        },
+        f"the worst of {len(seen)}; 40 MB model, 2 of 3 had delivered; from the start of the process, imports "
+        f"included, to its first answer; {beside}",
+    )
 
 
 def duty(folder: Path) -> list[Figure]:
@@ -290,6 +306,7 @@ MEASUREMENTS: Sequence[tuple[tuple[str, ...], Measurement]] = (
     (("dead site seen s", "same site back s"), failures),
     (("round end reaches site p99 s",), ends),
     (("coordinator back s",), back),
+    (("coordinator back beside training s",), back_beside),
     (("duty %",), duty),
 )
 """Figures by the measurement that takes them."""

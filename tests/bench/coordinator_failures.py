@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +31,14 @@ M = TypeVar("M", bound=Message)
 SITES = ("site-a", "site-b", "site-c")
 _WITHIN_S = 180.0
 _ASK_AGAIN_S = 0.02
+_MULTIPLIES = """
+import os, torch
+os.nice(5)
+torch.set_num_threads(1)
+values = torch.rand(512, 512)
+while True:
+    values = (values @ values).clamp_(0, 1)
+"""
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,8 @@ class Back:
 
     seconds: float
     """From its start to its first answer."""
+    merged_s: float
+    """From its start until the round that ran is merged, with what the last site says as soon as it is answered."""
     same_round: bool
     same_digest: bool
     """After the round, as in an uninterrupted one."""
@@ -144,9 +156,22 @@ async def back(folder: Path, model: str = "40 MB") -> Back:
         after = await asyncio.wait_for(sites[2].opened.get(), _WITHIN_S)
         while after.round == word.round:  # said again when its stream is open again
             after = await asyncio.wait_for(sites[2].opened.get(), _WITHIN_S)
+        merged_s = time.perf_counter() - began
         for site in sites:
             await site.close()
-        return Back(seconds, after.round == word.round + 1, after.base_digest == digest, all(kept))
+        return Back(seconds, merged_s, after.round == word.round + 1, after.base_digest == digest, all(kept))
+
+
+@asynccontextmanager
+async def training_beside(count: int) -> AsyncIterator[None]:
+    """So many processes that multiply as trainers do, each on one core and niced as a site's trainer is."""
+    busy = [await asyncio.create_subprocess_exec(sys.executable, "-c", _MULTIPLIES) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for one in busy:
+            one.kill()
+            await one.wait()
 
 
 async def _one_round(folder: Path, model: str) -> str:

@@ -21,13 +21,16 @@ from windfall.contracts.envelope import seal
 from windfall.contracts.events import WindowOpened
 from windfall.contracts.logs import LogAsk, LogLine, LogTold
 from windfall.contracts.subjects import EVENTS_STREAM, log_asked, log_told
-from windfall.servicekit.errors import ExitCode
+from windfall.servicekit.errors import ExitCode, Transient
+from windfall.servicekit.leadership import Conflict, Lease
+from windfall.servicekit.nats_register import NatsRegister
 from windfall.servicekit.natsserver import NatsServer, free_port
 
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 SERVICE = """
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -35,13 +38,14 @@ from pathlib import Path
 
 from windfall.contracts.events import SignalRecovered, WindowOpened
 from windfall.contracts.message import derived_id
-from windfall.contracts.subjects import site_streams
+from windfall.contracts.subjects import StreamSpec, site_streams
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.service import Stand, run
 from windfall.servicekit.settings import SiteSettings
+from windfall.servicekit.standby import StandbySettings
 
 
-class Echoing(SiteSettings):
+class Echoing(SiteSettings, StandbySettings):
     misbehave: str = ""
 
 
@@ -76,7 +80,15 @@ async def attend(settings: Echoing, stand: Stand) -> AsyncIterator[None]:
     Path(settings.state_dir / "left").write_text("in good order")
 
 
-run("provisioner", Echoing, lambda settings: settings.site, lambda settings: site_streams(settings.site), attend)
+def whom(settings: Echoing) -> str:
+    return settings.site
+
+
+def streams(settings: Echoing) -> list[StreamSpec]:
+    return site_streams(settings.site)
+
+
+run("provisioner", Echoing, whom, streams, attend, warm=lambda: print("warm", file=sys.stderr))
 """
 
 
@@ -190,6 +202,35 @@ async def test_what_it_has_to_say_is_said_even_if_it_ends_before_it_stands(
         code, error = await run.ended()
     assert (code, complaints(error)) == (ExitCode.OK, [])
     await heard_on(nats_server, "windfall.v1.signal.recovered.*")
+
+
+async def leads(holder: str, register: NatsRegister) -> bool:
+    """Whether it wrote itself down; a server on a busy machine may be too late to say so."""
+    try:
+        await register.write(Lease(holder, 1), None)
+    except Transient:
+        return False
+    except Conflict:
+        pass
+    return True
+
+
+async def test_what_its_work_takes_is_loaded_while_another_leads(nats_server: NatsServer, tmp_path: Path) -> None:
+    register = await NatsRegister.connected(nats_server.url, "provisioner.site-a")
+    async with asyncio.timeout(PATIENCE_S):
+        while not await leads("another", register):
+            pass
+    async with started(tmp_path, nats_url=nats_server.url, standby="true", lease="PT1H") as run:
+        assert run.process.stderr is not None
+        async with asyncio.timeout(PATIENCE_S):
+            async for line in run.process.stderr:
+                if b"warm" in line:
+                    break
+            else:
+                raise AssertionError(f"it ended: {await run.ended()}")
+        run.process.terminate()
+        assert (await run.ended())[0] == ExitCode.OK
+    await register.close()
 
 
 async def test_bad_settings_are_one_line(tmp_path: Path) -> None:

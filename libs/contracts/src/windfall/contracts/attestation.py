@@ -26,7 +26,7 @@ PREFIX: Final = "attestation/"
 class Attestation(BaseModel):
     """A statement with what proves whose it is: all that a third party needs beside the fleet's authority."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     statement: str
     """As it was signed."""
@@ -41,7 +41,7 @@ class Attestation(BaseModel):
 class Statement(BaseModel):
     """What a statement says."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     federation: Name
     site: Name

@@ -41,7 +41,7 @@ CHANGED: Final = 0.05
 class Told(BaseModel):
     """What the operator knows of a site. The defaults are the published ones for 4 × A100."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     training_kw: float = Field(default=PUBLISHED.training_kw, gt=0)
     idle_kw: float = Field(default=PUBLISHED.idle_kw, ge=0)
@@ -56,7 +56,7 @@ class Told(BaseModel):
 class SiteKnown(BaseModel):
     """What is known of one site."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True)
 
     forecasts: dict[SignalKind, SignalForecast] = Field(default_factory=dict)
     """The newest of each kind."""

@@ -26,7 +26,7 @@ Taken = tuple["Intake", tuple[SignalRefused, ...]]
 class Intake(BaseModel):
     """The memory of one signal between two values."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True)
 
     site: Name
     signal: Name

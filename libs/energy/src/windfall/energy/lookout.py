@@ -43,7 +43,7 @@ class Terms:
 class Judged(BaseModel):
     """When the rule was last asked, and what was last said of it."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True)
 
     at: Instant | None = None
     unanswered_since: Instant | None = None

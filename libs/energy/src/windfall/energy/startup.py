@@ -37,7 +37,7 @@ SHARE: Final = 0.9
 class Startup(BaseModel):
     """What was measured of a site, and how far its present window has come. Durations in seconds of business time."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True)
 
     window_id: UUID | None = None
     """The window that is being measured; none before the first."""

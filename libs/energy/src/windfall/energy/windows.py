@@ -41,7 +41,7 @@ Events = tuple[SiteEvent, ...]
 class Watch(BaseModel):
     """All that is remembered about one site between two sights."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True)
 
     site: Name
     watched_since: Instant

@@ -5,18 +5,22 @@ Merges that look at one coordinate of all sites at once cannot take one contribu
 With ``n`` sites there are so many bands that what is kept of all together is about one model.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from windfall.lowcomm.dct import inverse_dct
+from windfall.lowcomm.later import torch
 from windfall.lowcomm.layout import FLOAT32_BYTES
 from windfall.lowcomm.said import Spoken, Vectors
 from windfall.lowcomm.sparse import Contribution, Sparse
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RUN: Final = 1 << 16
 """Bands begin at multiples of it."""

@@ -18,17 +18,21 @@ u8    4 bits: two codes per byte, each 1 to 15 for -7 to 7. A block of ``w`` ele
 Error: at most 0.5001 · scale per element, or 2⁻¹⁰⁰ in a block sent as zeros.
 """
 
-from typing import Any, Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from windfall.lowcomm.codec import Buffer
 from windfall.lowcomm.gradient import LIMIT, checked
+from windfall.lowcomm.later import torch
 from windfall.lowcomm.sections import Sections
 from windfall.lowcomm.tiles import Tile, rows_of, tiles
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BLOCK: Final = 256
 _ZERO: Final = np.float32(2.0**-100)

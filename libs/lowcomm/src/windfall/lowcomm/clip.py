@@ -1,5 +1,7 @@
 """No site may pull harder than the median site does."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import fsum, sqrt
@@ -8,8 +10,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
+from windfall.lowcomm.later import torch
 from windfall.lowcomm.sparse import Contribution, Sparse
 
 Floats = npt.NDArray[np.float32]
@@ -60,6 +62,6 @@ def scale(contribution: Contribution, factor: float) -> Contribution:
     """The contribution times the factor; itself when that is 1."""
     if factor == 1.0:
         return contribution
-    if isinstance(contribution, Tensor):
+    if isinstance(contribution, torch.Tensor):
         return contribution * factor
     return replace(contribution, values=contribution.values * np.float32(factor))

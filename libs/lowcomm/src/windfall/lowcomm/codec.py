@@ -1,12 +1,17 @@
 """How a flat vector travels: dense codecs, in which any run of whole elements can be decoded alone."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from windfall.lowcomm.later import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Buffer = bytes | bytearray | memoryview
 
@@ -67,7 +72,7 @@ def _chunk(chunk: Tensor) -> Tensor:
     return chunk.detach()
 
 
-def _elements(data: Buffer, dtype: str) -> "np.ndarray[tuple[int], np.dtype[np.generic]]":
+def _elements(data: Buffer, dtype: str) -> np.ndarray[tuple[int], np.dtype[np.generic]]:
     size = np.dtype(dtype).itemsize
     nbytes = memoryview(data).nbytes
     if nbytes % size:

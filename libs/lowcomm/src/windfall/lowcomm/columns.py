@@ -6,16 +6,20 @@ for honest supports hardly overlap. So liars are outvoted where most senders of 
 that a liar alone sends is the liar's, and ``Rule.clip`` bounds how long all of those together can be.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
+from windfall.lowcomm.later import torch
 from windfall.lowcomm.sparse import Contribution, Sparse
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Floats = npt.NDArray[np.float32]
 
@@ -44,7 +48,7 @@ def merge_columns(pick: Pick, contributions: Sequence[Contribution]) -> Contribu
     if not contributions:
         raise ValueError("a merge needs at least one contribution")
     sparse = [one for one in contributions if isinstance(one, Sparse)]
-    dense = [one for one in contributions if isinstance(one, Tensor)]
+    dense = [one for one in contributions if isinstance(one, torch.Tensor)]
     if (sparse and dense) or len({(each.elements, each.dct) for each in sparse}) > 1:
         raise ValueError("contributions are of one length and of one basis")
     return _merge_sparse(pick, sparse) if sparse else _merge_dense(pick, dense)

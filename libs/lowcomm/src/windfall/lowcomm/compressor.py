@@ -6,22 +6,25 @@ a frozen value; a site that leaves or rejoins starts again from ``init``, becaus
 that has moved on.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Final
 
 from windfall.lowcomm.blocks import bytes_of_blocks, encode_blocks
 from windfall.lowcomm.codec import CODECS
 from windfall.lowcomm.dct import forward_dct
 from windfall.lowcomm.gradient import accumulated, checked
+from windfall.lowcomm.later import torch
 from windfall.lowcomm.setting import parse_named
 from windfall.lowcomm.topk import TopK, send_largest
 from windfall.lowcomm.twobit import most_bytes_of_bins, send_bins
 
-State = tuple[Tensor, ...]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+State = tuple["Tensor", ...]
 
 
 @dataclass(frozen=True)

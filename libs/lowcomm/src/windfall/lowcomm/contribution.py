@@ -1,9 +1,9 @@
 """What a site says at the end of a round, from a gradient to bytes and from bytes to a contribution."""
 
-from collections.abc import Callable
-from typing import Final
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from windfall.lowcomm.blocks import decode_blocks
 from windfall.lowcomm.codec import CODECS, Buffer
@@ -13,6 +13,9 @@ from windfall.lowcomm.sparse import Contribution, Sparse
 from windfall.lowcomm.topk import read_largest
 from windfall.lowcomm.twobit import read_bins
 from windfall.lowcomm.wire import MAX_ELEMENTS, Header, compose, parse
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write(

@@ -1,12 +1,16 @@
 """What a codec accepts: a finite gradient, with what earlier rounds left unsent added to it."""
 
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from windfall.lowcomm.layout import check_flat
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LIMIT: Final = 2.0**50
 """No element of a sane gradient comes near it; below it no square, sum or mean of a chunk overflows in fp32."""

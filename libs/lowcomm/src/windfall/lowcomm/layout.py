@@ -4,12 +4,13 @@ The vector is fp32 whatever the tensors are. First comes what gradients move, th
 and everything that is not floating point. Each half keeps the order of the model's own ``state_dict()``.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
+from windfall.lowcomm.later import torch
 from windfall.lowcomm.spec import FLOAT32_BYTES as FLOAT32_BYTES
 from windfall.lowcomm.spec import FLOATS as FLOATS
 from windfall.lowcomm.spec import INTEGERS as INTEGERS
@@ -17,6 +18,9 @@ from windfall.lowcomm.spec import MOST_INTEGER as MOST_INTEGER
 from windfall.lowcomm.spec import Layout as Layout
 from windfall.lowcomm.spec import Split as Split
 from windfall.lowcomm.spec import TensorSpec as TensorSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def layout_of(state: Mapping[str, Tensor], exact: Collection[str] = ()) -> Layout:

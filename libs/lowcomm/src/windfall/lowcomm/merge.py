@@ -1,12 +1,18 @@
 """How contributions become one pseudo-gradient."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from math import fsum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+
+from windfall.lowcomm.later import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Floats = npt.NDArray[np.float32]
 

@@ -17,20 +17,24 @@ u32     sparse: bytes of the gaps before they were squeezed
 A coordinate that one site alone sent has that site's few significant bits, so that the lower bytes squeeze well.
 """
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from windfall.lowcomm.codec import CODECS, Buffer
 from windfall.lowcomm.gradient import LIMIT
+from windfall.lowcomm.later import torch
 from windfall.lowcomm.layout import Split
 from windfall.lowcomm.positions import gaps_of, most_bytes, positions_of
 from windfall.lowcomm.sections import Sections, squeeze
 from windfall.lowcomm.sparse import Contribution, Sparse
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _DENSE, _SPARSE, _FREQUENCIES = 0, 1, 2
 _PART: Final = struct.Struct("<BQ")
@@ -50,7 +54,7 @@ def merged_form(parts: Sequence[Contribution], elements: Split) -> bytes:
         size = part.stop - part.start
         if (gradient.elements if isinstance(gradient, Sparse) else gradient.numel()) != size:
             raise ValueError(f"a part has {size} elements; something else was merged")
-        written.append(_dense(gradient) if isinstance(gradient, Tensor) else _sparse(gradient))
+        written.append(_dense(gradient) if isinstance(gradient, torch.Tensor) else _sparse(gradient))
     return b"".join(written)
 
 
@@ -107,7 +111,7 @@ def _read_sparse(sections: Sections, elements: int, kind: int) -> Sparse:
     return Sparse(elements, positions, values, dct=kind == _FREQUENCIES)
 
 
-def _check_values(values: "np.ndarray[tuple[int], np.dtype[np.float32]]") -> None:
+def _check_values(values: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
     with np.errstate(invalid="ignore"):
         sane = not len(values) or bool(values.min() >= -_LARGEST and values.max() <= _LARGEST)
     if not sane:

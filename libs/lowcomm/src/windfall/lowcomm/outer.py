@@ -1,16 +1,19 @@
 """How the global model moves: outer optimizers as pure functions over frozen state."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import torch
-from torch import Tensor
-
+from windfall.lowcomm.later import torch
 from windfall.lowcomm.setting import parse_named
 
-State = tuple[Tensor, ...]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+State = tuple["Tensor", ...]
 
 _RUN: Final = 1 << 16
 

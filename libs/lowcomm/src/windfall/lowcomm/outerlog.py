@@ -4,11 +4,12 @@ A log is entries of ``windfall.lowcomm.entry`` end to end. What travels is still
 messages need not come back to it, and a model that differs in one bit is found at the round where it happened.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from windfall.lowcomm import outer as outers
 from windfall.lowcomm.codec import Buffer
@@ -19,6 +20,9 @@ from windfall.lowcomm.rotation import Rotation, rotation
 from windfall.lowcomm.rule import MEMORYLESS, Rule, Said, Unread
 from windfall.lowcomm.sparse import Contribution
 from windfall.lowcomm.wire import HEADER_BYTES, head
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "Accepted",

@@ -1,13 +1,16 @@
 """Radial-directional averaging of dense contributions (Decoupled DiLoCo, arXiv 2604.21428)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from math import fsum
-from typing import Final
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Final
 
 from windfall.lowcomm.clip import norm
 from windfall.lowcomm.merge import streamed_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NOTHING: Final = 2.0**-100
 

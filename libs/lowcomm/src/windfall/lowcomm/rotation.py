@@ -4,19 +4,23 @@ It is the schedule of ``windfall.lowcomm.fragments`` with a round for a step: ev
 and has an outer state of its own, of which the model's are slices.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from windfall.lowcomm import outer as outers
 from windfall.lowcomm.fragments import CHUNK, Fragments
+from windfall.lowcomm.later import torch
 from windfall.lowcomm.layout import Split
 from windfall.lowcomm.outer import Outer
 from windfall.lowcomm.rule import Rule
 from windfall.lowcomm.sparse import Contribution
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

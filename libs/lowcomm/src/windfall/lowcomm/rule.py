@@ -5,12 +5,11 @@ arrives at the same bits, so that no model has to travel. Nothing here depends o
 arrived, on threads, or on the device that trained.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Final
 
 from windfall.lowcomm import compressor as compressors
 from windfall.lowcomm import outer as outers
@@ -22,6 +21,7 @@ from windfall.lowcomm.compressor import Compressor, parse_compressor
 from windfall.lowcomm.contribution import decode, write
 from windfall.lowcomm.contributors import contributor_mean
 from windfall.lowcomm.distances import inner_products, squared_distances
+from windfall.lowcomm.later import torch
 from windfall.lowcomm.layout import Split as Split
 from windfall.lowcomm.merge import streamed_mean
 from windfall.lowcomm.merging import Merging, parse_merging
@@ -33,6 +33,9 @@ from windfall.lowcomm.said import Spoken, Vectors
 from windfall.lowcomm.sparse import Contribution, Sparse, descend
 from windfall.lowcomm.unread import Unread as Unread
 from windfall.lowcomm.wire import HEADER_BYTES, Header, split
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MEMORYLESS: Final = ("fp32", "bf16", "int8-block", "int4-block")
 """Codecs that leave nothing for the next time. Every rule understands them beside its own: a site that was alone for
@@ -54,7 +57,7 @@ class Rule:
     settings: tuple[str, str, bool, str]
 
     @classmethod
-    def parse(cls, codec: str, outer: str = "", clip: bool = False, merge: str = "mean") -> "Rule":
+    def parse(cls, codec: str, outer: str = "", clip: bool = False, merge: str = "mean") -> Rule:
         """Read settings like ``topk-ef`` and ``nesterov:momentum=0.6``. An outer optimizer that is left out is the one
         that goes with the codec: none for sparse ones, Nesterov with a momentum for short rounds for dense ones.
         ``merge`` is one of ``windfall.lowcomm.merging``, with its settings.
@@ -246,5 +249,5 @@ class Rule:
 
 
 def _plain(base: Tensor, gradient: Contribution) -> Tensor:
-    assert isinstance(gradient, Tensor)
+    assert isinstance(gradient, torch.Tensor)
     return average().apply((), base, gradient)[1]

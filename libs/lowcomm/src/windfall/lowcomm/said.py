@@ -1,13 +1,16 @@
 """What every site says about a round, decoded anew each time that it is looked at: it may be large."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Final
 
 from windfall.lowcomm.clip import scale
 from windfall.lowcomm.sparse import Contribution, Sparse
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SPARSE: Final = ("topk-ef", "dct-momentum")
 """Codecs of which most coordinates stay unsaid: they merge per coordinate, and momentum on top of them does harm."""
@@ -46,7 +49,7 @@ class Spoken(Iterable[Contribution]):
     def __iter__(self) -> Iterator[Contribution]:
         return map(self._scaled, self.ordered, self.factors)
 
-    def only(self, chosen: Sequence[int]) -> "Spoken":
+    def only(self, chosen: Sequence[int]) -> Spoken:
         """Of these sites alone."""
         return replace(
             self,
@@ -66,7 +69,7 @@ class Spoken(Iterable[Contribution]):
 
 
 @dataclass(frozen=True, eq=False)
-class Vectors(Iterable[Tensor]):
+class Vectors(Iterable["Tensor"]):
     """The same as vectors. No loop's name holds on to the last one while the next is decoded."""
 
     spoken: Iterable[Contribution]

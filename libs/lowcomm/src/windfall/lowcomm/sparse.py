@@ -1,14 +1,19 @@
 """A vector of which only some coordinates are known."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from windfall.lowcomm.dct import inverse_dct
+from windfall.lowcomm.later import torch
 from windfall.lowcomm.layout import check_flat
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +36,7 @@ class Sparse:
         return torch.from_numpy(inverse_dct(flat, out=flat) if self.dct else flat)
 
 
-Contribution = Tensor | Sparse
+Contribution = Union["Tensor", Sparse]
 
 
 def descend(base: Tensor, gradient: Sparse, lr: float = 1.0) -> Tensor:

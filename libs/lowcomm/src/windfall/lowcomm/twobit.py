@@ -16,17 +16,21 @@ squeezed  codes, 0 to 3 in the order of the levels: byte ``i`` holds those of el
 Of a bell curve's elements 87 % are inner ones, so Huffman coding leaves about 1.6 of the 2 bits.
 """
 
-from typing import Any, Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from windfall.lowcomm.codec import Buffer
 from windfall.lowcomm.halves import from_halves, to_halves
+from windfall.lowcomm.later import torch
 from windfall.lowcomm.sections import Sections, most_squeezed, squeeze
 from windfall.lowcomm.tiles import Tile, rows_of, tiles
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHUNK: Final = 4096
 _BORDER: Final = np.float32(1.5)

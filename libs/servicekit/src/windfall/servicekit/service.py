@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeVar
 
+import windfall.servicekit.websockets_later  # noqa: F401 -- before nats-py
 from windfall.contracts.subjects import StreamSpec, log_asked
 from windfall.servicekit import crashpoint, logs, metrics, telemetry
 from windfall.servicekit.bus import Bus
@@ -50,6 +51,8 @@ class Stand:
     outbox: Outbox
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the service should come to an end."""
+    risen: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it hears and says: what takes long and nobody waits for may begin."""
     mistake: Mistake | None = None
     term: int = 0
     """Fencing token under which this process leads; 0 where there is nothing to lead."""
@@ -72,6 +75,7 @@ class Stand:
         """Start to hear and to say."""
         await self.bus.start()
         self.spawn(self.outbox.run(), "outbox")
+        self.risen.set()
 
     async def lie_down(self) -> None:
         """Stop hearing, finish what is in hand. What is unsaid stays in the journal for the next start."""
@@ -108,6 +112,7 @@ def run(
     streams: Callable[[S], Sequence[StreamSpec]],
     attend: Attend[S],
     crash_points: Mapping[str, str] | None = None,
+    warm: Callable[[], None] | None = None,
 ) -> NoReturn:
     """Run a service until SIGTERM or SIGINT; the whole of a composition root.
 
@@ -118,6 +123,7 @@ def run(
         streams: what its domain must have.
         attend: puts handlers and loops on the stand.
         crash_points: where a rehearsal may let it die (see :mod:`windfall.servicekit.crashpoint`).
+        warm: loads what the work needs and the start does not, in a thread, while another process leads.
     """
     code = ExitCode.OK
     # What was imported stays for good: no collection need look at it while somebody waits for an answer.
@@ -130,7 +136,7 @@ def run(
         settings = load(kind, _without_process_variables(kind, os.environ))
         telemetry.set_up(service, whom(settings), settings.traces_file)
         metrics.set_up(service, whom(settings), folder=settings.state_dir)
-        asyncio.run(_stand(service, settings, whom(settings), _possible(streams, settings), attend, ring))
+        asyncio.run(_stand(service, settings, whom(settings), _possible(streams, settings), attend, ring, warm))
     except Mistake as mistake:
         sys.stderr.write(f"windfall {service}: {mistake}\n")
         code = mistake.exit_code
@@ -170,7 +176,13 @@ def _without_process_variables(kind: type[Settings], environ: "os._Environ[str]"
 
 
 async def _stand(
-    service: str, settings: S, whom: str, streams: Sequence[StreamSpec], attend: Attend[S], ring: LogRing
+    service: str,
+    settings: S,
+    whom: str,
+    streams: Sequence[StreamSpec],
+    attend: Attend[S],
+    ring: LogRing,
+    warm: Callable[[], None] | None,
 ) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -180,6 +192,12 @@ async def _stand(
     name = "health.json" if alone else f"health-{os.getpid()}.json"
     health = Health(settings.health_port, settings.state_dir, _not_yet, name)
     health.beat()
+
+    def stand_by(holder: str) -> None:
+        health.stand_by(holder)
+        if warm is not None:
+            threading.Thread(target=warm, name="warm", daemon=True).start()
+
     try:
         async with AsyncExitStack() as stack:
             leadership = None
@@ -189,7 +207,7 @@ async def _stand(
                     settings.nats_url,
                     settings.state_dir,
                     f"{service}.{whom}",
-                    health.stand_by,
+                    stand_by,
                     settings.nats_access.of(service),
                     settings.nats_replicas,
                 )

@@ -71,7 +71,7 @@ class NatsSettings(BaseModel):
 class Settings(NatsSettings):
     """What every service is told."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     nats_url: Annotated[str, AfterValidator(_server)] = "nats://127.0.0.1:4222"
     """NATS server of this service's own domain: the site's, or the hub's."""

@@ -3,18 +3,15 @@
 # ruff: noqa: E402
 import gc
 
-# Whoever waits for a coordinator that comes back waits for its imports. They make half a million objects and no
-# garbage: to look for some again and again is a seventh of the start.
+# Whoever waits for a coordinator that comes back waits for its imports. They make a hundred thousand objects and no
+# garbage: to look for some again and again, or once when they are done, is a seventh of the start.
 gc.disable()
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import NoReturn
-
-import torch
-from torch import Tensor, nn
+from functools import cache, partial
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from windfall.contracts.subjects import StreamSpec, hub_streams
 from windfall.contracts.tenancy import lending_to
@@ -22,6 +19,7 @@ from windfall.contracts.v1.checkpoints_pb2_grpc import add_CheckpointsServicer_t
 from windfall.contracts.v1.link_probe_pb2_grpc import add_LinkProbeServicer_to_server
 from windfall.federation_coordinator.allocator import share_one_arena
 from windfall.federation_coordinator.app import Coordinator, Model
+from windfall.federation_coordinator.arithmetic import load_torch
 from windfall.federation_coordinator.beginning import too_late
 from windfall.federation_coordinator.checkpoint_service import CheckpointService
 from windfall.federation_coordinator.crashpoints import POINTS
@@ -35,30 +33,33 @@ from windfall.federation_coordinator.settings import CoordinatorSettings
 from windfall.federation_coordinator.store import ModelStore
 from windfall.federation_coordinator.training import TrainingService
 from windfall.federation_coordinator.wire import register
-from windfall.lowcomm.layout import Layout, flatten, layout_of_model
+from windfall.lowcomm.layout import flatten, layout_of_model
+from windfall.lowcomm.spec import Layout
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.lending import lend
 from windfall.servicekit.link_probe import LinkProbeServicer
 from windfall.servicekit.rpc import serve
 from windfall.servicekit.service import Stand, run
-from windfall.tasks.registry import load_task
-from windfall.tasks.task import Task
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from windfall.tasks.task import Task
+
+gc.freeze()
 gc.enable()
+
+_ANSWERS_FIRST_S: Final = 1.0
 
 
 @asynccontextmanager
 async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[None]:
-    torch.set_num_threads(1)
-    try:
-        task = load_task(settings.task, settings.task_settings)
-    except ValueError as error:
-        raise Mistake(f"the task is wrong: {error}", "Mend WINDFALL_TASK or WINDFALL_TASK_SETTINGS") from error
+    task = cache(partial(_task, settings))
     layout, first = kept_layout(stand.journal, settings.task, settings.task_settings), None
     known = layout is not None
     # Beside the event loop, on which a lease is renewed: both may take long with a large model.
     if layout is None:
-        first = await asyncio.to_thread(task.model, settings.seed)
+        first = await asyncio.to_thread(_made, task, settings.seed)
         layout = layout_of_model(first)
     journaled = stand.journal.load("federation", Federation)
     _check_settings(settings, journaled)
@@ -91,7 +92,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
     leases = RowLeases()
     if settings.corpus == "shared":
         told = settings.corpus_dir, settings.corpus_rows, settings.seed, settings.corpus_block
-        leases = await asyncio.to_thread(shared, stand.journal, task, *told)
+        leases = await asyncio.to_thread(shared, stand.journal, await asyncio.to_thread(task), *told)
     coordinator = Coordinator(
         stand,
         settings.federation,
@@ -127,7 +128,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         )
         try:
             if known:
-                stand.spawn(_compare(task, settings.seed, layout), "layout")
+                stand.spawn(_compare(task, settings.seed, layout, stand.risen), "layout")
             access = settings.nats_access.of(stand.service)
             for borrower, loans in settings.loans.items():
                 stand.spawn(lend(settings.nats_url, access, borrower, loans, stand.clock), lending_to(borrower))
@@ -138,17 +139,36 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         coordinator.rest()
 
 
-def _first(task: Task, seed: int, made: nn.Module | None, layout: Layout) -> Tensor:
+def _task(settings: CoordinatorSettings) -> "Task":
+    """What is trained. It comes with torch, so in a thread and not before it is needed."""
+    load_torch()
+    from windfall.tasks.registry import load_task
+
+    try:
+        return load_task(settings.task, settings.task_settings)
+    except ValueError as error:
+        raise Mistake(f"the task is wrong: {error}", "Mend WINDFALL_TASK or WINDFALL_TASK_SETTINGS") from error
+
+
+def _made(task: "Callable[[], Task]", seed: int) -> "nn.Module":
+    return task().model(seed)
+
+
+def _first(task: "Callable[[], Task]", seed: int, made: "nn.Module | None", layout: Layout) -> "Tensor":
     """The model of round 0, flat."""
-    return flatten((task.model(seed) if made is None else made).state_dict(), layout)
+    return flatten((_made(task, seed) if made is None else made).state_dict(), layout)
 
 
-async def _compare(task: Task, seed: int, layout: Layout) -> None:
-    """Whether the task still makes what is trained, once whoever waited for this coordinator has its answers."""
+async def _compare(task: "Callable[[], Task]", seed: int, layout: Layout, standing: asyncio.Event) -> None:
+    """Whether the task still makes what is trained, once this coordinator stands. With the task comes torch, for the
+    first contribution that arrives."""
 
     def compare() -> None:
-        hold_against(layout, layout_of_model(task.model(seed)), task.name)
+        hold_against(layout, layout_of_model(_made(task, seed)), task().name)
 
+    await standing.wait()
+    # Whoever waits for an answer gets it first; a contribution that arrives within this moment loads torch itself.
+    await asyncio.sleep(_ANSWERS_FIRST_S)
     await asyncio.to_thread(compare)
 
 
@@ -179,7 +199,8 @@ def streams(settings: CoordinatorSettings) -> Sequence[StreamSpec]:
 
 def main() -> NoReturn:
     share_one_arena()
-    run("federation-coordinator", CoordinatorSettings, lambda settings: settings.federation, streams, attend, POINTS)
+    name = "federation-coordinator"
+    run(name, CoordinatorSettings, lambda settings: settings.federation, streams, attend, POINTS, load_torch)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -60,7 +60,9 @@ from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.offload import Offload
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import outgoing_trace, span
-from windfall.tasks.task import Evaluation
+
+if TYPE_CHECKING:
+    from windfall.tasks.task import Evaluation
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +101,7 @@ class Coordinator:
         first_digest: str,
         silence: timedelta,
         offload: Offload,
-        evaluate: Callable[[int], Evaluation | None] | None = None,
+        evaluate: "Callable[[int], Evaluation | None] | None" = None,
         follows_links: bool = False,
         planning: Planning | None = None,
         limits: Limits | None = None,

@@ -1,16 +1,16 @@
 """The global pseudo-gradient of a round, run by run, from contributions on disk."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from math import fsum
 from pathlib import Path
 from threading import local
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from windfall.federation_coordinator.federation import Contribution
 from windfall.federation_coordinator.on_disk import Floats, Parts, Runs
@@ -20,9 +20,13 @@ from windfall.lowcomm.clip import clip_factors, root_of, squares
 from windfall.lowcomm.codec import CODECS
 from windfall.lowcomm.columns import Pick, pick_columns
 from windfall.lowcomm.distances import Doubles, inner_products, squared_distances
+from windfall.lowcomm.later import torch
 from windfall.lowcomm.merge import add_share
 from windfall.lowcomm.rule import Rule, Said, Split
 from windfall.lowcomm.sparse import Sparse
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LONGEST_RUN: Final = 2 * RUN
 """Elements merged at a time: what fits the caches merges three times as fast as what does not."""
@@ -32,7 +36,7 @@ _CACHED: Final = 1 << 20
 _MOST_BESIDE: Final = 1 << 24
 """Elements of all contributions that lie in memory beside each other while their distances are taken."""
 
-Gradient = Callable[[slice, int, int], Tensor]
+Gradient = Callable[[slice, int, int], "Tensor"]
 """A run of the pseudo-gradient: of which part, from which element of the vector, how many. Any thread may ask for any
 run; what it is given is its own until it asks again."""
 
@@ -168,7 +172,7 @@ def _merged_first(
 
     def run(part: slice, start: int, count: int) -> Tensor:
         gradient, begin = whole[part.start], start - part.start
-        if isinstance(gradient, Tensor):
+        if isinstance(gradient, torch.Tensor):
             return gradient[begin : begin + count]
         first, last = np.searchsorted(gradient.positions, (begin, begin + count))
         flat = np.zeros(count, np.float32)

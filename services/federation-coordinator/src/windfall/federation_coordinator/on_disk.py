@@ -1,16 +1,17 @@
 """Contributions as they lie on disk: read when they are looked at, and no more of them than is looked at."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import FileIO
 from os import preadv
 from pathlib import Path
 from sys import byteorder
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from windfall.federation_coordinator.durable import RESTORE
 from windfall.lowcomm.codec import CODECS
@@ -19,6 +20,9 @@ from windfall.lowcomm.rule import Rule, Split
 from windfall.lowcomm.sparse import Contribution
 from windfall.lowcomm.wire import HEADER_BYTES, Header, head
 from windfall.servicekit.errors import ExitCode, Mistake
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Floats = npt.NDArray[np.float32]
 

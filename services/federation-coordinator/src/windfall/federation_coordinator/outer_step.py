@@ -3,26 +3,31 @@
 Where a round synchronises one fragment, the rest of the model and of the outer state goes over as it is, run by run.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from windfall.federation_coordinator.durable import Whole
 from windfall.federation_coordinator.federation import Contribution
 from windfall.federation_coordinator.gradient import LONGEST_RUN, gradient_of, longest_run
 from windfall.federation_coordinator.on_disk import raw, read_floats
 from windfall.federation_coordinator.spread import spread
+from windfall.lowcomm.later import torch
 from windfall.lowcomm.layout import FLOAT32_BYTES
 from windfall.lowcomm.outer import average
 from windfall.lowcomm.rotation import Rotation, rotation
 from windfall.lowcomm.rule import Rule, Split
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """At start: hold the disk against the journal, and mend what can be mended before anything is served."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Final
 
 from windfall.contracts.events import CheckpointDamaged
 from windfall.federation_coordinator import checkpoints
@@ -16,6 +16,9 @@ from windfall.federation_coordinator.store import ModelStore
 from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.journal import Journal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 

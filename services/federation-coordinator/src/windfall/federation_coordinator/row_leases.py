@@ -6,7 +6,7 @@ leaves both or neither.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel
 
@@ -18,8 +18,9 @@ from windfall.federation_coordinator.federation import Federation, Member
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.journal import Journal
 from windfall.tasks.ranges import NONE, Ranges, common, minus, size, sound
-from windfall.tasks.rows import sharing
-from windfall.tasks.task import Task
+
+if TYPE_CHECKING:
+    from windfall.tasks.task import Task
 
 _STATE: Final = "corpus"
 _MOST_BLOCK: Final = 1024
@@ -115,13 +116,16 @@ class RowLeases:
 
 
 def shared(
-    journal: Journal, task: Task, folder: Path | None, rows: int | None, seed: int, block: int | None
+    journal: Journal, task: "Task", folder: Path | None, rows: int | None, seed: int, block: int | None
 ) -> RowLeases:
     """Leases of the task's rows: of those that lie in the folder, or of so many as are told.
 
     Raises:
         Mistake: the task's data cannot be shared, the folder holds none, or the journal knows another corpus.
     """
+    # It needs torch, which a coordinator without a shared corpus does not wait for.
+    from windfall.tasks.rows import sharing
+
     try:
         source = sharing(task)
         count = source.rows(folder, seed).rows if folder is not None else rows or 0

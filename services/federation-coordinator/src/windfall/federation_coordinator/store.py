@@ -7,6 +7,8 @@ A base is a valid safetensors file (8-byte little-endian header length, JSON hea
 end), written to a temporary name, fsynced and renamed, so that a name always stands for whole contents.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import struct
@@ -14,14 +16,12 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from shutil import copyfileobj
 from threading import Lock
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import torch
-from safetensors.torch import save
-from torch import Tensor
 
 from windfall.contracts.v1 import training_pb2 as pb
+from windfall.federation_coordinator.arithmetic import load_torch
 from windfall.federation_coordinator.checks import Seen, check_content
 from windfall.federation_coordinator.damage import checksum, damaged_of
 from windfall.federation_coordinator.durable import RESTORE, Whole, clear_drafts, explained, sync_folder
@@ -30,6 +30,7 @@ from windfall.federation_coordinator.history import History
 from windfall.federation_coordinator.incoming import Incoming
 from windfall.federation_coordinator.on_disk import raw
 from windfall.federation_coordinator.outer_step import Base, Step, Stretch, size_of, take_step
+from windfall.lowcomm.later import torch
 from windfall.lowcomm.layout import FLOAT32_BYTES, Layout, restore
 from windfall.lowcomm.rotation import Rotation
 from windfall.lowcomm.rule import Rule
@@ -37,6 +38,9 @@ from windfall.lowcomm.staleness import MOST_ROUNDS_LATE
 from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.telemetry import span
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _BLOCK: Final = 512 * 1024
 _CONTRIBUTION: Final = "contribution"
@@ -181,6 +185,7 @@ class ModelStore:
         Raises:
             FileNotFoundError: it has been pruned.
         """
+        load_torch()
         base = self.base(round_number)
         flat = np.fromfile(base.path, dtype="<f4", count=self._layout.elements, offset=base.data_start)
         return torch.from_numpy(flat.astype(np.float32, copy=False))
@@ -205,6 +210,7 @@ class ModelStore:
             Refusal: it is not what its manifest says, or not what a site says under this rule.
         """
         path = self.contribution_path(round_number, site, attempt)
+        load_torch()
         with self._looking, explained(path):
             seen = check_content(path, self.rule, self.fragments.split(round_number), manifest)
             self._looked_at.add(path)
@@ -233,6 +239,7 @@ class ModelStore:
         Raises:
             Mistake: the disk is full, or something that this round stands on is not there any more.
         """
+        load_torch()
         with explained(self._folder):
             ordered = sorted(contributions, key=lambda one: one.key)
             messages = [self.path(one) for one in ordered]
@@ -340,6 +347,8 @@ class ModelStore:
                     copyfileobj(source, file, _BLOCK)
             else:
                 state = restore(self.load(round_number), self._layout)
+                from safetensors.torch import save
+
                 # The format knows no sharing: a tied tensor is written under each of its names.
                 file.write(save(state | {name: state[name].clone() for name, _ in self._layout.tied}))
 
