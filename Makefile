@@ -1,6 +1,6 @@
 # The first two are all that a newcomer needs; both set up what they use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench soak-provisioner chaos-sim fuzz chaos chaos-soak two-machines reference tutorials images image-bases proto crds dashboards lock clean
+.PHONY: help setup demo test check bench soak-provisioner chaos-sim fuzz chaos chaos-soak two-machines reference tutorials images containers image-bases proto crds dashboards lock clean
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -60,6 +60,9 @@ reference: $(READY) ## the API's reference in build/reference, from its docstrin
 images: $(READY) ## all container images, with docker, podman or buildah (docs/images.md says what can be chosen)
 	@$(BIN)/python -m deploy.images --torch "$(TORCH)" $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(BASE),--base $(BASE)) \
 		$(if $(TORCH_BASE),--torch-base $(TORCH_BASE)) $(if $(SLIM_BASE),--slim-base $(SLIM_BASE)) $(ARGS)
+
+containers: $(READY) ## the images, and the compose file's hub and a site, run for real with podman (after `make images`)
+	WINDFALL_CONTAINERS=all $(BIN)/pytest -q tests/test_containers.py $(ARGS)
 
 image-bases: ## the bases of the images, from Debian's packages, for where no registry is at hand
 	deploy/images/base.sh build/bases
