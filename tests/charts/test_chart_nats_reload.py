@@ -53,10 +53,15 @@ def containers() -> tuple[dict[str, Any], dict[str, Any]]:
     return nats_, reload
 
 
-def configuration(users: Mapping[str, Key], leaves: Mapping[str, Key]) -> str:
-    public = {part: {name: one.public for name, one in found.items()} for part, found in
-              (("users", users), ("leaves", leaves))}  # fmt: skip
-    return nats_conf(changed("hub/example", {"nats": {"replicas": 1, **public}}))
+def configuration(users: Mapping[str, Key], leaves: Mapping[str, Key], tenants: Mapping[str, Key]) -> str:
+    """nats.conf of one server; each tenant has one user, who may everything there."""
+
+    def public(found: Mapping[str, Key]) -> dict[str, str]:
+        return {name: one.public for name, one in found.items()}
+
+    others = {name: {"users": public({"admin": one}), "maxBytes": "1GB"} for name, one in tenants.items()}
+    said = {"replicas": 1, "users": public(users), "leaves": public(leaves), "tenants": others}
+    return nats_conf(changed("hub/example", {"nats": said}))
 
 
 @asynccontextmanager
@@ -111,10 +116,11 @@ async def test_new_keys_and_certificates_count_while_the_server_runs(tmp_path: P
     authority = Authority(tmp_path, "authority")
     tls, place = authority.issue("first"), Place.free(tmp_path / "hub")
     config, secret = Volume(tmp_path / "config"), Volume(tmp_path / "secret")
-    old, new, admin, quebec, texas = (key(tmp_path, name) for name in ("old", "new", "admin", "quebec", "texas"))
+    names = ("old", "new", "admin", "quebec", "texas", "lab")
+    old, new, admin, quebec, texas, lab = (key(tmp_path, name) for name in names)
 
-    def configure(users: Mapping[str, Key], leaves: Mapping[str, Key]) -> None:
-        text = place.placed(configuration(users, leaves), secret.folder)
+    def configure(users: Mapping[str, Key], leaves: Mapping[str, Key], **tenants: Key) -> None:
+        text = place.placed(configuration(users, leaves, tenants), secret.folder)
         config.put({"nats.conf": text.encode()})
 
     def certify(with_: Tls) -> None:
@@ -141,9 +147,10 @@ async def test_new_keys_and_certificates_count_while_the_server_runs(tmp_path: P
 
         await eventually(site_is_there)
 
-        configure({"federation-coordinator": old, "admin": admin}, {"quebec": quebec, "texas": texas})
-
+        configure({"federation-coordinator": old, "admin": admin}, {"quebec": quebec, "texas": texas}, lab=lab)
         await (await admitted(place.url, tls, admin)).close()
+        tenant = await admitted(place.url, tls, lab)
+        assert (await tenant.jetstream(timeout=SECONDS).account_info()).limits.max_storage == 1 << 30
 
         before, following = await asyncio.to_thread(shown, place.url, tls), authority.issue("second")
         certify(following)
@@ -158,7 +165,7 @@ async def test_new_keys_and_certificates_count_while_the_server_runs(tmp_path: P
         configure({"federation-coordinator": new, "admin": admin}, {"quebec": quebec, "texas": texas})
 
         async def gone() -> bool:
-            return not standing.is_connected
+            return not standing.is_connected and not tenant.is_connected
 
         await eventually(gone)
         await (await admitted(place.url, following, new)).close()

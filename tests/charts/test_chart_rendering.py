@@ -189,6 +189,7 @@ def test_another_configuration_of_nats_is_another_pod_and_the_same_one_is_not() 
     public = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
     assert said({}) == said({"nats": {"users": {"admin": public}}})
     assert said({}) == said({"nats": {"tenants": {"lab": {"users": {"admin": public}}}}})
+    assert said({}) == said({"nats": {"tenants": {"lab": {"users": {"admin": public}}}}})
     assert said({"nats": {"reload": False}}) != said({"nats": {"reload": False, "users": {"admin": public}}})
 
 
