@@ -44,7 +44,7 @@ IntensitySource = Literal["marginal", "average", "mixed", "assumed"]
 """Where an interval's intensity comes from: readings of one kind, of both, or for some of it nothing better than the
 value that the site assumes when it knows none."""
 
-_STRICT: Final = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+_STRICT: Final = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Genesis(BaseModel):

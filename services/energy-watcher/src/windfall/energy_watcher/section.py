@@ -18,7 +18,6 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
-        use_attribute_docstrings=True,
         allow_inf_nan=False,
         # A person may have put a credential where none belongs; an error must not print it.
         hide_input_in_errors=True,

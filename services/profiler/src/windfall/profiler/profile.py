@@ -40,7 +40,7 @@ LINK_PARTS = ("link_rtt_ms", "link_up_mb_per_s", "link_down_mb_per_s")
 class Reading(BaseModel):
     """What one probe found."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     missing: dict[str, str] = Field(default_factory=dict)
     """Part that is missing → why."""

@@ -40,7 +40,7 @@ class LeaseState(StrEnum):
 class Lease(BaseModel):
     """One window's hold on a node. One per window, and another when that was given up before the window opened."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     lease_id: UUID
     site: Name
@@ -126,7 +126,7 @@ class Turned(BaseModel):
 class Holdings(BaseModel):
     """Everything that a site holds: its leases by growing token, the next token, and the windows that are over."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     site: Name
     next_token: int = Field(default=1, ge=1)

@@ -46,7 +46,7 @@ Tolerations = Annotated[tuple[dict[str, Any], ...], BeforeValidator(_json)]
 class KubeSettings(BaseModel):
     """Which API server, and where in it a site's objects stand."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kubeconfig: Path | None = None
     """Unset: what a pod is given, else ``KUBECONFIG``, else ``~/.kube/config``."""

@@ -11,7 +11,7 @@ class NodeNeed(BaseModel):
     """What a worker needs of the node that it is placed on, beside the processors, memory and GPUs that its pod asks
     for. Whatever is left out does not matter."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     gpus: int | None = Field(default=None, ge=0, le=64)
     """Of each worker, all on one node; ``WINDFALL_KUBE_ACCELERATORS`` by another name."""

@@ -47,7 +47,7 @@ def running(module: str) -> tuple[str, ...]:
 class Record(BaseModel):
     """What the disk knows about a node: an intent while there is no pid."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     lease_id: UUID
     window_id: UUID

@@ -51,7 +51,7 @@ def _hours(given: object) -> object:
 class Privacy(BaseModel):
     """Differential privacy of what a site says: each contribution is cut to a norm and has Gaussian noise."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     norm: float = Field(gt=0)
     """Euclidean: a longer contribution is cut down to it."""
@@ -75,7 +75,7 @@ class Told(BaseModel):
 class SitePolicy(BaseModel):
     """What may be joined, trained and sent. A list that is absent allows anything, an empty one nothing."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     federations: tuple[Name, ...] | None = None
     """Federations that may be joined."""

@@ -16,7 +16,7 @@ CHOSEN: Final = "windfall.dev/placement"
 class Chosen(BaseModel):
     """A node of the cluster for each worker."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     nodes: tuple[str, ...]
     """By worker; several may be on one."""
