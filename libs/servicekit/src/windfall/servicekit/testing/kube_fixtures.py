@@ -127,6 +127,15 @@ def any_kubeconfig(api_server: ApiServer) -> Path:
 
 
 @pytest.fixture
+def best_kubeconfig(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Path:
+    """Of a real API server where there is one, else of the double: for what is too heavy to be done twice."""
+    pytestconfig.stash[_USED] = _used(pytestconfig)
+    real = _named() is not None or _starter(pytestconfig) is not None
+    found: Path = request.getfixturevalue("real_kubeconfig" if real else "kubeconfig")
+    return found
+
+
+@pytest.fixture
 async def space(api_server: ApiServer) -> AsyncIterator[Space]:
     """A namespace on the double, and then on a real API server. It is deleted afterwards."""
     async with Cluster.connect(Connection(api_server.kubeconfig)) as cluster:
