@@ -25,7 +25,7 @@ from windfall.cli.identity.hub_keeping import SERVED
 from windfall.cli.identity.joining import enrol
 from windfall.cli.identity.keeping import mend, renew
 from windfall.cli.identity.signing import CERTIFIED, LEAF, requested
-from windfall.contracts.subjects import SITE_SERVICES
+from windfall.contracts.subjects import HUB, SITE_SERVICES
 from windfall.contracts.v1 import enrolment_pb2 as pb
 from windfall.contracts.v1 import link_probe_pb2 as probe
 from windfall.contracts.v1.enrolment_pb2_grpc import EnrolmentStub
@@ -34,6 +34,8 @@ from windfall.servicekit import nkey
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.keyed_server import Hub, KeyedServer
 from windfall.servicekit.link_probe import LinkProbeServicer
+from windfall.servicekit.nats_access import Access
+from windfall.servicekit.nats_client import connected
 from windfall.servicekit.natsserver import free_port
 from windfall.servicekit.rpc import connect, serve
 from windfall.servicekit.testing.proxy import Proxy
@@ -148,6 +150,47 @@ async def test_certificates_of_seconds_are_renewed_at_both_ends_while_everything
                     await _until(reached, True)
                 assert keeper.returncode is None
                 await enrol(SiteFolder(tmp_path / "texas"), fleet.enrolment, token.read(await fleet.token("texas")))
+
+
+async def test_a_tenant_comes_with_a_site_and_goes_and_nobody_else_notices(fleet: HubProcess, tmp_path: Path) -> None:
+    here = ("--dir", str(fleet.folder.path))
+    async with fleet.admin() as admin:
+        line = admin.stats["reconnects"], admin.client_id
+        code, out, err = await told(
+            *("tenant", "add", "lab", "--federation", "gcn", "--coordinator", "lab.example.org:9500", *here)
+        )
+        assert code == 0 and "site token SITE --tenant lab" in out, err
+        site = SiteFolder(tmp_path / "texas")
+        await enrol(site, fleet.enrolment, token.read(await fleet.site("token", "texas", "--tenant", "lab")))
+        found = site.read()
+        assert (found.federation, found.coordinator) == ("gcn", "lab.example.org:9500")
+        # The default tenant's coordinator is told of its own sites, and of what they lend.
+        lent = {"fact": "window.opened.quebec", "lender": "default", "borrower": "lab"}
+        await fleet.ask("lend", lent=lent, ends=False)
+        assert fleet.folder.sites.read_text(encoding="utf-8") == ""
+        assert fleet.folder.lends.read_text(encoding="utf-8") == "lab:window.opened.quebec\n"
+        way = Hub(found.leaf, nkey.read(site.nkeys / "leaf.nk").seed)
+        server = KeyedServer("texas", free_port(), tmp_path / "nats", _users(site), site.tls(LEAF), way)
+        access = Access(nkey=fleet.folder.tenant("lab") / "admin.nk", inbox=f"_INBOX.{HUB}")
+        lab = await connected(f"nats://127.0.0.1:{fleet.nats_port}", access, allow_reconnect=False)
+        async with nats_server(server):
+            await _until(partial(_leaf_answers, lab, "texas"), True)
+            assert not await _leaf_answers(admin, "texas")
+        code, out, _ = await told("tenant", "list", *here)
+        assert code == 0 and "texas  gcn at lab.example.org:9500, 1 GiB" in out, out
+        assert "default lends lab window.opened.quebec" in out
+        await fleet.ask("revoke", site="texas", reason="over")
+        code, out, err = await told("tenant", "remove", "lab", *here)
+        assert code == 0, err
+
+        async def there() -> bool:
+            return bool(lab.is_connected)
+
+        await _until(there, False)
+        await admin.flush()
+        assert (admin.stats["reconnects"], admin.client_id) == line
+        code, _, err = await told("tenant", "remove", "lab", *here)
+        assert code != 0 and "no tenant lab is here" in err
 
 
 async def test_who_died_between_the_two_files_of_a_renewal_goes_on_with_the_pair_before(

@@ -44,6 +44,7 @@ WHERE: Final = {
     **dict.fromkeys(("links", "profile"), "hardware"),
     **dict.fromkeys(("apply", "delete"), "declaring"),
     **dict.fromkeys(("hub", "site"), "identity"),
+    "tenant": "tenancy",
     **dict.fromkeys(("dlq", "events"), "bus"),
     "checkpoint": "checkpoints",
     "context": "contexts",

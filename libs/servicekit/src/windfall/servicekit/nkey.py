@@ -18,6 +18,8 @@ _SEED: Final = 18 << 3
 _USER: Final = 20 << 3
 _LENGTH: Final = 36
 """Of a seed: two bytes of prefix, 32 of key, two of checksum."""
+_PUBLIC: Final = 35
+_PUBLIC_LETTERS: Final = 56
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,17 @@ class Nkey:
 
 def new() -> Nkey:
     return Nkey(Ed25519PrivateKey.generate())
+
+
+def is_public(text: str) -> bool:
+    """Whether that is a user's public key, its checksum too: a server takes no configuration with a wrong one."""
+    if len(text) != _PUBLIC_LETTERS:
+        return False
+    try:
+        raw = b32decode(text)
+    except ValueError:
+        return False
+    return len(raw) == _PUBLIC and raw[0] == _USER and _written(raw[:-2]) == text
 
 
 def read(path: Path) -> Nkey:

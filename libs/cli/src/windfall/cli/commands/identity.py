@@ -8,7 +8,7 @@ import click
 from windfall.cli.commands.listing import Listing
 from windfall.cli.commands.options import wait_for
 
-_HUB_DIR = click.option(
+HUB_DIR = click.option(
     "--dir",
     "folder",
     type=click.Path(path_type=Path),
@@ -106,17 +106,18 @@ def join(hub_url: str, token: str | None, folder: Path, data: Path | None, setti
 @site.command()
 @click.argument("name", metavar="SITE")
 @click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=24, show_default=True, help="It holds.")
-@_HUB_DIR
-def token(name: str, hours: float, folder: Path) -> None:
+@click.option("--tenant", default="default", show_default=True, metavar="NAME", help="Whose site it is.")
+@HUB_DIR
+def token(name: str, hours: float, tenant: str, folder: Path) -> None:
     """Print a one-time token for SITE. Whoever has it can join as SITE: pass it on as a secret."""
     from windfall.cli.identity.desk import asked
     from windfall.cli.identity.token import site_named
 
-    print(wait_for(asked(folder, "token", site=site_named(name), lasts_s=hours * 3600)))
+    print(wait_for(asked(folder, "token", site=site_named(name), lasts_s=hours * 3600, tenant=tenant)))
 
 
 @site.command()
-@_HUB_DIR
+@HUB_DIR
 def requests(folder: Path) -> None:
     """List the sites that wait to be approved."""
     from windfall.cli.identity.desk import asked
@@ -126,7 +127,7 @@ def requests(folder: Path) -> None:
 
 
 @site.command("list")
-@_HUB_DIR
+@HUB_DIR
 def list_sites(folder: Path) -> None:
     """List the sites that are enrolled."""
     from windfall.cli.identity.desk import asked
@@ -136,7 +137,7 @@ def list_sites(folder: Path) -> None:
 
 
 @site.command()
-@_HUB_DIR
+@HUB_DIR
 def history(folder: Path) -> None:
     """List what was asked, approved, renewed and revoked, oldest first."""
     from windfall.cli.identity.desk import asked
@@ -147,7 +148,7 @@ def history(folder: Path) -> None:
 
 @site.command()
 @click.argument("name", metavar="SITE")
-@_HUB_DIR
+@HUB_DIR
 def approve(name: str, folder: Path) -> None:
     """Let SITE in, which waits."""
     from windfall.cli.identity.desk import asked
@@ -159,7 +160,7 @@ def approve(name: str, folder: Path) -> None:
 @site.command()
 @click.argument("name", metavar="SITE")
 @click.option("--reason", default="asked", show_default=True, help="Stands in the history.")
-@_HUB_DIR
+@HUB_DIR
 def revoke(name: str, reason: str, folder: Path) -> None:
     """Shut SITE out at once: its connection is cut, and neither its keys nor its certificates count any longer."""
     from windfall.cli.identity.desk import asked

@@ -16,6 +16,7 @@ from windfall.cli.identity.doors import nats_server
 from windfall.cli.identity.folders import COORDINATOR, ENROLMENT, HubFile, HubFolder, SiteFolder
 from windfall.cli.identity.hub_keeping import places
 from windfall.cli.identity.keeping import mend
+from windfall.cli.identity.register import Register
 from windfall.cli.identity.running import run_hub, run_site
 from windfall.cli.identity.signing import LEAF
 from windfall.cli.keys import issued
@@ -53,7 +54,7 @@ def hub_up(wish: HubWish, now: datetime) -> None:
     for _ in nkeys.made(folder.nkeys, (COORDINATOR, ADMIN, ENROLMENT)):
         pass
     keys = {name: nkey.read(folder.nkeys / f"{name}.nk").public for name in (COORDINATOR, ADMIN, ENROLMENT)}
-    server = nats_server(folder, hub, keys, {})
+    server = nats_server(folder, hub, keys, Register())
     asyncio.run(
         run_hub(
             folder,

@@ -8,20 +8,23 @@ import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from windfall.cli.identity.folders import HubFolder
-from windfall.cli.identity.register import Refusal
+from windfall.cli.identity.register import Cause, Guest, Lent, Refusal
 from windfall.cli.identity.registrar import Registrar
+from windfall.contracts.tenancy import DEFAULT
 from windfall.servicekit.errors import ExitCode, Mistake
 
 _LONGEST: Final = 1 << 20
 
 
 async def _token(registrar: Registrar, asked: Mapping[str, Any]) -> Any:
-    return await registrar.token(asked["site"], timedelta(seconds=asked["lasts_s"]))
+    return await registrar.token(asked["site"], timedelta(seconds=asked["lasts_s"]), asked.get("tenant", DEFAULT))
 
 
 async def _approve(registrar: Registrar, asked: Mapping[str, Any]) -> Any:
@@ -32,11 +35,47 @@ async def _revoke(registrar: Registrar, asked: Mapping[str, Any]) -> Any:
     await registrar.revoke(asked["site"], asked["reason"])
 
 
+async def _let_in(registrar: Registrar, asked: Mapping[str, Any]) -> Any:
+    try:
+        guest = Guest.model_validate({**asked["guest"], "since": datetime.now(UTC)})
+    except ValidationError as error:
+        first = error.errors()[0]
+        why = f"{asked['tenant']} cannot be let in ({first['loc'][0]}: {first['msg']})"
+        raise Refusal(Cause.REQUEST, why, "Mend that, and add it again") from error
+    await registrar.let_in(asked["tenant"], guest)
+
+
+async def _let_go(registrar: Registrar, asked: Mapping[str, Any]) -> Any:
+    await registrar.let_go(asked["tenant"])
+
+
+async def _lend(registrar: Registrar, asked: Mapping[str, Any]) -> Any:
+    try:
+        lent = Lent.model_validate(asked["lent"])
+    except ValidationError as error:
+        raise Refusal(Cause.REQUEST, "that names no tenant", "Use the names of `windfall tenant list`") from error
+    await registrar.lend(lent, ends=asked["ends"])
+
+
+async def _tenants(registrar: Registrar, asked: Mapping[str, Any]) -> Any:
+    register = registrar.register
+    return {
+        "tenants": {name: one.model_dump(mode="json") for name, one in sorted(register.tenants.items())},
+        "sites": {site: one.tenant for site, one in sorted(register.members.items())},
+        "loans": [one.model_dump(mode="json") for one in register.loans],
+    }
+
+
 async def _roster(registrar: Registrar, asked: Mapping[str, Any]) -> Any:
     register = registrar.register
     return {
         "members": [
-            {"site": site, "since": one.since.isoformat(), "until": min(c.until for c in one.certificates).isoformat()}
+            {
+                "site": site,
+                "tenant": one.tenant,
+                "since": one.since.isoformat(),
+                "until": min(c.until for c in one.certificates).isoformat(),
+            }
             for site, one in sorted(register.members.items())
         ],
         "waiting": [
@@ -52,6 +91,10 @@ _ANSWERS: Final[Mapping[str, Callable[[Registrar, Mapping[str, Any]], Awaitable[
     "approve": _approve,
     "revoke": _revoke,
     "roster": _roster,
+    "let in": _let_in,
+    "let go": _let_go,
+    "lend": _lend,
+    "tenants": _tenants,
 }
 
 

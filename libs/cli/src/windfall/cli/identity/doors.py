@@ -5,6 +5,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any, Final
 import nats.errors
 from nats.aio.client import Client
 
+from windfall.cli.identity import tenants
 from windfall.cli.identity.authority import put
 from windfall.cli.identity.folders import ENROLMENT, NATS, HubFile, HubFolder
 from windfall.cli.identity.register import Register
 from windfall.contracts.subjects import HUB
+from windfall.contracts.tenancy import DEFAULT
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.keyed_server import KeyedServer, LeafDoor, configuration
 from windfall.servicekit.nats_access import Access
@@ -28,15 +31,18 @@ log = logging.getLogger(__name__)
 _ANSWER_S: Final = 5.0
 
 
-def nats_server(folder: HubFolder, hub: HubFile, keys: Mapping[str, str], leaves: Mapping[str, str]) -> KeyedServer:
+def nats_server(folder: HubFolder, hub: HubFile, keys: Mapping[str, str], register: Register) -> KeyedServer:
     """The hub's NATS server.
 
     Args:
         keys: public nkeys of enrolment, the hub's services and people.
-        leaves: those of sites' servers.
+        register: whose sites and which tenants there are.
     """
     users = {name: key for name, key in keys.items() if name != ENROLMENT}
-    door = LeafDoor(f"{hub.listen}:{hub.leaf_port}", leaves, keys[ENROLMENT])
+    guests = [tenants.tenant_of(register, name) for name in sorted(register.tenants)]
+    loans = list(tenants.loans_of(register))
+    leaves = tenants.leaves_of(register, DEFAULT)
+    door = LeafDoor(f"{hub.listen}:{hub.leaf_port}", leaves, keys[ENROLMENT], guests, loans)
     return KeyedServer(HUB, hub.nats_port, folder.nats, users, folder.tls(NATS), door)
 
 
@@ -59,11 +65,15 @@ class Doors:
             Mistake: the NATS server does not take its configuration.
         """
         _replaced(self._folder.revoked, "".join(f"{serial}\n" for serial in sorted(register.revoked)), 0o644)
-        leaves = {site: member.wish.leaf_nkey for site, member in sorted(register.members.items())}
-        server = nats_server(self._folder, self._hub, self._keys, leaves)
-        if _replaced(server.config, configuration(server), 0o600):
-            await self._told_to_read(server, kick=True)
-        if _replaced(self._folder.sites, "".join(f"{site}\n" for site in sorted(register.members)), 0o644):
+        server = nats_server(self._folder, self._hub, self._keys, register)
+        before = _keys_in(server.config.read_text(encoding="utf-8")) if server.config.exists() else set()
+        wanted = configuration(server)
+        if _replaced(server.config, wanted, 0o600):
+            await self._told_to_read(server, kick=bool(before - _keys_in(wanted)))
+        sites = "".join(f"{site}\n" for site in tenants.leaves_of(register, DEFAULT))
+        lends = "".join(f"{one}\n" for one in tenants.lends(register, DEFAULT))
+        told = [_replaced(self._folder.sites, sites, 0o644), _replaced(self._folder.lends, lends, 0o644)]
+        if any(told):
             os.kill(self._told, signal.SIGUSR1)
 
     async def read_again(self) -> None:
@@ -72,12 +82,12 @@ class Doors:
         Raises:
             Mistake: it does not.
         """
-        await self._told_to_read(nats_server(self._folder, self._hub, self._keys, {}), kick=False)
+        await self._told_to_read(nats_server(self._folder, self._hub, self._keys, Register()), kick=False)
 
     async def _told_to_read(self, server: KeyedServer, *, kick: bool) -> None:
         """A server that does not run yet begins with what was written. One that does knows a leaf by its key when it
-        connects, and not again: to kick is to hang up on all of them, and those that still may are back within a
-        second."""
+        connects, and not again: where one may not any more, to kick is to hang up on all of them, and those that still
+        may are back within a second."""
         access = Access(nkey=self._folder.nkeys / f"{ENROLMENT}.nk", inbox=WARDEN_INBOX)
         try:
             # The client itself would knock for long.
@@ -115,6 +125,10 @@ async def _asked(warden: Client, subject: str, about: Mapping[str, Any] | None =
 
 async def _troubled(error: Exception) -> None:
     log.debug("%s: %s", type(error).__name__, error)
+
+
+def _keys_in(configuration: str) -> set[str]:
+    return set(re.findall(r'"nkey": "(U\w+)"', configuration))
 
 
 def _replaced(path: Path, text: str, mode: int) -> bool:

@@ -98,8 +98,17 @@ class HubFolder(Folder):
 
     @property
     def sites(self) -> Path:
-        """Names of the sites that are enrolled, one a line."""
+        """Names of the default tenant's sites that are enrolled, one a line."""
         return self.state(ENROLMENT) / "sites"
+
+    @property
+    def lends(self) -> Path:
+        """What the default tenant lends others, one loan a line."""
+        return self.state(ENROLMENT) / "lends"
+
+    def tenant(self, name: str) -> Path:
+        """Nkeys that were made here for another tenant."""
+        return self.path / "tenants" / name
 
     @property
     def desk(self) -> Path:

@@ -62,14 +62,17 @@ def enrolment(folder: HubFolder, approve: bool, lasts: timedelta) -> Program:
     return _program(folder, ENROLMENT, settings, "cli.identity.serving")
 
 
-def coordinator(folder: HubFolder, hub: HubFile, sites: Sequence[str], settings: Mapping[str, str]) -> Program:
-    """The coordinator of the hub's federation, for the sites that are enrolled."""
+def coordinator(
+    folder: HubFolder, hub: HubFile, sites: Sequence[str], lends: Sequence[str], settings: Mapping[str, str]
+) -> Program:
+    """The coordinator of the hub's federation, for the sites that are enrolled, and what it lends other tenants."""
     return _service(
         folder,
         COORDINATOR,
         hub.nats_port,
         {
             "SITES": ",".join(sites),
+            **({"LENDS": ",".join(lends)} if lends else {}),
             "FEDERATION": hub.federation,
             "LISTEN": f"{hub.listen}:{hub.coordinator_port}",
             **_tls(folder.tls(COORDINATOR)),

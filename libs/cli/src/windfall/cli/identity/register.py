@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from windfall.cli.identity.authority import SKEW
 from windfall.contracts.message import Instant, Name
+from windfall.contracts.tenancy import DEFAULT
 
 TOKEN_LASTS: Final = timedelta(hours=24)
 HISTORY: Final = 1000
@@ -49,6 +50,8 @@ class Token(Frozen):
     expires_at: Instant
     used_for: str = ""
     """The keys that it was used for; with these alone it can be shown again."""
+    tenant: Name = DEFAULT
+    """Whose site it will be."""
 
 
 class Wish(Frozen):
@@ -72,6 +75,7 @@ class Waiting(Frozen):
     wish: Wish
     asked_at: Instant
     approved: bool
+    tenant: Name = DEFAULT
 
 
 class Certified(Frozen):
@@ -91,6 +95,29 @@ class Member(Frozen):
     wish: Wish
     since: Instant
     certificates: tuple[Certified, ...]
+    tenant: Name = DEFAULT
+
+
+class Guest(Frozen):
+    """A tenant beside the default one."""
+
+    federation: Name
+    coordinator: str
+    """``host:port`` at which its sites find its coordinator."""
+    keys: Mapping[str, str]
+    """Public nkeys of its coordinator and its ``admin``."""
+    max_bytes: int = Field(ge=1)
+    """Of its streams."""
+    since: Instant
+
+
+class Lent(Frozen):
+    """What one tenant lets another hear."""
+
+    fact: str
+    """``noun.verb.whom``."""
+    lender: Name
+    borrower: Name
 
 
 class Entry(Frozen):
@@ -99,6 +126,7 @@ class Entry(Frozen):
     at: Instant
     what: str
     site: Name
+    """Or the tenant."""
     detail: str = ""
 
 
@@ -113,13 +141,27 @@ class Register(Frozen):
     revoked: Mapping[str, Instant] = Field(default_factory=dict)
     """Serials of certificates that no longer count, until they would have ended anyway."""
     history: tuple[Entry, ...] = ()
+    tenants: Mapping[str, Guest] = Field(default_factory=dict)
+    """Those beside the default one, by name."""
+    loans: tuple[Lent, ...] = ()
 
 
-def give_token(register: Register, site: str, digest: str, now: datetime, lasts: timedelta) -> Register:
-    """A token for a site; one that was given to it before and not used holds no longer."""
+def give_token(
+    register: Register, site: str, digest: str, now: datetime, lasts: timedelta, tenant: str = DEFAULT
+) -> Register:
+    """A token for a site; one that was given to it before and not used holds no longer.
+
+    Raises:
+        Refusal: there is no such tenant, or the site is another's.
+    """
+    if tenant != DEFAULT and tenant not in register.tenants:
+        raise Refusal(Cause.UNKNOWN, f"no tenant {tenant} is here", "`windfall tenant list` shows who is there")
+    before = register.members.get(site)
+    if before is not None and before.tenant != tenant:
+        raise Refusal(Cause.REQUEST, f"{site} is a site of {before.tenant}", "Name the site otherwise")
     kept = {key: token for key, token in register.tokens.items() if token.site != site or token.used_for}
-    token = Token(site=site, digest=digest, expires_at=now + lasts)
-    return _after(
+    token = Token(site=site, digest=digest, expires_at=now + lasts, tenant=tenant)
+    return noted(
         register, now, "token", site, f"until {token.expires_at:%Y-%m-%d %H:%M}Z", tokens={**kept, digest: token}
     )
 
@@ -156,8 +198,8 @@ def ask(
     if any(one.wish.leaf_nkey == wish.leaf_nkey for name, one in register.members.items() if name != wish.site):
         raise Refusal(Cause.REQUEST, "the key of its NATS server is another site's", "Make new keys and join again")
     used = token.model_copy(update={"used_for": wish.keys})
-    waiting = Waiting(wish=wish, asked_at=now, approved=automatic)
-    after = _after(
+    waiting = Waiting(wish=wish, asked_at=now, approved=automatic, tenant=token.tenant)
+    after = noted(
         register,
         now,
         "asked",
@@ -178,7 +220,7 @@ def approve(register: Register, site: str, now: datetime) -> Register:
     if waiting is None:
         raise Refusal(Cause.UNKNOWN, f"no site {site} asks to be enrolled", "`windfall site requests` lists who does")
     approved = {**register.waiting, site: waiting.model_copy(update={"approved": True})}
-    return _after(register, now, "approved", site, waiting=approved)
+    return noted(register, now, "approved", site, waiting=approved)
 
 
 def admit(register: Register, site: str, certificates: Iterable[Certified], now: datetime) -> Register:
@@ -186,8 +228,8 @@ def admit(register: Register, site: str, certificates: Iterable[Certified], now:
     waiting = register.waiting[site]
     assert waiting.approved, "asked before"
     before = register.members.get(site)
-    member = Member(wish=waiting.wish, since=now, certificates=tuple(certificates))
-    return _after(
+    member = Member(wish=waiting.wish, since=now, certificates=tuple(certificates), tenant=waiting.tenant)
+    return noted(
         register,
         now,
         "enrolled",
@@ -221,7 +263,7 @@ def renewed(register: Register, site: str, certified: Certified, now: datetime) 
     member = register.members[site]
     kept = tuple(one for one in member.certificates if now < one.until)
     after = member.model_copy(update={"certificates": (*kept, certified)})
-    return _after(register, now, "renewed", site, certified.service, members={**register.members, site: after})
+    return noted(register, now, "renewed", site, certified.service, members={**register.members, site: after})
 
 
 def revoke(register: Register, site: str, reason: str, now: datetime) -> Register:
@@ -233,7 +275,7 @@ def revoke(register: Register, site: str, reason: str, now: datetime) -> Registe
     member = register.members.get(site)
     if member is None and site not in register.waiting and not _unused(register, site):
         raise Refusal(Cause.UNKNOWN, f"no site {site} is enrolled", "`windfall site list` shows who is")
-    return _after(
+    return noted(
         register,
         now,
         "revoked",
@@ -277,7 +319,8 @@ def _without(register: Register, member: Member | None, now: datetime) -> Mappin
     return {serial: until for serial, until in {**register.revoked, **theirs}.items() if until > now}
 
 
-def _after(register: Register, now: datetime, what: str, site: str, detail: str = "", **changed: object) -> Register:
+def noted(register: Register, now: datetime, what: str, site: str, detail: str = "", **changed: object) -> Register:
+    """The register with these parts changed, and a line of its history about it."""
     entry = Entry(at=now, what=what, site=site, detail=detail)
     history = (*register.history, entry)[-HISTORY:]
     return register.model_copy(update={**changed, "history": history})

@@ -2,8 +2,9 @@
 
 import asyncio
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 from cryptography import x509
@@ -12,9 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from windfall.cli.identity import register as decisions
-from windfall.cli.identity import token
+from windfall.cli.identity import tenants, token
 from windfall.cli.identity.authority import Signed, fingerprint
-from windfall.cli.identity.register import Cause, Certified, Refusal, Register, Wish
+from windfall.cli.identity.register import Cause, Certified, Guest, Lent, Refusal, Register, Wish
 from windfall.cli.identity.signing import certified
 from windfall.servicekit.journal import Journal
 
@@ -30,6 +31,7 @@ class Registrar:
         automatic: whoever has a token is admitted, and nobody need approve.
         apply: makes the hub's doors go by a register.
         now: wall time.
+        own: public nkeys of the hub's services, by service.
     """
 
     def __init__(
@@ -40,9 +42,10 @@ class Registrar:
         automatic: bool,
         apply: Callable[[Register], Awaitable[None]],
         now: Callable[[], datetime],
+        own: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._journal, self._authority, self._lasts = journal, authority, lasts
-        self._automatic, self._apply, self._now = automatic, apply, now
+        self._automatic, self._apply, self._now, self._own = automatic, apply, now, own
         self.register = journal.load(_KEY, Register) or Register()
         self._changed = asyncio.Event()
         self._applying = asyncio.Lock()
@@ -51,11 +54,36 @@ class Registrar:
         """Make the doors go by what was decided before."""
         await self._apply(self.register)
 
-    async def token(self, site: str, lasts: timedelta) -> str:
-        """A one-time token as it is carried. Its secret is kept nowhere here."""
+    async def token(self, site: str, lasts: timedelta, tenant: str) -> str:
+        """A one-time token as it is carried. Its secret is kept nowhere here.
+
+        Raises:
+            Refusal: there is no such tenant, or the site is another's.
+        """
         made = token.new(site, fingerprint(self._authority.certificate))
-        await self._commit(decisions.give_token(self.register, site, made.digest, self._now(), lasts))
+        await self._commit(decisions.give_token(self.register, site, made.digest, self._now(), lasts, tenant))
         return made.written()
+
+    async def let_in(self, name: str, guest: Guest) -> None:
+        """
+        Raises:
+            Refusal: it cannot be had.
+        """
+        await self._commit(tenants.let_in(self.register, name, guest, self._own, self._now()))
+
+    async def let_go(self, name: str) -> None:
+        """
+        Raises:
+            Refusal: there is none, or it has sites.
+        """
+        await self._commit(tenants.let_go(self.register, name, self._now()))
+
+    async def lend(self, lent: Lent, *, ends: bool) -> None:
+        """
+        Raises:
+            Refusal: it cannot be lent.
+        """
+        await self._commit(tenants.lend(self.register, lent, self._now(), ends=ends))
 
     async def enrol(self, wish: Wish, secret: bytes, theirs: datetime) -> AsyncIterator[tuple[Certified, ...] | None]:
         """The site's certificates; before them none, when somebody must approve first.

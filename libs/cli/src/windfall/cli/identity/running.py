@@ -57,7 +57,8 @@ async def run_hub(
         while not stopping.is_set():
             changed.clear()
             sites = tuple(folder.sites.read_text(encoding="utf-8").split())
-            wanted = plans.coordinator(folder, hub, sites, settings) if sites else None
+            lends = folder.lends.read_text(encoding="utf-8").split()
+            wanted = plans.coordinator(folder, hub, sites, lends, settings) if sites else None
             if wanted != running:
                 if running is not None:
                     await crew.let_go(running, _GOODBYE)

@@ -6,11 +6,10 @@
 import asyncio
 import logging
 import os
-import re
 import signal
 import sys
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -41,7 +40,6 @@ from windfall.servicekit.settings import load
 
 log = logging.getLogger(__name__)
 
-_NKEY: Final = re.compile(r"U[A-Z2-7]{55}")
 _LARGEST_REQUEST: Final = 4096
 _MOST_REQUESTS: Final = 8
 _STATUSES: Final = {
@@ -86,7 +84,7 @@ class EnrolmentService(EnrolmentServicer):
                         yield pb.EnrolReply(waiting=pb.Waiting())
                     else:
                         log.info("%s is enrolled", wish.site)
-                        yield pb.EnrolReply(admission=self._admission(certificates))
+                        yield pb.EnrolReply(admission=self._admission(wish.site, certificates))
             except Refusal as refusal:
                 await _refuse(context, refusal)
             except Mistake as mistake:
@@ -100,12 +98,14 @@ class EnrolmentService(EnrolmentServicer):
                 await _refuse(context, refusal)
             return pb.RenewReply(certificate=b64decode(made.der))
 
-    def _admission(self, certificates: tuple[Certified, ...]) -> pb.Admission:
+    def _admission(self, site: str, certificates: tuple[Certified, ...]) -> pb.Admission:
         hub = self._hub
+        member = self._registrar.register.members.get(site)
+        guest = None if member is None else self._registrar.register.tenants.get(member.tenant)
         return pb.Admission(
             certificates=[pb.Certificate(service=one.service, certificate=b64decode(one.der)) for one in certificates],
-            federation=hub.federation,
-            coordinator=f"{hub.host}:{hub.coordinator_port}",
+            federation=guest.federation if guest else hub.federation,
+            coordinator=guest.coordinator if guest else f"{hub.host}:{hub.coordinator_port}",
             leaf=f"{hub.host}:{hub.leaf_port}",
         )
 
@@ -122,7 +122,7 @@ def wish_of(request: pb.EnrolRequest) -> Wish:
         datetime.fromtimestamp(request.at_unix_ms / 1000, UTC)
     except (ValidationError, ValueError, OverflowError, OSError) as error:
         raise Refusal(Cause.REQUEST, "the request names no site, or no instant", again) from error
-    if not _NKEY.fullmatch(request.leaf_nkey):
+    if not nkey.is_public(request.leaf_nkey):
         raise Refusal(Cause.REQUEST, "the request has no public nkey of a NATS user", again)
     requests = {one.service: one.request for one in request.requests}
     large = any(len(one) > _LARGEST_REQUEST for one in requests.values())
@@ -135,6 +135,10 @@ def wish_of(request: pb.EnrolRequest) -> Wish:
 async def _refuse(context: Any, refusal: Refusal) -> None:
     log.warning("refused: %s", refusal)
     await context.abort(_STATUSES[refusal.cause], str(refusal))
+
+
+def _of_services(keys: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: key for name, key in keys.items() if name != ENROLMENT}
 
 
 def _now() -> datetime:
@@ -155,7 +159,9 @@ async def _run(settings: EnrolmentSettings) -> None:
     journal = Journal(state / "enrolment.sqlite", f"/windfall/{ENROLMENT}")
     try:
         doors = Doors(folder, hub, users, os.getppid())
-        registrar = Registrar(journal, authority, settings.certificate_lasts, settings.approve, doors.apply, _now)
+        registrar = Registrar(
+            journal, authority, settings.certificate_lasts, settings.approve, doors.apply, _now, _of_services(users)
+        )
         await registrar.begin()
         service = EnrolmentService(registrar, authority, hub)
         address = f"{hub.listen}:{hub.enrolment_port}"
