@@ -129,9 +129,8 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         try:
             if known:
                 stand.spawn(_compare(task, settings.seed, layout, stand.risen), "layout")
-            access = settings.nats_access.of(stand.service)
-            for borrower, loans in settings.loans.items():
-                stand.spawn(lend(settings.nats_url, access, borrower, loans, stand.clock), lending_to(borrower))
+            for borrower in settings.loans:
+                stand.spawn(_lend(settings, stand, borrower), lending_to(borrower))
             yield
         finally:
             await server.stop()
@@ -157,6 +156,13 @@ def _made(task: "Callable[[], Task]", seed: int) -> "nn.Module":
 def _first(task: "Callable[[], Task]", seed: int, made: "nn.Module | None", layout: Layout) -> "Tensor":
     """The model of round 0, flat."""
     return flatten((_made(task, seed) if made is None else made).state_dict(), layout)
+
+
+async def _lend(settings: CoordinatorSettings, stand: Stand, borrower: str) -> None:
+    """Once the stream is there that it is taken from."""
+    await stand.risen.wait()
+    access = settings.nats_access.of(stand.service)
+    await lend(settings.nats_url, access, borrower, settings.loans[borrower], stand.clock)
 
 
 async def _compare(task: "Callable[[], Task]", seed: int, layout: Layout, standing: asyncio.Event) -> None:
