@@ -25,6 +25,8 @@ AGAIN: Final = LEASE / 4
 
 _QUIET: Final = timedelta(milliseconds=250)
 """How long another process of a service may take to begin after the others have told all."""
+_ECHO: Final = timedelta(seconds=2)
+"""How long a server may take to look at what we said."""
 _NO_RESPONDERS: Final = "503"
 
 
@@ -96,11 +98,17 @@ class Asking:
         self._whom = {uuid4().hex: one for one in whom}
         self._heard = {token: Heard() for token in self._whom}
         self._inboxes = {token: client.new_inbox() for token in self._whom}
+        self._echo, self._echoed = client.new_inbox(), asyncio.Event()
         self._queue: asyncio.Queue[tuple[str, LogTold | Mistake | None]] = asyncio.Queue()
         self._first = True
 
     async def listen(self) -> None:
         """Where answers come, and where the server says that nobody answers."""
+
+        async def echoed(_: Msg) -> None:
+            self._echoed.set()
+
+        await self._client.subscribe(self._echo, cb=echoed)
         for token, one in self._whom.items():
 
             async def answered(message: Msg, token: str = token, one: Addressee = one) -> None:
@@ -127,14 +135,23 @@ class Asking:
                 # A server that is away is asked again.
                 await self._client.publish(log_asked(one.service), body, reply=self._inboxes[token])
         self._first = False
-        with suppress(TimeoutError, nats.errors.Error):
-            await self._client.flush()
+        await self._taken()
         if "permissions violation" in str(self._client.last_error).lower():
             raise Mistake(
                 f"our key may not ask for logs at {self._place}",
                 "Show that of `admin`, who may everything there: WINDFALL_NATS_NKEY_FILE, or a context's",
                 ExitCode.SERVER,
             )
+
+    async def _taken(self) -> None:
+        """Until the server has looked at all that we said: a word to ourselves comes back behind what it refuses. The
+        client's own flush may overtake what it has not sent yet."""
+        self._echoed.clear()
+        with suppress(TimeoutError, nats.errors.Error):
+            # A server that is away, or lets us hear nothing, says so by silence.
+            await self._client.publish(self._echo, b"")
+            async with asyncio.timeout(_ECHO.total_seconds()):
+                await self._echoed.wait()
 
     async def hear(self, until_s: float, show: Callable[[Told], None], lost: Callable[[str], None]) -> bool:
         """Take the next answer; false when none came by then, in the loop's time.

@@ -58,7 +58,11 @@ def complaint(heard: Heard, of: Addressee, place: str, seconds: float) -> Mistak
     """
     if heard.nobody:
         cure = _AT_WORK if of.service == "site-trainer" else _WHERE
-        return Mistake(f"no {of.service} answers at {place}: none runs, or it is too old to", cure, ExitCode.SERVER)
+        return Mistake(
+            f"no {of.service} answers at {place}: none runs, or it or its rights there are older than `logs`",
+            cure,
+            ExitCode.SERVER,
+        )
     if not heard.seen and heard.refusals:
         if of.whom and of.whom not in heard.refusals:
             return Mistake(f"no {of.service} of {of.whom!r} answers", near(of.whom, list(heard.refusals)))
