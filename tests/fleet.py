@@ -32,6 +32,7 @@ from windfall.energy_watcher.settings import WatcherSettings
 from windfall.energy_watcher.sources import provider_of
 from windfall.federation_coordinator.app import Coordinator, Model
 from windfall.federation_coordinator.federation import Policy
+from windfall.federation_coordinator.firewall import Limits
 from windfall.federation_coordinator.jurisdiction import Law
 from windfall.federation_coordinator.recovery import recover
 from windfall.federation_coordinator.row_leases import RowLeases, opened
@@ -143,6 +144,7 @@ class Fleet:
     """Of its start-up's energy, what a window must give to training to be worth opening."""
     rule: Rule = field(default_factory=lambda: Rule.parse("topk-ef"))
     canary: float | None = None
+    limits: Limits = field(default_factory=Limits)
     """By which share the held-out loss may get worse with a merge."""
     law: Law = field(default_factory=Law)
     policies: dict[str, SitePolicy] = field(default_factory=dict)
@@ -225,6 +227,7 @@ class Fleet:
             5 * self.heartbeat,
             self._in_place,
             self._evaluation(store),
+            limits=self.limits,
             leases=self._leases(stand.journal),
         )
         self.coordinator = coordinator

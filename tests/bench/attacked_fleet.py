@@ -21,6 +21,7 @@ from tests.wiring import MemoryWiring
 from windfall.contracts.events import ContributionRefused, RoundCompleted, RoundDiscarded
 from windfall.contracts.v1 import training_pb2 as pb
 from windfall.federation_coordinator.evaluation import held_out_loss
+from windfall.federation_coordinator.firewall import Limits
 from windfall.federation_coordinator.store import ModelStore
 from windfall.lowcomm.layout import Layout, flatten, layout_of_model, restore
 from windfall.lowcomm.rule import Rule
@@ -157,6 +158,7 @@ def after_hours(
     *,
     canary: float | None = CANARY,
     policy: SitePolicy | None = None,
+    limits: Limits = Limits(),
     lasts: timedelta = LASTS,
 ) -> Ending:
     """Let a federation train under an attack; what it came to.
@@ -164,6 +166,7 @@ def after_hours(
     Args:
         canary: of the gate; none leaves it open.
         policy: of every site.
+        limits: of the coordinator's suspicion.
     """
     trace = folder / "trace.csv"
     rows = [f"{_MIDNIGHT + timedelta(minutes=5 * each)},{','.join('1' * len(SITES))}" for each in range(144)]
@@ -190,6 +193,7 @@ def after_hours(
             canary=canary,
             policies={} if policy is None else dict.fromkeys(SITES, policy),
             attack=attack,
+            limits=limits,
         )
         async with standing(fleet):
             await fleet.clock.sleep(lasts)

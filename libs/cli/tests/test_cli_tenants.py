@@ -51,6 +51,14 @@ def test_a_site_belongs_to_the_tenant_that_its_token_is_of() -> None:
         decisions.give_token(after, "oregon", "d", NOON, timedelta(hours=1), "acme")
 
 
+def test_whose_a_site_is_stands_in_its_token() -> None:
+    digest, wish = token.digest(b"q"), Wish(site="quebec", leaf_nkey=f"U{'Q' * 55}", requests={})
+    after = decisions.give_token(two(), "quebec", digest, NOON, timedelta(hours=1), owner="acme")
+    after, _ = decisions.ask(after, wish, digest, NOON, NOON, automatic=True)
+    after = joined(decisions.admit(after, "quebec", [], NOON), "texas", "default", "T")
+    assert tenants.owners_of(after, "default") == {"quebec": "acme"} and not tenants.owners_of(after, "lab")
+
+
 def test_a_tenant_goes_once_its_sites_have_and_takes_its_loans_along() -> None:
     after = tenants.lend(joined(two(), "texas", "lab", "T"), OPENED, NOON, ends=False)
     after = decisions.give_token(after, "oregon", "d", NOON, timedelta(hours=1), "lab")

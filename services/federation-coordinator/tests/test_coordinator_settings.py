@@ -88,6 +88,8 @@ def test_steps_that_follow_speeds_may_be_told_on_average_and_for_single_sites() 
         ({"sites": "b", "site_steps": '{"a": 7}'}, "names a, which WINDFALL_SITES does not"),
         ({"sites": "a", "site_steps": '{"a": 0}'}, "WINDFALL_SITE_STEPS"),
         ({"sites": "a", "site_steps": "seven"}, "not JSON"),
+        ({"sites": "a", "merge": "median", "owner_share": "0.25"}, "median gives each site a vote"),
+        ({"sites": "a", "owners": '{"b": "acme"}'}, "names b, which WINDFALL_SITES does not"),
         ({"lends": "lab:window.sold.a"}, "lends no fact"),
     ],
 )

@@ -152,6 +152,8 @@ class Contribution(Frozen):
     """Of a shared corpus, on which it was trained."""
     rounds_late: int = 0
     """Outer steps that its fragment of the model took without it, as known when it merges."""
+    owned: float = 1.0
+    """What its owner's share leaves of its weight."""
     trace: dict[str, str] = Field(default_factory=dict)
     """W3C headers of the upload, so that the merge can be found from the window's trace."""
 
@@ -162,8 +164,8 @@ class Contribution(Frozen):
 
     @property
     def weight(self) -> float:
-        """In the merge: its tokens, less what staleness takes."""
-        return staleness.weight(self.tokens, self.rounds_late)
+        """In the merge: its tokens, less what staleness and its owner's share take."""
+        return staleness.weight(self.tokens, self.rounds_late) * self.owned
 
 
 class Receipt(Frozen):

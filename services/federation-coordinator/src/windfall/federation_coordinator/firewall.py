@@ -13,7 +13,8 @@ A model that begins to learn faster must not lock everybody out: when more than 
 found too long, it is the median that is old, and it is forgotten.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
@@ -47,6 +48,10 @@ class Limits:
     """For so long; none leaves it to an operator."""
     tokens_factor: float | None = 4.0
     """So many times the tokens to which its speed leads may a site have trained; none believes every site."""
+    owners: Mapping[str, str] = field(default_factory=dict)
+    """Of sites; who is not here is its own."""
+    owner_share: float = 1.0
+    """Of a merge, for all sites of one owner together."""
 
 
 class Length(Frozen):

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from windfall.contracts.events import ContributionAccepted, ContributionRefused
 from windfall.contracts.message import Message
 from windfall.contracts.v1 import training_pb2 as pb
-from windfall.federation_coordinator import firewall, influence
+from windfall.federation_coordinator import firewall, influence, owners
 from windfall.federation_coordinator.checks import Refusal
 from windfall.federation_coordinator.federation import Contribution
 from windfall.federation_coordinator.firewall import Firewall, Limits
@@ -79,8 +79,10 @@ class Guard:
             raise Refusal("norm", because)
 
     def counted(self, contributions: Sequence[Contribution], speeds: Mapping[str, float]) -> tuple[Contribution, ...]:
-        """Contributions as they count in a merge; see ``influence``."""
-        return influence.counted(contributions, firewall.usual_tokens(self.state), speeds, self._limits.tokens_factor)
+        """Contributions as they count in a merge; see ``influence`` and ``owners``."""
+        limits = self._limits
+        found = influence.counted(contributions, firewall.usual_tokens(self.state), speeds, limits.tokens_factor)
+        return owners.capped(found, limits.owners, limits.owner_share)
 
     def overhear(self, said: Sequence[Message]) -> dict[str, BaseModel]:
         """What the coordinator is about to say; gives what to keep of it in the same commit."""

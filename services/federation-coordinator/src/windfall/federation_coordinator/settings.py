@@ -94,6 +94,11 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
     tokens_factor: float = Field(default=4.0, ge=0)
     """A site that tells of so many times the tokens to which its measured speed leads, beside the others, counts as
     that many; 0 believes every site."""
+    owners: Annotated[dict[Name, Name], BeforeValidator(_object)] = Field(default_factory=dict)
+    """JSON: ``{"site-a": "acme", "site-b": "acme"}``: whose sites are; one that is not named is its own."""
+    owner_share: float = Field(default=1.0, gt=0, le=1)
+    """All sites of one owner weigh at most so much of a merge together, or as much as every other owner where those are
+    too few. 1 caps nobody. For merges that weigh: ``mean`` and ``rda``."""
     signatures: Demand = "where-known"
     """Who must sign its contributions with its certificate's key: ``where-known``, each site that has signed before;
     ``required``, every site; ``off``, none. A signature that is there and does not hold is refused, but for ``off``."""
@@ -198,6 +203,17 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
         _ = self.rule
         if self.codec == "auto" and self.outer:
             raise ValueError("WINDFALL_OUTER goes with a codec that is told, not with WINDFALL_CODEC=auto")
+        return self
+
+    @model_validator(mode="after")
+    def _owned(self) -> Self:
+        merging = self.rule.merging
+        if self.owner_share < 1 and (merging.pick is not None or merging.choose is not None):
+            raise ValueError(
+                f"WINDFALL_OWNER_SHARE goes with a merge that weighs, and {self.merge} gives each site a vote"
+            )
+        if strange := sorted(set(self.owners) - set(self.sites)):
+            raise ValueError(f"WINDFALL_OWNERS names {', '.join(strange)}, which WINDFALL_SITES does not")
         return self
 
     @model_validator(mode="after")
@@ -338,6 +354,8 @@ class CoordinatorSettings(Settings, TlsSettings, StandbySettings):
             self.shut_out_within,
             self.shut_out_rounds or None,
             self.tokens_factor or None,
+            self.owners,
+            self.owner_share,
         )
 
     @property

@@ -106,14 +106,16 @@ def join(hub_url: str, token: str | None, folder: Path, data: Path | None, setti
 @site.command()
 @click.argument("name", metavar="SITE")
 @click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=24, show_default=True, help="It holds.")
-@click.option("--tenant", default="default", show_default=True, metavar="NAME", help="Whose site it is.")
+@click.option("--tenant", default="default", show_default=True, metavar="NAME", help="Whom of this hub it joins.")
+@click.option("--owner", metavar="NAME", help="Whose it is: all of an owner's share one cap.  [default: its own]")
 @HUB_DIR
-def token(name: str, hours: float, tenant: str, folder: Path) -> None:
+def token(name: str, hours: float, tenant: str, owner: str | None, folder: Path) -> None:
     """Print a one-time token for SITE. Whoever has it can join as SITE: pass it on as a secret."""
     from windfall.cli.identity.desk import asked
-    from windfall.cli.identity.token import site_named
+    from windfall.cli.identity.token import owner_named, site_named
 
-    print(wait_for(asked(folder, "token", site=site_named(name), lasts_s=hours * 3600, tenant=tenant)))
+    whose = {"tenant": tenant, "owner": None if owner is None else owner_named(owner)}
+    print(wait_for(asked(folder, "token", site=site_named(name), lasts_s=hours * 3600, **whose)))
 
 
 @site.command()

@@ -24,7 +24,8 @@ _LONGEST: Final = 1 << 20
 
 
 async def _token(registrar: Registrar, asked: Mapping[str, Any]) -> Any:
-    return await registrar.token(asked["site"], timedelta(seconds=asked["lasts_s"]), asked.get("tenant", DEFAULT))
+    whose = asked.get("tenant", DEFAULT), asked.get("owner")
+    return await registrar.token(asked["site"], timedelta(seconds=asked["lasts_s"]), *whose)
 
 
 async def _approve(registrar: Registrar, asked: Mapping[str, Any]) -> Any:

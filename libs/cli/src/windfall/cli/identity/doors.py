@@ -72,8 +72,9 @@ class Doors:
             await self._told_to_read(server, kick=bool(before - _keys_in(wanted)))
         sites = "".join(f"{site}\n" for site in tenants.leaves_of(register, DEFAULT))
         lends = "".join(f"{one}\n" for one in tenants.lends(register, DEFAULT))
-        told = [_replaced(self._folder.sites, sites, 0o644), _replaced(self._folder.lends, lends, 0o644)]
-        if any(told):
+        owners = json.dumps(tenants.owners_of(register, DEFAULT))
+        told = {self._folder.sites: sites, self._folder.lends: lends, self._folder.owners: owners}
+        if any([_replaced(path, text, 0o644) for path, text in told.items()]):
             os.kill(self._told, signal.SIGUSR1)
 
     async def read_again(self) -> None:

@@ -106,6 +106,11 @@ class HubFolder(Folder):
         """What the default tenant lends others, one loan a line."""
         return self.state(ENROLMENT) / "lends"
 
+    @property
+    def owners(self) -> Path:
+        """Whose sites are, as JSON."""
+        return self.state(ENROLMENT) / "owners"
+
     def tenant(self, name: str) -> Path:
         """Nkeys that were made here for another tenant."""
         return self.path / "tenants" / name

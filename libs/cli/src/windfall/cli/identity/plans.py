@@ -63,9 +63,19 @@ def enrolment(folder: HubFolder, approve: bool, lasts: timedelta) -> Program:
 
 
 def coordinator(
-    folder: HubFolder, hub: HubFile, sites: Sequence[str], lends: Sequence[str], settings: Mapping[str, str]
+    folder: HubFolder,
+    hub: HubFile,
+    sites: Sequence[str],
+    lends: Sequence[str],
+    owners: str,
+    settings: Mapping[str, str],
 ) -> Program:
-    """The coordinator of the hub's federation, for the sites that are enrolled, and what it lends other tenants."""
+    """The coordinator of the hub's federation, for the sites that are enrolled.
+
+    Args:
+        lends: what it lends other tenants.
+        owners: whose sites are, as JSON.
+    """
     return _service(
         folder,
         COORDINATOR,
@@ -73,6 +83,7 @@ def coordinator(
         {
             "SITES": ",".join(sites),
             **({"LENDS": ",".join(lends)} if lends else {}),
+            **({"OWNERS": owners} if owners != "{}" else {}),
             "FEDERATION": hub.federation,
             "LISTEN": f"{hub.listen}:{hub.coordinator_port}",
             **_tls(folder.tls(COORDINATOR)),

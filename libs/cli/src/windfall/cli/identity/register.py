@@ -51,7 +51,9 @@ class Token(Frozen):
     used_for: str = ""
     """The keys that it was used for; with these alone it can be shown again."""
     tenant: Name = DEFAULT
-    """Whose site it will be."""
+    """Whose hub it joins."""
+    owner: Name | None = None
+    """Whose site it is; none: its own."""
 
 
 class Wish(Frozen):
@@ -76,6 +78,7 @@ class Waiting(Frozen):
     asked_at: Instant
     approved: bool
     tenant: Name = DEFAULT
+    owner: Name | None = None
 
 
 class Certified(Frozen):
@@ -96,6 +99,7 @@ class Member(Frozen):
     since: Instant
     certificates: tuple[Certified, ...]
     tenant: Name = DEFAULT
+    owner: Name | None = None
 
 
 class Guest(Frozen):
@@ -147,9 +151,18 @@ class Register(Frozen):
 
 
 def give_token(
-    register: Register, site: str, digest: str, now: datetime, lasts: timedelta, tenant: str = DEFAULT
+    register: Register,
+    site: str,
+    digest: str,
+    now: datetime,
+    lasts: timedelta,
+    tenant: str = DEFAULT,
+    owner: str | None = None,
 ) -> Register:
     """A token for a site; one that was given to it before and not used holds no longer.
+
+    Args:
+        owner: whose site it is; none: its own.
 
     Raises:
         Refusal: there is no such tenant, or the site is another's.
@@ -160,7 +173,7 @@ def give_token(
     if before is not None and before.tenant != tenant:
         raise Refusal(Cause.REQUEST, f"{site} is a site of {before.tenant}", "Name the site otherwise")
     kept = {key: token for key, token in register.tokens.items() if token.site != site or token.used_for}
-    token = Token(site=site, digest=digest, expires_at=now + lasts, tenant=tenant)
+    token = Token(site=site, digest=digest, expires_at=now + lasts, tenant=tenant, owner=owner)
     return noted(
         register, now, "token", site, f"until {token.expires_at:%Y-%m-%d %H:%M}Z", tokens={**kept, digest: token}
     )
@@ -198,7 +211,7 @@ def ask(
     if any(one.wish.leaf_nkey == wish.leaf_nkey for name, one in register.members.items() if name != wish.site):
         raise Refusal(Cause.REQUEST, "the key of its NATS server is another site's", "Make new keys and join again")
     used = token.model_copy(update={"used_for": wish.keys})
-    waiting = Waiting(wish=wish, asked_at=now, approved=automatic, tenant=token.tenant)
+    waiting = Waiting(wish=wish, asked_at=now, approved=automatic, tenant=token.tenant, owner=token.owner)
     after = noted(
         register,
         now,
@@ -228,7 +241,8 @@ def admit(register: Register, site: str, certificates: Iterable[Certified], now:
     waiting = register.waiting[site]
     assert waiting.approved, "asked before"
     before = register.members.get(site)
-    member = Member(wish=waiting.wish, since=now, certificates=tuple(certificates), tenant=waiting.tenant)
+    kept = {"tenant": waiting.tenant, "owner": waiting.owner}
+    member = Member.model_validate({"wish": waiting.wish, "since": now, "certificates": tuple(certificates), **kept})
     return noted(
         register,
         now,

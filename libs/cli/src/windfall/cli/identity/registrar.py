@@ -54,14 +54,14 @@ class Registrar:
         """Make the doors go by what was decided before."""
         await self._apply(self.register)
 
-    async def token(self, site: str, lasts: timedelta, tenant: str) -> str:
+    async def token(self, site: str, lasts: timedelta, tenant: str, owner: str | None) -> str:
         """A one-time token as it is carried. Its secret is kept nowhere here.
 
         Raises:
             Refusal: there is no such tenant, or the site is another's.
         """
         made = token.new(site, fingerprint(self._authority.certificate))
-        await self._commit(decisions.give_token(self.register, site, made.digest, self._now(), lasts, tenant))
+        await self._commit(decisions.give_token(self.register, site, made.digest, self._now(), lasts, tenant, owner))
         return made.written()
 
     async def let_in(self, name: str, guest: Guest) -> None:

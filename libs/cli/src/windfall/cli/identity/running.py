@@ -58,7 +58,8 @@ async def run_hub(
             changed.clear()
             sites = tuple(folder.sites.read_text(encoding="utf-8").split())
             lends = folder.lends.read_text(encoding="utf-8").split()
-            wanted = plans.coordinator(folder, hub, sites, lends, settings) if sites else None
+            owners = folder.owners.read_text(encoding="utf-8")
+            wanted = plans.coordinator(folder, hub, sites, lends, owners, settings) if sites else None
             if wanted != running:
                 if running is not None:
                     await crew.let_go(running, _GOODBYE)

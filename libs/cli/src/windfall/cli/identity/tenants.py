@@ -113,5 +113,11 @@ def lends(register: Register, tenant: str) -> Iterator[str]:
     return (f"{one.borrower}:{one.fact}" for one in register.loans if one.lender == tenant)
 
 
+def owners_of(register: Register, tenant: str) -> Mapping[str, str]:
+    """Whose a tenant's sites are, of those whose owner was told (``WINDFALL_OWNERS``)."""
+    members = sorted(register.members.items())
+    return {site: one.owner for site, one in members if one.tenant == tenant and one.owner is not None}
+
+
 def _loan(lent: Lent) -> Loan:
     return Loan.read(f"{lent.borrower}:{lent.fact}", lent.lender)

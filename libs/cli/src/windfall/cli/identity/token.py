@@ -57,6 +57,19 @@ def site_named(text: str) -> str:
     return name
 
 
+def owner_named(text: str) -> str:
+    """
+    Raises:
+        Mistake: nobody can be called that.
+    """
+    try:
+        return TypeAdapter(Name).validate_python(text)
+    except ValidationError as error:
+        raise Mistake(
+            f"{text!r} names no owner", "Use 1 to 48 lower-case letters and digits, with dashes between them"
+        ) from error
+
+
 def digest(secret: bytes) -> str:
     return hashlib.sha256(secret).hexdigest()
 
