@@ -1,6 +1,6 @@
 # The first two are all that a newcomer needs; both set up what they use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench soak-provisioner chaos-sim fuzz chaos chaos-soak two-machines reference tutorials images containers image-bases proto crds dashboards lock clean
+.PHONY: help setup demo test check bench soak-provisioner chaos-sim fuzz chaos chaos-soak two-machines reference tutorials presets images containers image-bases proto crds dashboards lock clean
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -53,6 +53,9 @@ soak-provisioner: $(READY) ## 200 windows at 50 sites, with everybody killed at 
 
 tutorials: $(READY) ## every tutorial, line by line, with those that train for real
 	WINDFALL_TUTORIALS=all $(BIN)/pytest -q tests/documents/test_tutorials.py $(ARGS)
+
+presets: $(READY) ## small presets trained to what they promise (the tests see that they learn)
+	WINDFALL_PRESETS=whole $(BIN)/pytest -q libs/tasks -k "unseen_takes or 97_percent" $(ARGS)
 
 reference: $(READY) ## the API's reference in build/reference, from its docstrings; a warning is an error
 	$(BIN)/python -W error -m pdoc --docformat google --output-directory build/reference $(REFERENCE)

@@ -285,7 +285,9 @@ def test_the_base_preset_takes_a_step() -> None:
 @pytest.mark.timeout(3600)
 def test_spoken_digits_of_unseen_takes_are_recognised(spoken_digits: Path) -> None:
     task = wav2vec2({"preset": "small"})
-    assert _train(task, task.model(seed=0), spoken_digits, steps=36_000 // 8, size=8).value > 0.85
+    # One in ten is right by chance.
+    samples, least = (36_000, 0.85) if os.environ.get("WINDFALL_PRESETS") else (3_200, 0.5)
+    assert _train(task, task.model(seed=0), spoken_digits, steps=samples // 8, size=8).value > least
 
 
 @pytest.fixture

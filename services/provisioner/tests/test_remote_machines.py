@@ -131,7 +131,8 @@ async def test_a_machine_that_does_not_answer_is_named_and_the_next_attempt_gets
         assert await ground.backend.wait(node) == FAILED
     await ground.backend.start(wanted, {})
     assert await ground.backend.ready(node)
-    assert ground.controllers.k0smotron.taken == ["site-a-m3", "site-a-m2"]
+    # One that was taken may be taken again by the same: what the controller saw was older than what it wrote.
+    assert list(dict.fromkeys(ground.controllers.k0smotron.taken)) == ["site-a-m3", "site-a-m2"]
     assert (await pool(ground))["site-a-m3"] == ("site-a-unreachable", False)
     found = await ground.cluster.get(POOLED_MACHINE.at(ground.version), "site-a-m3", ground.namespace)
     assert found and found["metadata"]["annotations"][UNREACHABLE] == why.format("192.0.2.3")
