@@ -110,8 +110,9 @@ def test_an_image_says_what_it_is(image: Image) -> None:
 
 
 def once(name: str, *words: str) -> tuple[int, str]:
-    """Exit status of an image that runs as its user, and its last line."""
-    command = ["podman", "run", "--rm", *CONTAINED, *words[:-1], tag(name), *words[-1:]]
+    """Exit status of an image that runs as its user with a volume for its state, and its last line."""
+    state = "--volume=/var/lib/windfall"
+    command = ["podman", "run", "--rm", *CONTAINED, state, *words[:-1], tag(name), *filter(None, words[-1:])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode, (done.stdout + done.stderr).strip().splitlines()[-1]
 
@@ -121,8 +122,8 @@ def test_what_an_image_starts_is_there_and_a_mistake_is_one_line(image: Image) -
     if image.kind == "command":
         assert "Train where the power is a windfall" in podman("run", "--rm", *CONTAINED, tag(image.name), "--help")
         return
-    code, line = once(image.name)
-    assert (code, "field required" in line) == (2, True), line
+    code, line = once(image.name, "--env=WINDFALL_NATS_REPLICAS=none", "")
+    assert (code, "settings are wrong" in line, "WINDFALL_NATS_REPLICAS: " in line) == (2, True, True), line
     for word in ("livez", "readyz"):
         code, line = once(image.name, "--entrypoint=windfall-health", word)
         assert (code, line.startswith("nobody answers")) == (1, True), line
