@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -37,6 +38,16 @@ async def test_alive_and_ready_are_two_questions(health: Health, monkeypatch: py
     monkeypatch.setattr(Service, "lacking", "the bus is away")
     assert (await status(health, "/livez"), await status(health, "/readyz")) == (200, 503)
     assert await status(health, "/") == 404
+
+
+async def test_who_hangs_up_before_the_answer_is_no_news(health: Health, capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", health.port)) as prober:
+            prober.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+            # A reset, not an orderly end.
+            prober.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert await status(health, "/livez") == 200
+    assert "Traceback" not in capfd.readouterr().err
 
 
 async def test_a_stuck_loop_is_told_by_the_thread(health: Health, monkeypatch: pytest.MonkeyPatch) -> None:

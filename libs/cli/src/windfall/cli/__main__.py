@@ -21,6 +21,7 @@ Whatever a person can mend is told in one line on standard error, ``windfall: <c
 
 import asyncio
 import errno
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -117,17 +118,25 @@ def _complain(text: str) -> None:
 
 
 @click.group(cls=Commands, where=WHERE, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="windfall-cli", message="windfall %(version)s")
 def windfall() -> None:
     """Train where the power is a windfall."""
 
 
 @windfall.command()
-def version() -> None:
+@click.option("-o", "--output", "form", type=click.Choice(("table", "json")), default="table", show_default=True)
+def version(form: str) -> None:
     """Print the versions of what runs here."""
     from windfall.cli.report import versions
+    from windfall.cli.resources.resource import VERSION
 
-    for name, found in versions().items():
-        print(f"{name:16} {found}")
+    if form == "json":
+        print(json.dumps({"apiVersion": VERSION, "kind": "Versions", "versions": versions()}, indent=2))
+    else:
+        found = versions()
+        width = max(map(len, found))
+        for name, told in found.items():
+            print(f"{name:{width}} {told}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import errno
 import json
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,15 @@ _BEAT_S = 1.0
 _STUCK_AFTER_S = 10.0
 _LOOK_S = 0.1
 """How often the thread looks whether it should end."""
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        error = sys.exception()
+        if isinstance(error, ConnectionError):
+            log.debug("who asked how it is did not wait for the answer: %s", error)
+        else:
+            log.error("a question for its health went wrong", exc_info=error)
 
 
 class Health:
@@ -59,7 +69,7 @@ class Health:
                 """Probes are not news."""
 
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), Answer)
+            self._server = _Server(("127.0.0.1", port), Answer)
         except OSError as error:
             raise Mistake(
                 f"port {port} for health checks is in use ({error.strerror})",
