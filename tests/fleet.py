@@ -325,7 +325,9 @@ class Fleet:
             await stand.bus.stop()
             await stand.cut()
             await link.close()
-            del self.trainers[site]
+            # The next window's trainer may have come before this one went.
+            if self.trainers.get(site) is trainer:
+                del self.trainers[site]
 
     def _link(self, site: str, stand: Stand) -> GuardedLink:
         policy = self.policies.get(site, SitePolicy())
