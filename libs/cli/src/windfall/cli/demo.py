@@ -40,6 +40,8 @@ _GOODBYE: Final = timedelta(seconds=8)
 """How long services may take to end."""
 _LAST_ROUND: Final = timedelta(seconds=15)
 """How long the coordinator may take to finish the running round and write the model."""
+_NEWS: Final = 1.25
+"""A day that is longer by less than this needs no excuse."""
 _ASKED_AGAIN_S: Final = 1.0
 """How long a cancelled task may take before it is cancelled again."""
 _RECONCILE: Final = timedelta(seconds=10)
@@ -73,7 +75,7 @@ async def _run(
         view.say(
             f"{counted(len(wish.sites), 'sites')}, one hub, {len(chosen.programs)} services; run folder {wish.folder}"
         )
-        if times > 1:
+        if times > _NEWS:
             view.say(f"this machine is slow or busy: the day takes {times:.1f} times as long")
         view.say(f"the hub speaks NATS at {chosen.hub_url}: try `windfall events tail --server {chosen.hub_url}`")
         if wish.flower is None:

@@ -13,7 +13,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-NOMINAL: Final = timedelta(seconds=2.5)
+NOMINAL: Final = timedelta(seconds=1.6)
 """What loading torch takes on the slowest machine that keeps up with the usual pace: two cores, nothing else to do."""
 MOST: Final = 8.0
 """More than that, and a person would rather free the machine."""
