@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import windfall.cli.slim_nats  # noqa: F401
+import windfall.servicekit.websockets_later  # noqa: F401 -- before nats-py
 
 # isort: split
 import nats.errors

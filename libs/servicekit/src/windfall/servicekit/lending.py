@@ -66,16 +66,18 @@ async def _taken(client: Client, name: str, lent_as: Mapping[str, str]) -> None:
     waiting = await jetstream.pull_subscribe_bind(name, stream=EVENTS_STREAM)
     try:
         while True:
-            for fact in await waiting.fetch(1, timeout=_FETCH.total_seconds()):
+            try:
+                facts = await waiting.fetch(1, timeout=_FETCH.total_seconds())
+            except nats.errors.TimeoutError:
+                return
+            for fact in facts:
                 try:
                     await jetstream.publish(lent_as[fact.subject], fact.data, headers=_headers(fact))
                 except nats.errors.Error:
+                    # It comes again, and has one id.
                     await fact.nak()
                     raise
                 await fact.ack()
-    except nats.errors.TimeoutError:
-        # Nothing came, or an answer did not: what was not acknowledged comes again, and has one id.
-        return
     finally:
         await waiting.unsubscribe()
 

@@ -30,9 +30,6 @@ log = logging.getLogger(__name__)
 
 _LAST: Final = "last-membership"
 
-Write = Callable[..., Awaitable["Parcel"]]
-"""Runs what blocks where the engine runs."""
-
 
 class LastMembership(BaseModel):
     """The membership under which work was last sent, so that a checkpoint's work is never counted twice."""
@@ -52,7 +49,13 @@ class Delivery:
     """
 
     def __init__(
-        self, stand: Stand, terms: Terms, link: CoordinatorLink, bases: Bases, course: Course, train: Write
+        self,
+        stand: Stand,
+        terms: Terms,
+        link: CoordinatorLink,
+        bases: Bases,
+        course: Course,
+        train: Callable[..., Awaitable["Parcel"]],
     ) -> None:
         self.parcel: Parcel | None = None
         """Written, and not known to count or not to."""
