@@ -64,8 +64,10 @@ WIDER = "document.documentElement.scrollWidth - document.documentElement.clientW
 class Fleet:
     """A page, and the hands that put words into it."""
 
-    def __init__(self, tab: Tab, picture: Picture, feed: Feed, url: str) -> None:
+    def __init__(self, tab: Tab, picture: Picture, feed: Feed, url: str, speaks: asyncio.Event) -> None:
         self.tab, self.picture, self.feed, self.url = tab, picture, feed, url
+        self.speaks = speaks
+        """While it is not set, a page that opens the stream hears nothing."""
         self._number = 10**6
 
     def say(self, kind: Any, **fields: object) -> str:
@@ -81,7 +83,16 @@ async def fleet(sites: int) -> AsyncIterator[Fleet]:
     feed = Feed(picture, lambda: (NOW, 1.0), {"trace_url": TRACE})
     for said in ManySites(sites, NOW).history():
         picture.take(said)
-    runner = web.AppRunner(application(feed, loopback=True, beat=timedelta(seconds=1)), shutdown_timeout=1)
+    speaks = asyncio.Event()
+    speaks.set()
+
+    async def when_it_speaks(request: web.Request, _: web.StreamResponse) -> None:
+        if request.path == "/events":
+            await speaks.wait()
+
+    app = application(feed, loopback=True, beat=timedelta(seconds=1))
+    app.on_response_prepare.append(when_it_speaks)
+    runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
@@ -92,7 +103,7 @@ async def fleet(sites: int) -> AsyncIterator[Fleet]:
             await tab.until(
                 "document.documentElement.dataset.state === 'live' && document.querySelector('.lanes-body .lane')"
             )
-            yield Fleet(tab, picture, feed, url)
+            yield Fleet(tab, picture, feed, url, speaks)
             assert tab.complaints == []
             assert {one.split("/")[2] for one in tab.asked_for if one.startswith("http")} == {url.split("/")[2]}
     finally:
@@ -120,6 +131,24 @@ async def test_what_happens_is_seen_without_reload() -> None:
         await tab.until("!document.querySelector('#wrong').textContent.includes('site-0002')")
         here.feed.end()
         await tab.until("document.querySelector('#status-text').textContent.startsWith('ended')")
+
+
+async def test_everything_is_drawn_with_the_first_word() -> None:
+    async with fleet(6) as here:
+        tab = here.tab
+        here.speaks.clear()
+        await tab.open(here.url)
+        await tab.until("document.querySelector('#round-words').textContent === 'no round has started yet'")
+        # Whatever redraws the page while it waits must not make the first word wait.
+        await tab.value(
+            "void (async () => { for (;;) { "
+            " document.querySelector('#loss-against').dispatchEvent(new Event('input'));"
+            " await new Promise(requestAnimationFrame);"
+            " if (document.querySelector('.lanes-body .lane')) {"
+            " window.first = document.querySelector('#round-choice').value || 'none'; return; } } })()"
+        )
+        here.speaks.set()
+        assert await tab.until("window.first") == "many/19"
 
 
 async def test_clicks_and_filters() -> None:

@@ -69,7 +69,8 @@ const STATES = {
 };
 theme(() => again("all"));
 connect({
-  snapshot: (told) => (store.snapshot(told), again("clock")),
+  // Everything is drawn with the first word: a view that was drawn empty a moment ago would otherwise wait out its calm.
+  snapshot: (told) => (store.snapshot(told), again("all")),
   changes: (told) => (told.forEach((change) => store.change(change)), draw()),
   clock: (told) => (store.tick(told), draw()),
   state: (state) => {
