@@ -18,8 +18,9 @@ help: ## what there is
 demo: $(READY) ## three sites train one model while their power comes and goes (ARGS="--fast" for half a minute)
 	@$(BIN)/windfall demo $(ARGS)
 
+# A test that fails is tried once more, three in a run at most; what each said first stands at the end.
 test: check ## everything that a change must pass
-	$(BIN)/pytest -q $(ARGS)
+	$(BIN)/pytest -q --reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks $(ARGS)
 
 check: $(READY) ## format, lint, types, directions of imports
 	$(BIN)/ruff format --check -q .

@@ -11,7 +11,7 @@ from tests.chaos.faults import KINDS, drawn
 from tests.chaos.verdict import shrunk, tried
 
 ROOT = Path(__file__).resolve().parents[1]
-SCHEDULES = os.environ.get("WINDFALL_SCHEDULES", "200")
+SCHEDULES = os.environ.get("WINDFALL_SCHEDULES", "500")
 
 
 def test_a_seed_is_a_schedule() -> None:
