@@ -103,7 +103,7 @@ async def test_a_site_is_enrolled_renewed_and_shut_out(fleet: HubProcess, tmp_pa
         # The same channel, and no restart.
         await stub.Echo(probe.EchoMessage(), timeout=SECONDS)
 
-        await fleet.site("revoke", "quebec", "--reason", "sold")
+        await fleet.site("revoke", "quebec", "--reason", "sold", "--yes")
         await _until(reached, False)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.Echo(probe.EchoMessage(), timeout=SECONDS)
@@ -180,7 +180,7 @@ async def test_a_tenant_comes_with_a_site_and_goes_and_nobody_else_notices(fleet
         assert code == 0 and "texas  gcn at lab.example.org:9500, 1 GiB" in out, out
         assert "default lends lab window.opened.quebec" in out
         await fleet.ask("revoke", site="texas", reason="over")
-        code, out, err = await told("tenant", "remove", "lab", *here)
+        code, out, err = await told("tenant", "remove", "lab", "--yes", *here)
         assert code == 0, err
 
         async def there() -> bool:
@@ -189,7 +189,7 @@ async def test_a_tenant_comes_with_a_site_and_goes_and_nobody_else_notices(fleet
         await _until(there, False)
         await admin.flush()
         assert (admin.stats["reconnects"], admin.client_id) == line
-        code, _, err = await told("tenant", "remove", "lab", *here)
+        code, _, err = await told("tenant", "remove", "lab", "--yes", *here)
         assert code != 0 and "no tenant lab is here" in err
 
 

@@ -125,7 +125,7 @@ async def test_a_site_joins_trains_and_is_shut_out(tmp_path: Path, elsewhere: Ma
                     await elsewhere.mend()
                     again = await heard.until(RoundCompleted, after=len(heard.said))
                     assert again.contributors == ("quebec",) and again.round > done.round
-                await at.site("revoke", "quebec", "--reason", "sold")
+                await at.site("revoke", "quebec", "--reason", "sold", "--yes")
                 await at.running.says("demo rests")
             finally:
                 listening.cancel()

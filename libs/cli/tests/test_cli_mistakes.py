@@ -10,7 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from windfall.cli.__main__ import windfall
 from windfall.servicekit.errors import ExitCode
 
 Given = Callable[[Path], Sequence[str]]
@@ -89,6 +91,24 @@ def test_a_mistake_is_one_line_with_cause_cure_and_code(case: str, tmp_path: Pat
     assert line.partition(cause)[2].count(". ") >= 1, "a cure follows the cause"
     assert ended.returncode == code
     assert ended.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "dlq drop 3",
+        "dlq drop --all",
+        "drain quebec",
+        "rollback demo",
+        "site revoke quebec",
+        "stop demo",
+        "tenant remove lab",
+    ],
+)
+def test_what_cannot_be_taken_back_is_asked_for(typed: str) -> None:
+    ended = CliRunner().invoke(windfall, typed.split())
+    assert ended.exit_code == ExitCode.USAGE
+    assert "Nobody is there to be asked: say --yes" in ended.output
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:

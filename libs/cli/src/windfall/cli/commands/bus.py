@@ -7,7 +7,7 @@ import click
 
 from windfall.cli.commands.listing import Listing
 from windfall.cli.commands.options import server as on_server
-from windfall.cli.commands.options import wait_for
+from windfall.cli.commands.options import sure, surely, wait_for
 
 
 @click.group(cls=Listing)
@@ -123,8 +123,11 @@ def dlq_replay(number: int | None, everything: bool, server: str) -> None:
 
 @dlq.command("drop")
 @_which
-def dlq_drop(number: int | None, everything: bool, server: str) -> None:
+@sure
+def dlq_drop(number: int | None, everything: bool, server: str, yes: bool) -> None:
     """Forget a dead letter."""
     from windfall.cli.dead_letters import drop
 
-    print(f"{wait_for(drop(server, _number(number, everything)))} dropped")
+    which = _number(number, everything)
+    surely("Forget all dead letters?" if which is None else f"Forget the dead letter {which}?", yes)
+    print(f"{wait_for(drop(server, which))} dropped")

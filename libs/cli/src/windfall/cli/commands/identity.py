@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from windfall.cli.commands.listing import Listing
-from windfall.cli.commands.options import wait_for
+from windfall.cli.commands.options import sure, surely, wait_for
 
 HUB_DIR = click.option(
     "--dir",
@@ -163,9 +163,11 @@ def approve(name: str, folder: Path) -> None:
 @click.argument("name", metavar="SITE")
 @click.option("--reason", default="asked", show_default=True, help="Stands in the history.")
 @HUB_DIR
-def revoke(name: str, reason: str, folder: Path) -> None:
+@sure
+def revoke(name: str, reason: str, folder: Path, yes: bool) -> None:
     """Shut SITE out at once: its connection is cut, and neither its keys nor its certificates count any longer."""
     from windfall.cli.identity.desk import asked
 
+    surely(f"Shut {name} out?", yes)
     wait_for(asked(folder, "revoke", site=name, reason=reason))
     print(f"{name} is revoked; another token lets it join anew")

@@ -6,7 +6,7 @@ import click
 
 from windfall.cli.commands.identity import HUB_DIR
 from windfall.cli.commands.listing import Listing
-from windfall.cli.commands.options import wait_for
+from windfall.cli.commands.options import sure, surely, wait_for
 
 
 @click.group(cls=Listing)
@@ -66,10 +66,12 @@ def list_tenants(folder: Path) -> None:
 @tenant.command()
 @click.argument("name", metavar="TENANT")
 @HUB_DIR
-def remove(name: str, folder: Path) -> None:
+@sure
+def remove(name: str, folder: Path, yes: bool) -> None:
     """Take TENANT out at once: its connections are cut and its keys do not count. What it stored stays on the disk."""
     from windfall.cli.identity.desk import asked
 
+    surely(f"Take {name} out?", yes)
     wait_for(asked(folder, "let go", tenant=name))
     print(f"{name} is here no longer")
 
