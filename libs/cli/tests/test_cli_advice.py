@@ -12,7 +12,7 @@ from rich.console import Console
 from windfall.cli import advice
 from windfall.cli.events import publish
 from windfall.cli.explain import explained, in_words
-from windfall.cli.profile import structured
+from windfall.cli.resources.versioned import single
 from windfall.cli.server import declared
 from windfall.contracts.events import AdviceGiven, Chosen, SiteAdvice, WindowJudged
 from windfall.contracts.subjects import HUB
@@ -60,7 +60,7 @@ async def test_the_newest_advice_is_shown_with_whose_word_each_value_is() -> Non
     assert ["site-a", "precision", "bf16", "fp32", "owner"] in lines
     assert ["site-b", "takes", "part", "–", "no", "advice"] in lines
     assert advice.reasons(GIVEN)[0] == "demo from round 7 on. site-b: q2-ef every 30 steps"
-    assert json.loads(structured(GIVEN.model_dump(mode="json"), "json"))["sites"][1]["takes_part"] is False
+    assert json.loads(single("Advice", GIVEN.model_dump(mode="json"), "json"))["sites"][1]["takes_part"] is False
 
 
 async def test_it_is_had_from_a_server(url: str) -> None:

@@ -86,7 +86,7 @@ def test_a_third_party_checks_what_it_was_handed(authority: Authority, kept: lis
         *("ROUND", "SITE", "ATTEMPT", "TOKENS", "STEPS", "CODEC", "BYTES", "SHA256", "HOLDS")
     ]
     code, listed, _ = command(file, "--authority", authority.path, "-o", "json")
-    assert code == 0 and {one["holds"] for one in json.loads(listed)} == {"yes"}
+    assert code == 0 and {one["holds"] for one in json.loads(listed)["items"]} == {"yes"}
 
 
 def test_what_does_not_hold_is_found_in_one_line(authority: Authority, kept: list[Attestation], tmp_path: Path) -> None:

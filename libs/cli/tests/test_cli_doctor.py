@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from windfall.cli.doctor import bus, fleet, machine
 from windfall.cli.doctor.examining import examined
-from windfall.cli.doctor.finding import Finding, Level, good, in_json, in_words, warning, worst
+from windfall.cli.doctor.finding import Finding, Level, for_machines, good, in_words, warning, worst
 from windfall.cli.links import Measured
 from windfall.cli.recording import Said
 from windfall.cli.resources.sites import Site
@@ -106,7 +107,11 @@ def test_how_findings_are_shown() -> None:
     assert in_words(found) == (
         "✓ bus   well\n! disk  1.0 GiB free here\n        → Free space\n0 failed, 1 to look at, 1 well"
     )
-    assert [item["level"] for item in json.loads(in_json(found))["items"]] == ["ok", "warning"]
+    document = json.loads(for_machines(found, "json"))
+    assert (document["apiVersion"], document["kind"]) == ("windfall.dev/cli/v1", "FindingList")
+    assert [item["level"] for item in document["items"]] == ["ok", "warning"]
+    assert yaml.safe_load(for_machines(found, "yaml")) == document
+    assert [json.loads(each)["kind"] for each in for_machines(found, "jsonl").splitlines()] == ["Finding"] * 2
     assert (worst(found), worst([])) == (Level.WARNING, Level.OK)
 
 

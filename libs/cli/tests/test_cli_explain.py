@@ -8,9 +8,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import yaml
 
 from windfall.cli.events import publish
-from windfall.cli.explain import explain, explained, in_json, in_words
+from windfall.cli.explain import explain, explained, for_machines, in_words
 from windfall.cli.server import connection, declared, store
 from windfall.contracts.envelope import Letter
 from windfall.contracts.events import (
@@ -120,7 +121,9 @@ def test_two_sentences(words: list[Message], text: str) -> None:
     told = explained("site-a", words)
     assert told is not None
     assert in_words(told) == text
-    assert json.loads(in_json(told))["site"] == "site-a"
+    machine = json.loads(for_machines(told, "json"))
+    assert (machine["apiVersion"], machine["kind"], machine["site"]) == ("windfall.dev/cli/v1", "Explanation", "site-a")
+    assert yaml.safe_load(for_machines(told, "yaml")) == json.loads(for_machines(told, "jsonl")) == machine
 
 
 def test_who_kept_a_trainer_out_is_told() -> None:
@@ -195,6 +198,6 @@ async def test_a_site_of_which_nothing_was_said(url: str) -> None:
 
 
 async def test_a_site_that_the_server_does_not_know(url: str) -> None:
-    with pytest.raises(Mistake, match=r"unknown site 'site-z'. This server knows: site-a") as refused:
+    with pytest.raises(Mistake, match=r"unknown site 'site-z'. Did you mean site-a\?") as refused:
         await explain(url, "site-z")
     assert refused.value.exit_code == ExitCode.USAGE

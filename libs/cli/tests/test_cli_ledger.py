@@ -128,7 +128,8 @@ def test_the_command_shows_a_run(run: Run, folder: Path) -> None:
     assert {tuple(row[:2]) for row in rows[1:-4]} >= {("site-a", "training"), ("site-c", "total"), ("all", "total")}
     assert shown.stdout.count("entries hold, signed by") == len(run.sites)
     machine = _report(folder, "-o", "json")
-    assert json.loads(machine.stdout) == _figures(folder)
+    version = {"apiVersion": "windfall.dev/cli/v1", "kind": "Statement"}
+    assert json.loads(machine.stdout) == {**version, **_figures(folder)}
 
 
 def _edit(path: Path) -> None:

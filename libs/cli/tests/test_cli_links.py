@@ -3,15 +3,15 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from io import StringIO
 from uuid import uuid4
 
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from windfall.cli.events import publish
-from windfall.cli.links import in_json, matrix_of, read, show
+from windfall.cli.links import matrix_of, read
+from windfall.cli.resources.links import LINKS
+from windfall.cli.resources.showing import shown
 from windfall.cli.server import declared
 from windfall.contracts.events import (
     LinkDegraded,
@@ -76,12 +76,13 @@ def test_the_same_events_are_the_same_matrix_told_once_or_twice(said: list[Messa
 
 def test_it_is_a_table_and_json() -> None:
     said = [PROFILED, measured("b", "hub", rtt_ms=80.25), turned(LinkDegraded)]
-    assert [row["site"] for row in json.loads(in_json(matrix_of(said)))] == ["a", "b"]
-    out = StringIO()
-    show(matrix_of(said), Console(file=out, width=120))
-    assert "80.2 ms" in out.getvalue() and "rtt" in out.getvalue() and "–" in out.getvalue()
-    show({}, Console(file=out, width=120))
-    assert out.getvalue().endswith("no link has been measured\n")
+    rows = [one for _, one in sorted(matrix_of(said).items())]
+    document = json.loads(shown(LINKS, rows, "json"))
+    assert (document["kind"], [row["site"] for row in document["items"]]) == ("LinkList", ["a", "b"])
+    head, first, second = shown(LINKS, rows, "table").splitlines()
+    assert "UP MB/S" in head and "rtt_ms" in first and "80.25" in second and "–" in second
+    assert " s " not in first, "a rate is no span of time"
+    assert shown(LINKS, [], "table").startswith("No link has been measured yet")
 
 
 def test_other_events_change_nothing() -> None:

@@ -93,7 +93,7 @@ def test_drift_ends_with_its_own_code(tmp_path: Path) -> None:
     assert isinstance(asked.exception, Mistake)
     assert asked.exception.exit_code is ExitCode.DIFFERENT
     assert "the hardware of site-a is not as it was (1)" in str(asked.exception)
-    assert json.loads(asked.output) == [
+    assert json.loads(asked.output)["items"] == [
         {"site": "site-a", "part": "accelerators", "kind": "lost", "before": "8 × mi300x", "after": "7 × mi300x"}
     ]
     table = CliRunner().invoke(windfall, ["profile", "diff", str(before), str(after)]).output
@@ -107,7 +107,7 @@ def test_a_fleet_is_compared_site_by_site(tmp_path: Path) -> None:
         for site in sites:
             saved(folder / f"{site}.json", profiled(8 if folder is was or site == "site-c" else 7, site))
     asked = CliRunner().invoke(windfall, ["profile", "diff", str(was), str(now), "-o", "json"])
-    assert [(one["site"], one["kind"]) for one in json.loads(asked.output)] == [
+    assert [(one["site"], one["kind"]) for one in json.loads(asked.output)["items"]] == [
         ("site-b", "lost"),
         ("site-a", "lost"),
         ("site-d", "added"),

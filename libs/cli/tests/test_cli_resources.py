@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from windfall.cli import commands
 from windfall.cli.__main__ import WHERE, windfall
 from windfall.cli.commands.options import interruptible
 from windfall.cli.recording import Said
-from windfall.cli.resources.describing import described
+from windfall.cli.resources import roster
+from windfall.cli.resources.describing import described, for_machines, in_words
 from windfall.cli.resources.events import RECENT
 from windfall.cli.resources.reading import rows
 from windfall.cli.resources.registry import ALL, chosen, resource
@@ -217,6 +219,32 @@ def test_every_form_of_every_resource(of: Resource, recorded: Sequence[Said]) ->
         assert shown(of, found, "table") == of.empty[:1].upper() + of.empty[1:] + "."
 
 
+def test_whom_a_hub_lets_in_is_shown_like_all_else() -> None:
+    noon = "2026-01-01T12:00:00+00:00"
+    register = {
+        "members": [{"site": "texas", "tenant": "lab", "since": noon, "until": "2026-04-01T12:00:00Z"}],
+        "waiting": [{"site": "quebec", "asked_at": noon, "keys": "f" * 64}],
+        "history": [{"site": "texas", "at": noon, "what": "token", "detail": ""}],
+    }
+    tenants = {
+        "tenants": {"lab": {"federation": "gcn", "coordinator": "hub:9600", "max_bytes": 2**30}},
+        "sites": {"texas": "lab"},
+        "loans": [{"lender": "default", "borrower": "lab", "fact": "window.opened.oslo"}],
+    }
+    for of, found, cells in (
+        (roster.ENROLLED, roster.enrolled(register), ["texas", "2026-01-01 12:00:00", "2026-04-01 12:00:00"]),
+        (roster.WAITING, roster.waiting(register), ["quebec", "2026-01-01 12:00:00", "f" * 64]),
+        (roster.HISTORY, roster.history(register), ["2026-01-01 12:00:00", "texas", "token", "–"]),
+        (roster.TENANTS, roster.tenants(tenants)[1:],
+         ["lab", "texas", "gcn", "hub:9600", "1 GiB", "default:window.opened.oslo"]),
+    ):  # fmt: skip
+        assert re.split(r" {3,}", shown(of, found, "table").splitlines()[1]) == cells
+        (item,) = json.loads(shown(of, found, "json"))["items"]
+        assert item["name"] == found[0].name
+        assert shown(of, [], "table")
+    assert [one.sites for one in roster.tenants(tenants)] == [(), ("texas",)]
+
+
 async def test_a_shell_completes_resources() -> None:
     code, out, err = await ran("completion", "bash", url="")
     assert (code, err) == (0, "")
@@ -239,7 +267,7 @@ async def test_a_server_is_asked_for_what_its_events_say(of: Resource, hub: str,
 async def test_only_so_many_of_the_newest_are_read(hub: str, recorded: Sequence[Said]) -> None:
     assert list(await rows(hub, replace(RECENT, most=4))) == [str(one.message.id) for one in recorded[-3:]]
     last = str(recorded[-1].message.id)
-    text = await described(hub, "event", last[:12], 10)
+    text = in_words(await described(hub, "event", last[:12], 10))
     assert f"name:  {last}" in text and "Last events" not in text
 
 
@@ -253,7 +281,12 @@ async def test_a_dead_letter_is_a_row_whatever_is_in_it(hub: str, recorded: Sequ
     assert (code, first["name"], first["consumer"], first["reason"]) == (0, "1", "provisioner", "no such site")
     assert (first["event_id"], first["said_at"]) == (str(said.message.id), said.message.at.isoformat())
     assert (second["name"], second["subject"], second["event_id"]) == ("2", "windfall.v1.window.opened.site-a", "")
-    assert "no JSON" in await described(hub, "dlq", "2", 10)
+    code, listed, _ = await ran("dlq", "list", "-o", "json", url=hub)
+    assert (code, listed) == (0, out)
+    code, out, _ = await ran("dlq", "show", "2", "-o", "yaml", url=hub)
+    one = yaml.safe_load(out)
+    assert (code, one["kind"], one["consumer"], one["body"]) == (0, "DeadLetter", "profiler", "nonsense")
+    assert "no JSON" in in_words(await described(hub, "dlq", "2", 10))
 
 
 async def test_a_server_of_which_nothing_is_known(nats_server: NatsServer) -> None:
@@ -290,7 +323,11 @@ async def test_the_commands(hub: str) -> None:
 
 
 async def test_one_is_described_with_what_was_said_of_it_last(hub: str, recorded: Sequence[Said]) -> None:
-    text = await described(hub, "round", "demo/2", 10)
+    told = await described(hub, "round", "demo/2", 10)
+    machine = json.loads(for_machines(told, "json"))
+    assert (machine["kind"], machine["name"], len(machine["last_events"])) == ("Round", "demo/2", 3)
+    assert machine["last_events"][0]["type"].endswith("round.started")
+    text = in_words(told)
     assert [line.split()[-1] for line in text.splitlines() if line.startswith("held out nats:")] == ["3.5"]
     assert [line.split()[1] for line in text.partition("Last events:\n")[2].splitlines()] == [
         "round.started",
@@ -298,11 +335,11 @@ async def test_one_is_described_with_what_was_said_of_it_last(hub: str, recorded
         "round.evaluated",
     ]
     window = next(iter(folded(resource("windows"), recorded)))
-    assert [line.split()[1] for line in (await described(hub, "window", window, 2)).splitlines()[-2:]] == [
+    assert [line.split()[1] for line in in_words(await described(hub, "window", window, 2)).splitlines()[-2:]] == [
         "window.closing",
         "window.closed",
     ]
-    assert "window.opened" in await described(hub, "site", "site-a", 30)
+    assert "window.opened" in in_words(await described(hub, "site", "site-a", 30))
 
 
 async def test_who_waits_in_vain_is_told_how_it_stands(hub: str) -> None:

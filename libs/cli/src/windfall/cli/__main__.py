@@ -21,7 +21,6 @@ Whatever a person can mend is told in one line on standard error, ``windfall: <c
 
 import asyncio
 import errno
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -124,14 +123,16 @@ def windfall() -> None:
 
 
 @windfall.command()
-@click.option("-o", "--output", "form", type=click.Choice(("table", "json")), default="table", show_default=True)
+@click.option(
+    "-o", "--output", "form", type=click.Choice(("table", "json", "yaml")), default="table", show_default=True
+)
 def version(form: str) -> None:
     """Print the versions of what runs here."""
     from windfall.cli.report import versions
-    from windfall.cli.resources.resource import VERSION
+    from windfall.cli.resources.versioned import single
 
-    if form == "json":
-        print(json.dumps({"apiVersion": VERSION, "kind": "Versions", "versions": versions()}, indent=2))
+    if form != "table":
+        print(single("Versions", {"versions": versions()}, form))
     else:
         found = versions()
         width = max(map(len, found))

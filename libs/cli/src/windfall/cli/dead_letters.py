@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from nats.aio.client import Client
 
+from windfall.cli.resources.versioned import single
 from windfall.cli.server import Stored, connection, letters, store, stream_info
 from windfall.contracts.envelope import MESSAGE_ID, Letter
 from windfall.contracts.subjects import DEAD_PREFIX, DEAD_STREAM
@@ -34,6 +35,26 @@ def exhumed(stored: Stored) -> DeadLetter:
     reason = stored.letter.headers.get(DEAD_REASON, "no reason given")
     headers[MESSAGE_ID] = f"replay-{stored.sequence}-{headers.get('ce-id', consumer)}"
     return DeadLetter(stored.sequence, consumer, reason, Letter(subject, headers, stored.letter.body))
+
+
+def in_words(dead: DeadLetter) -> str:
+    """All of it, as it lies."""
+    told = [dead.letter.subject, f"not handled by {dead.consumer}: {dead.reason}", ""]
+    told += [f"{name}: {value}" for name, value in dead.letter.headers.items()]
+    return "\n".join([*told, "", dead.letter.body.decode(errors="backslashreplace")])
+
+
+def for_machines(dead: DeadLetter, form: str) -> str:
+    """All of it, as ``json``, ``yaml`` or ``jsonl``: bytes of the body that are no text stand as ``\\xff``."""
+    about = {
+        "name": str(dead.sequence),
+        "consumer": dead.consumer,
+        "subject": dead.letter.subject,
+        "reason": dead.reason,
+        "headers": dict(dead.letter.headers),
+        "body": dead.letter.body.decode(errors="backslashreplace"),
+    }
+    return single("DeadLetter", about, form)
 
 
 async def listed(url: str) -> tuple[DeadLetter, ...]:

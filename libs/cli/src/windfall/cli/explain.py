@@ -1,6 +1,5 @@
 """``windfall explain``: why a site is on or off, and what would change it, from the last word of each kind about it."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -8,6 +7,8 @@ from typing import Final
 
 from windfall.cli.advice import of_site
 from windfall.cli.last_words import last_words
+from windfall.cli.nearest import near
+from windfall.cli.resources.versioned import single
 from windfall.cli.server import connection, known_sites
 from windfall.contracts.events import (
     AdviceGiven,
@@ -101,7 +102,7 @@ async def explain(url: str, site: str) -> Explanation:
     async with connection(url) as client:
         known = await known_sites(client)
         if site not in known:
-            raise Mistake(f"unknown site {site!r}", f"This server knows: {', '.join(known) or 'none'}")
+            raise Mistake(f"unknown site {site!r}", near(site, list(known)))
         kinds: list[type[Message]] = [WindowJudged, SiteWithheld, SiteRefused, *_OF_NODES, *_MOVES]
         subjects = [subject_for(kind, site) for kind in kinds]
         of_all = [subject_for(kind, "*") for kind in (PlanMade, AdviceGiven)]
@@ -125,9 +126,10 @@ def in_words(told: Explanation) -> str:
     return f"{why}{f'; {told.plan}' if told.plan else ''}.\n{change}{foreseen}.{more}"
 
 
-def in_json(told: Explanation) -> str:
-    """One object."""
-    return json.dumps(asdict(told), default=lambda at: at.isoformat(), ensure_ascii=False)
+def for_machines(told: Explanation, form: str) -> str:
+    """One versioned object, as ``json``, ``yaml`` or ``jsonl``."""
+    plain = {name: at.isoformat() if isinstance(at, datetime) else at for name, at in asdict(told).items()}
+    return single("Explanation", plain, form)
 
 
 def _planned(site: str, plan: PlanMade | None) -> str:

@@ -3,17 +3,14 @@
 Nobody keeps it: it is a fold over the events that the hub's stream holds, the same for whoever reads them.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 import nats.js.errors
 from nats.aio.client import Client
-from rich.console import Console
-from rich.table import Table
 
 from windfall.cli.server import connection, letters
 from windfall.contracts.envelope import Unreadable, unseal
@@ -92,29 +89,6 @@ async def read(url: str) -> Matrix:
         return matrix
 
 
-def in_json(matrix: Matrix) -> str:
-    """A list of links."""
-    rows = [{**asdict(one), "at": one.at.isoformat()} for _, one in sorted(matrix.items())]
-    return json.dumps(rows, indent=2)
-
-
-def show(matrix: Matrix, console: Console) -> None:
-    """A table: one row for each way."""
-    table = Table("from", "to", "round trip", "jitter", "up", "down", "at", "out of its band")
-    for _, one in sorted(matrix.items()):
-        table.add_row(
-            one.site,
-            one.target,
-            _value(one.rtt_ms, "ms"),
-            _value(one.jitter_ms, "ms"),
-            _value(one.up_mb_per_s, "MB/s"),
-            _value(one.down_mb_per_s, "MB/s"),
-            f"{one.at:%Y-%m-%d %H:%M}",
-            ", ".join(part.partition("_")[0] for part in one.degraded),
-        )
-    console.print(table if matrix else "no link has been measured")
-
-
 def _measured(matrix: Matrix, site: str, target: str, at: datetime, parts: tuple[float | None, ...]) -> Matrix:
     before = _known(matrix, site, target, at)
     old = before.rtt_ms, before.jitter_ms, before.up_mb_per_s, before.down_mb_per_s
@@ -125,10 +99,6 @@ def _measured(matrix: Matrix, site: str, target: str, at: datetime, parts: tuple
 
 def _known(matrix: Matrix, site: str, target: str, at: datetime) -> Measured:
     return matrix.get((site, target)) or Measured(site, target, at)
-
-
-def _value(value: float | None, unit: str) -> str:
-    return "–" if value is None else f"{value:.3g} {unit}"
 
 
 async def _newest(client: Client, subject: str) -> int:

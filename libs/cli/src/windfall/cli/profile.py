@@ -1,11 +1,10 @@
 """``windfall profile``: what nodes are made of and can do, from a server or from files, and what became of it."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -13,6 +12,8 @@ from rich.table import Table
 
 from windfall.cli.drift import Drift, drifts
 from windfall.cli.last_words import last_words
+from windfall.cli.nearest import near
+from windfall.cli.resources.versioned import several, single
 from windfall.cli.server import connection, known_sites
 from windfall.contracts.events import NodeProfiled
 from windfall.contracts.profile import Profile, told
@@ -35,9 +36,7 @@ async def profiles(url: str, *asked: str) -> Profiles:
         known = await known_sites(client)
         for site in asked:
             if site not in known:
-                raise Mistake(
-                    f"unknown site {site!r}", f"This server knows: {', '.join(known) or 'none'}. A file ends in .json"
-                )
+                raise Mistake(f"unknown site {site!r}", f"{near(site, list(known))} A file ends in .json")
         subjects = [subject_for(NodeProfiled, site) for site in asked or known]
         said = [word for word in await last_words(client, subjects) if isinstance(word, NodeProfiled)]
     found = {word.site: told(word) for word in said}
@@ -121,23 +120,14 @@ def document(profile: Profile) -> str:
 
 
 def shown(found: Profiles, form: str, alone: bool) -> str:
-    """Profiles as ``json`` or ``yaml``: one document when one was asked for, else a list."""
+    """Profiles as ``json`` or ``yaml``: one document, as `export` writes it, when one was asked for, else a list."""
     documents = [profile.model_dump(mode="json", exclude_none=True) for _, profile in sorted(found.items())]
-    return structured(documents[0] if alone else documents, form)
+    return single("Profile", documents[0], form) if alone else several("Profile", documents, form)
 
 
 def shown_drift(found: Sequence[Drift], form: str) -> str:
-    """What drifted as ``json`` or ``yaml``: a list."""
-    return structured([asdict(one) for one in found], form)
-
-
-def structured(value: Any, form: str) -> str:
-    """Plain values as ``json`` or ``yaml``."""
-    if form == "json":
-        return json.dumps(value, indent=2, ensure_ascii=False)
-    import yaml
-
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True)).rstrip()
+    """What drifted as ``json`` or ``yaml``: a versioned list."""
+    return several("Drift", [asdict(one) for one in found], form)
 
 
 def table(found: Profiles) -> Table:

@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 
+from windfall.cli.resources.resource import VERSION
 from windfall.cli.simulate import Asked, Simulation, compete, prepare
 from windfall.cli.streamed import streamed
 from windfall.energy.contest import Contestant
@@ -63,7 +64,7 @@ def tell(asked: Asked, json_file: Path | None, plot: Path | None, *, verbose: bo
 
 def write(outcomes: Mapping[Contestant, Outcome], file: TextIO) -> None:
     """Intervals and summary of the first contestant; when there are several, all of them by name, too."""
-    told: dict[str, object] = _told(next(iter(outcomes.values())))
+    told: dict[str, object] = {"apiVersion": VERSION, "kind": "Simulation", **_told(next(iter(outcomes.values())))}
     if len(outcomes) > 1:
         told["contestants"] = {who.value: _told(outcome) for who, outcome in outcomes.items()}
     file.writelines(streamed(told))

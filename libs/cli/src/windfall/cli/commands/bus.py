@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from windfall.cli.commands.listing import Listing
+from windfall.cli.commands.options import in_lines, in_table, sure, surely, wait_for
 from windfall.cli.commands.options import server as on_server
-from windfall.cli.commands.options import sure, surely, wait_for
+
+if TYPE_CHECKING:
+    from windfall.cli.resources.showing import Form
 
 
 @click.group(cls=Listing)
@@ -30,15 +34,15 @@ def schema(output: str) -> None:
 @on_server
 @click.option("--topic", metavar="TOPIC", help="Only these, like window.opened or window.*")
 @click.option("--site", metavar="SITE", help="Only those about one site.")
-@click.option("-o", "--output", type=click.Choice(["line", "json"]), default="line", show_default=True)
+@click.option("-o", "--output", type=click.Choice(["line", "json", "jsonl"]), default="line", show_default=True)
 @click.option("--from-start", is_flag=True, help="From the oldest that the server keeps.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 def tail(server: str, topic: str | None, site: str | None, output: str, from_start: bool, count: int | None) -> None:
-    """Print events as they are said; -o json prints a recording that `replay` reads."""
+    """Print events as they are said; -o jsonl (or json) prints a recording that `replay` reads."""
     from windfall.cli.events import in_json, in_words
     from windfall.cli.events import tail as follow
 
-    form = in_json if output == "json" else in_words
+    form = in_words if output == "line" else in_json
     wait_for(follow(server, topic, site, from_start, count, lambda said: print(form(said), flush=True)))
 
 
@@ -74,26 +78,26 @@ def dlq() -> None:
 
 @dlq.command("list")
 @on_server
-def dlq_list(server: str) -> None:
-    """List the dead letters of a server's domain, oldest first."""
-    from windfall.cli.dead_letters import listed
+@in_table
+def dlq_list(server: str, output: "Form") -> None:
+    """List the dead letters of a server's domain, oldest first; the same as `get dead-letters`."""
+    from windfall.cli.resources.dead_letters import DEAD_LETTERS
+    from windfall.cli.resources.reading import rows
+    from windfall.cli.resources.showing import shown
 
-    for dead in wait_for(listed(server)):
-        print(f"{dead.sequence:>6}  {dead.consumer:24} {dead.letter.subject:44} {dead.reason}")
+    print(shown(DEAD_LETTERS, list(wait_for(rows(server, DEAD_LETTERS)).values()), output))
 
 
 @dlq.command("show")
 @click.argument("number", type=int)
 @on_server
-def dlq_show(number: int, server: str) -> None:
+@in_lines
+def dlq_show(number: int, server: str, output: str) -> None:
     """Print one dead letter: its headers and its body."""
-    from windfall.cli.dead_letters import one
+    from windfall.cli.dead_letters import for_machines, in_words, one
 
     dead = wait_for(one(server, number))
-    print(f"{dead.letter.subject}\nnot handled by {dead.consumer}: {dead.reason}\n")
-    for name, value in dead.letter.headers.items():
-        print(f"{name}: {value}")
-    print(f"\n{dead.letter.body.decode(errors='backslashreplace')}")
+    print(in_words(dead) if output == "line" else for_machines(dead, output))
 
 
 def _which(command: Callable[..., None]) -> Callable[..., None]:

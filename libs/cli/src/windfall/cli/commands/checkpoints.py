@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from windfall.cli.commands.listing import Listing
-from windfall.cli.commands.options import in_context, wait_for
+from windfall.cli.commands.options import in_context, in_table, wait_for
 from windfall.cli.commands.options import server as on_server
 
 if TYPE_CHECKING:
@@ -56,14 +56,7 @@ def checkpoint() -> None:
 @checkpoint.command("list")
 @in_context
 @_at_coordinator
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "wide", "json", "yaml", "jsonl"]),
-    default="table",
-    show_default=True,
-    help="json, yaml and jsonl are for machines and say their version.",
-)
+@in_table
 def list_checkpoints(coordinator: str, federation: str, output: "Form") -> None:
     """List the models that are kept, the newest first; ROUND is the one that left it."""
     from windfall.cli.checkpoints.listing import CHECKPOINTS, listed

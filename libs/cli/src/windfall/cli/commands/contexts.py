@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from windfall.cli.commands.listing import Listing
-from windfall.cli.commands.options import sure, surely
+from windfall.cli.commands.options import in_table, sure, surely
 
 if TYPE_CHECKING:
     from windfall.cli.resources.showing import Form
@@ -27,13 +27,8 @@ def _names(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     return [name for name in contexts.read(contexts.place(os.environ)).all if name.startswith(incomplete)]
 
 
-_as = click.option(
-    "-o", "--output", type=click.Choice(["table", "wide", "json", "yaml", "jsonl"]), default="table", show_default=True
-)
-
-
 @context.command("list")
-@_as
+@in_table
 def list_contexts(output: "Form") -> None:
     """List all contexts; the one that counts is marked."""
     from windfall.cli.contexts import place, read

@@ -1,12 +1,16 @@
 """Nodes and links."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from windfall.cli.commands.listing import Listing
+from windfall.cli.commands.options import in_table, wait_for
 from windfall.cli.commands.options import server as on_server
-from windfall.cli.commands.options import wait_for
+
+if TYPE_CHECKING:
+    from windfall.cli.resources.showing import Form
 
 
 @click.group(cls=Listing)
@@ -88,26 +92,23 @@ def profile_advice(federation: str | None, server: str, output: str) -> None:
     """
     from windfall.cli import advice
     from windfall.cli import profile as profiles
+    from windfall.cli.resources.versioned import single
 
     found = wait_for(advice.given(server, federation))
     if output == "table":
         profiles.printed(advice.table(found))
         print(*advice.reasons(found), sep="\n")
     else:
-        print(profiles.structured(found.model_dump(mode="json"), output))
+        print(single("Advice", found.model_dump(mode="json"), output))
 
 
 @click.command()
 @on_server
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def links(server: str, output: str) -> None:
+@in_table
+def links(server: str, output: "Form") -> None:
     """Show every link of the fleet as it was measured last: from whom, to whom, how far and how wide."""
-    from rich.console import Console
+    from windfall.cli.links import read
+    from windfall.cli.resources.links import LINKS
+    from windfall.cli.resources.showing import shown
 
-    from windfall.cli.links import in_json, read, show
-
-    matrix = wait_for(read(server))
-    if output == "json":
-        print(in_json(matrix))
-    else:
-        show(matrix, Console())
+    print(shown(LINKS, [one for _, one in sorted(wait_for(read(server)).items())], output))

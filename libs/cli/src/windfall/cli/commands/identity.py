@@ -1,12 +1,18 @@
 """A hub and sites on machines of their own, and who belongs to the fleet."""
 
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from windfall.cli.commands.listing import Listing
-from windfall.cli.commands.options import sure, surely, wait_for
+from windfall.cli.commands.options import in_table, sure, surely, wait_for
+
+if TYPE_CHECKING:
+    from windfall.cli.resources.resource import Resource
+    from windfall.cli.resources.showing import Form
 
 HUB_DIR = click.option(
     "--dir",
@@ -120,32 +126,40 @@ def token(name: str, hours: float, tenant: str, owner: str | None, folder: Path)
 
 @site.command()
 @HUB_DIR
-def requests(folder: Path) -> None:
+@in_table
+def requests(folder: Path, output: "Form") -> None:
     """List the sites that wait to be approved."""
-    from windfall.cli.identity.desk import asked
+    from windfall.cli.resources.roster import WAITING, waiting
 
-    for one in wait_for(asked(folder, "roster"))["waiting"]:
-        print(f"{one['site']:24} since {one['asked_at']}  keys {one['keys'][:16]}")
+    _list(folder, WAITING, waiting, output)
 
 
 @site.command("list")
 @HUB_DIR
-def list_sites(folder: Path) -> None:
+@in_table
+def list_sites(folder: Path, output: "Form") -> None:
     """List the sites that are enrolled."""
-    from windfall.cli.identity.desk import asked
+    from windfall.cli.resources.roster import ENROLLED, enrolled
 
-    for one in wait_for(asked(folder, "roster"))["members"]:
-        print(f"{one['site']:24} since {one['since']}  certificates until {one['until']}")
+    _list(folder, ENROLLED, enrolled, output)
 
 
 @site.command()
 @HUB_DIR
-def history(folder: Path) -> None:
+@in_table
+def history(folder: Path, output: "Form") -> None:
     """List what was asked, approved, renewed and revoked, oldest first."""
-    from windfall.cli.identity.desk import asked
+    from windfall.cli.resources.roster import HISTORY
+    from windfall.cli.resources.roster import history as deeds
 
-    for one in wait_for(asked(folder, "roster"))["history"]:
-        print(f"{one['at']}  {one['site']:24} {one['what']:9} {one['detail']}".rstrip())
+    _list(folder, HISTORY, deeds, output)
+
+
+def _list(folder: Path, of: "Resource", rows: Callable[[Mapping[str, Any]], Sequence[object]], output: "Form") -> None:
+    from windfall.cli.identity.desk import asked
+    from windfall.cli.resources.showing import shown
+
+    print(shown(of, rows(wait_for(asked(folder, "roster"))), output))
 
 
 @site.command()

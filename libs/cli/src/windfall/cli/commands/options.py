@@ -71,6 +71,28 @@ def server(command: Callable[..., None]) -> Callable[..., None]:
     return option(in_context(command))
 
 
+_MACHINES: Final = "json, yaml and jsonl are for machines and say their version."
+
+in_table = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "wide", "json", "yaml", "jsonl"]),
+    default="table",
+    show_default=True,
+    help=_MACHINES,
+)
+"""How rows are shown."""
+
+in_lines = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["line", "json", "yaml", "jsonl"]),
+    default="line",
+    show_default=True,
+    help=_MACHINES,
+)
+"""How what is told in sentences is shown."""
+
 sure = click.option("--yes", is_flag=True, help="Do not ask.")
 
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from windfall.cli.commands.options import in_table, wait_for
 from windfall.cli.commands.options import server as on_server
-from windfall.cli.commands.options import wait_for
 
 if TYPE_CHECKING:
     from windfall.cli.resources.showing import Form
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option("--at", metavar="T", help="Plan from this instant on, ISO 8601.  [default: now]")
 @on_server
-@click.option(
-    "-o", "--output", type=click.Choice(["table", "wide", "json", "yaml", "jsonl"]), default="table", show_default=True
-)
+@in_table
 def plan(
     federation: str, dry_run: bool, deadline: str | None, at: str | None, server: str, output: "Form", **told: Any
 ) -> None:

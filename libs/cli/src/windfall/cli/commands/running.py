@@ -209,19 +209,18 @@ def _said(text: str) -> None:
 @click.option(
     "--key", type=click.Path(path_type=Path), metavar="FILE", help="The site's public key, as it gave it you."
 )
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
 def report(run: Path, key: Path | None, output: str) -> None:
     """Verify the ledgers of a run, and show what was drawn and emitted.
 
     RUN is a run folder, or a site's ledger.jsonl. Ends with 1 when a ledger was changed, cut or forged.
     """
-    import json
-
     from windfall.cli.ledger import broken, of_run, section, table
+    from windfall.cli.resources.versioned import single
 
     found = section(*of_run(run, key))
     assert found is not None, "a run without a ledger is refused"
-    print(json.dumps(found, indent=2) if output == "json" else "\n".join(table(found)))
+    print("\n".join(table(found)) if output == "table" else single("Statement", found, output))
     if wrong := broken(found):
         raise Mistake(wrong, "Ask the site for its own copy, and believe none of these figures", ExitCode.FAILED)
 
@@ -231,26 +230,29 @@ def report(run: Path, key: Path | None, output: str) -> None:
 @click.option(
     "--authority", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The fleet's certificate (PEM)."
 )
-@click.option("-o", "--output", type=click.Choice(["table", "json", "jsonl"]), default="table", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "yaml", "jsonl"]), default="table", show_default=True
+)
 def contributions(path: Path, authority: Path, output: str) -> None:
     """Verify who contributed what, by the sites' own signatures.
 
     PATH is a coordinator's folder (WINDFALL_STATE_DIR), or a file that was made of one with -o jsonl, to be handed to
     whoever shall check it. Ends with 1 when a signature does not hold.
     """
-    import json
     from dataclasses import asdict
 
     from windfall.cli.contributions import COLUMNS, checked, lines_of, summary
     from windfall.cli.resources.showing import table
+    from windfall.cli.resources.versioned import several
     from windfall.servicekit.signing import authorities
 
     lines = lines_of(path)
     rows = tuple(checked(lines, authorities(authority)))
     if output == "jsonl":
         print("\n".join(lines))
-    elif output == "json":
-        print(json.dumps([{**asdict(row), "checked_at": row.checked_at.isoformat()} for row in rows], indent=2))
+    elif output != "table":
+        items = [{**asdict(row), "checked_at": row.checked_at.isoformat()} for row in rows]
+        print(several("Contribution", items, output))
     else:
         print(f"{table(COLUMNS, rows)}\n\n{summary(rows)}")
     if wrong := [row for row in rows if row.holds != "yes"]:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from windfall.cli.commands.options import COMPLETE, wait_for
+from windfall.cli.commands.options import COMPLETE, in_lines, in_table, wait_for
 from windfall.cli.commands.options import server as on_server
 from windfall.servicekit.errors import ExitCode
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("site")
 @on_server
-@click.option("-o", "--output", type=click.Choice(["line", "json"]), default="line", show_default=True)
+@in_lines
 def explain(site: str, server: str, output: str) -> None:
     """Say why a site is on or off, and what would change it."""
     from windfall.cli.explain import explain as asked
-    from windfall.cli.explain import in_json, in_words
+    from windfall.cli.explain import for_machines, in_words
 
     told = wait_for(asked(server, site))
-    print(in_json(told) if output == "json" else in_words(told))
+    print(in_words(told) if output == "line" else for_machines(told, output))
 
 
 def _resources(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
@@ -43,23 +43,15 @@ def completion(shell: str) -> None:
 
 
 _what = click.argument("what", metavar="WHAT", shell_complete=_resources)
-_as = click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "wide", "json", "yaml", "jsonl"]),
-    default="table",
-    show_default=True,
-    help="json, yaml and jsonl are for machines and say their version.",
-)
 
 
 @click.command()
 @_what
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @on_server
-@_as
+@in_table
 def get(what: str, names: tuple[str, ...], server: str, output: "Form") -> None:
-    """List sites, windows, leases, profiles, federations, rounds, events or dead-letters.
+    """List sites, windows, leases, profiles, federations, runs, rounds, events or dead-letters.
 
     An id may be cut as long as one alone begins so.
     """
@@ -76,11 +68,13 @@ def get(what: str, names: tuple[str, ...], server: str, output: "Form") -> None:
 @click.argument("name")
 @on_server
 @click.option("--events", "count", type=click.IntRange(min=0), default=10, show_default=True, metavar="N")
-def describe(what: str, name: str, server: str, count: int) -> None:
+@in_lines
+def describe(what: str, name: str, server: str, count: int, output: str) -> None:
     """Print everything that is known of one, and the last events about it."""
-    from windfall.cli.resources.describing import described
+    from windfall.cli.resources.describing import described, for_machines, in_words
 
-    print(wait_for(described(server, what, name, count)))
+    told = wait_for(described(server, what, name, count))
+    print(in_words(told) if output == "line" else for_machines(told, output))
 
 
 @click.command()
@@ -112,13 +106,13 @@ def wait(what: str, name: str, wish: str, timeout: float, server: str) -> None:
 
 @click.command()
 @on_server
-@click.option("-o", "--output", type=click.Choice(["line", "json"]), default="line", show_default=True)
+@in_lines
 def doctor(server: str, output: str) -> None:
     """Look for what is wrong with a fleet, and say what to do about it; end with 1 when something has failed."""
     from windfall.cli.doctor.examining import examined
-    from windfall.cli.doctor.finding import Level, in_json, in_words, worst
+    from windfall.cli.doctor.finding import Level, for_machines, in_words, worst
 
     found = wait_for(examined(server))
-    print(in_json(found) if output == "json" else in_words(found))
+    print(in_words(found) if output == "line" else for_machines(found, output))
     if worst(found) is Level.FAILURE:
         raise click.exceptions.Exit(ExitCode.FAILED)

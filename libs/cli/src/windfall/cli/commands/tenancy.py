@@ -1,12 +1,16 @@
 """Who else is at a hub, unseen by the others, and what one lends another."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from windfall.cli.commands.identity import HUB_DIR
 from windfall.cli.commands.listing import Listing
-from windfall.cli.commands.options import sure, surely, wait_for
+from windfall.cli.commands.options import in_table, sure, surely, wait_for
+
+if TYPE_CHECKING:
+    from windfall.cli.resources.showing import Form
 
 
 @click.group(cls=Listing)
@@ -47,20 +51,14 @@ def add(name: str, federation: str, coordinator: str, gib: float, keys: tuple[st
 
 @tenant.command("list")
 @HUB_DIR
-def list_tenants(folder: Path) -> None:
+@in_table
+def list_tenants(folder: Path, output: "Form") -> None:
     """List the tenants with their sites, and what is lent."""
     from windfall.cli.identity.desk import asked
+    from windfall.cli.resources.roster import TENANTS, tenants
+    from windfall.cli.resources.showing import shown
 
-    told = wait_for(asked(folder, "tenants"))
-    for name in ("default", *told["tenants"]):
-        sites = ", ".join(site for site, whose in told["sites"].items() if whose == name) or "no sites"
-        about = told["tenants"].get(name)
-        room = (
-            f"  {about['federation']} at {about['coordinator']}, {about['max_bytes'] / 1024**3:g} GiB" if about else ""
-        )
-        print(f"{name:24} {sites}{room}")
-    for one in told["loans"]:
-        print(f"{one['lender']} lends {one['borrower']} {one['fact']}")
+    print(shown(TENANTS, tenants(wait_for(asked(folder, "tenants"))), output))
 
 
 @tenant.command()

@@ -1,12 +1,11 @@
 """What one look found."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final
 
-from windfall.cli.resources.resource import VERSION
+from windfall.cli.resources.versioned import several
 
 _MARKS: Final = {"ok": "✓", "warning": "!", "failure": "✗"}
 
@@ -54,10 +53,9 @@ def worst(findings: Sequence[Finding]) -> Level:
     return max((one.level for one in findings), key=order.index, default=Level.OK)
 
 
-def in_json(findings: Sequence[Finding]) -> str:
-    """A versioned list."""
-    items = [asdict(one) for one in findings]
-    return json.dumps({"apiVersion": VERSION, "kind": "FindingList", "items": items}, indent=2, ensure_ascii=False)
+def for_machines(findings: Sequence[Finding], form: str) -> str:
+    """A versioned list, as ``json``, ``yaml`` or ``jsonl``."""
+    return several("Finding", [{**asdict(one), "level": one.level.value} for one in findings], form)
 
 
 def in_words(findings: Sequence[Finding]) -> str:

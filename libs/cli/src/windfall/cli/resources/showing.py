@@ -1,13 +1,13 @@
 """Rows for people and for machines."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Final, Literal
 
-from windfall.cli.resources.resource import VERSION, Resource, Row, record
+from windfall.cli.resources.resource import Resource, Row, record
+from windfall.cli.resources.versioned import several, single
 
 Form = Literal["table", "wide", "json", "yaml", "jsonl"]
 NOTHING: Final = "–"
@@ -21,10 +21,10 @@ def shown(of: Resource, rows: Sequence[Row], form: Form, alone: bool = False) ->
         alone: one was asked for by its name: machines get it, and not a list of it.
     """
     match form:
-        case "json" | "yaml":
-            return _document(of, rows, form, alone)
-        case "jsonl":
-            return "\n".join(line(of, row) for row in rows)
+        case "json" | "yaml" | "jsonl":
+            if alone and rows:
+                return single(of.kind, record(rows[0]), form)
+            return several(of.kind, [record(row) for row in rows], form)
         case _:
             columns = of.columns + (of.wide if form == "wide" else ())
             return table(columns, rows) if rows else of.empty[:1].upper() + of.empty[1:] + "."
@@ -32,7 +32,7 @@ def shown(of: Resource, rows: Sequence[Row], form: Form, alone: bool = False) ->
 
 def line(of: Resource, row: Row) -> str:
     """One row as one line of JSON, for ``jsonl`` and whoever watches."""
-    return json.dumps({"apiVersion": VERSION, "kind": of.kind, **record(row)}, ensure_ascii=False)
+    return single(of.kind, record(row), "jsonl")
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Row]) -> str:
@@ -66,7 +66,8 @@ def cell(field: str, value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     if isinstance(value, float):
-        return f"{value:.1f} s" if field.endswith("_s") else f"{value:.4g}"
+        seconds = field.endswith("_s") and not field.endswith("_per_s")
+        return f"{value:.1f} s" if seconds else f"{value:.4g}"
     if isinstance(value, int) and field.startswith("bytes"):
         return _bytes(value)
     return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
@@ -88,14 +89,3 @@ def _bytes(value: float) -> str:
 def _numbers(values: Sequence[object]) -> bool:
     there = [value for value in values if value is not None]
     return bool(there) and all(isinstance(value, int | float) for value in there)
-
-
-def _document(of: Resource, rows: Sequence[Row], form: Form, alone: bool) -> str:
-    items = [dict(record(row)) for row in rows]
-    made: dict[str, object] = {"apiVersion": VERSION, "kind": of.kind, **items[0]} if alone and items else {}
-    made = made or {"apiVersion": VERSION, "kind": f"{of.kind}List", "items": items}
-    if form == "json":
-        return json.dumps(made, indent=2, ensure_ascii=False)
-    import yaml
-
-    return str(yaml.safe_dump(made, sort_keys=False, allow_unicode=True)).rstrip()
