@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from tests.commanded import ran
+from windfall.cli import orders
 from windfall.cli.server import connection, declared, kept
 from windfall.contracts.commands import (
     CordonSite,
@@ -20,6 +22,9 @@ from windfall.contracts.commands import (
 from windfall.contracts.envelope import Letter, unseal
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import COMMANDS_STREAM, HUB, ORDERS_STREAM, PREFIX, subject_for
+from windfall.servicekit.bus import Hearing
+from windfall.servicekit.errors import Mistake
+from windfall.servicekit.jetstream import declare_consumer
 from windfall.servicekit.natsserver import NatsServer, ServerPlan, free_port
 
 
@@ -73,6 +78,15 @@ async def test_a_federation_is_ordered(hub: str, arguments: tuple[str, ...], kin
         raw = await client.jetstream().get_last_msg(COMMANDS_STREAM, subject_for(kind, "demo"))
     given = unseal(Letter(raw.subject or "", dict(raw.headers or {}), raw.data or b""))
     assert (type(given), given.whom) == (kind, "demo")
+
+
+async def test_a_federation_that_no_coordinator_here_serves(hub: str) -> None:
+    hears = Hearing(COMMANDS_STREAM, (subject_for(StopFederation, "demo"),))
+    async with connection(hub) as client:
+        await declare_consumer(client.jetstream(), "federation-coordinator", hears, timedelta(seconds=30))
+    with pytest.raises(Mistake, match=r"no coordinator here takes orders for 'dmeo'\. Did you mean demo\?"):
+        await orders.give(hub, orders.pausing("dmeo", "asked"), federation="dmeo")
+    await orders.give(hub, orders.pausing("demo", "asked"), federation="demo")
 
 
 async def test_nothing_is_done_where_nobody_can_be_asked(hub: str) -> None:

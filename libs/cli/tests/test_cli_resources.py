@@ -32,7 +32,7 @@ from windfall.cli.resources.registry import ALL, chosen, resource
 from windfall.cli.resources.resource import Resource, Rows, record
 from windfall.cli.resources.showing import Form, shown
 from windfall.cli.resources.sites import SITES, Site
-from windfall.cli.resources.watching import until
+from windfall.cli.resources.watching import follow, until
 from windfall.cli.server import connection, declared, store
 from windfall.contracts.envelope import Letter
 from windfall.contracts.events import (
@@ -346,6 +346,12 @@ async def test_who_waits_in_vain_is_told_how_it_stands(hub: str) -> None:
     with pytest.raises(Mistake, match=r"site-a did not come to window=on within 0.5 s: window is off") as late:
         await until(hub, SITES, "site-a", "window=on", 0.5)
     assert late.value.exit_code == ExitCode.FAILED
+    with pytest.raises(Mistake, match=r"nothing was heard of site-aa\. Did you mean site-a\?"):
+        await until(hub, SITES, "site-aa", "window=on", 4)
+    window = next(iter(await rows(hub, resource("windows"))))
+    assert await until(hub, resource("windows"), window[:8], "state=closed", 30) == f"{window} state=closed"
+    with pytest.raises(Mistake, match=r"unknown site 'site-aa'\. Did you mean site-a\?"):
+        await follow(hub, SITES, ("site-aa",), machine=True, show=print)
     with pytest.raises(Mistake, match=r"sites have no field 'windw'. Write field=value. Did you mean window\?"):
         await until(hub, SITES, "site-a", "windw=on", 0.5)
 

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from windfall.cli.asyncapi import document
+from windfall.cli.nearest import near
 from windfall.cli.recording import Said, heard, line, read_file
 from windfall.cli.server import connection, known_sites, last_sequence, letters, store
 from windfall.contracts.envelope import Unreadable, parse, seal
@@ -43,7 +44,7 @@ async def tail(
         if site is not None:
             known = await known_sites(client)
             if site not in known:
-                raise Mistake(f"unknown site {site!r}", f"This server knows: {', '.join(known) or 'none'}")
+                raise Mistake(f"unknown site {site!r}", near(site, list(known)))
         subjects = tuple(subject_for(kind, site or "*") for kind in _kinds(topic)) if topic or site else ()
         start = 1 if from_start else await last_sequence(client, EVENTS_STREAM) + 1
         async with aclosing(letters(client, EVENTS_STREAM, subjects, start)) as stream:
@@ -69,7 +70,8 @@ def _kinds(topic: str | None) -> list[type[Message]]:
         return list(events.values())
     found = [kind for name, kind in events.items() if name == topic or topic == f"{name.partition('.')[0]}.*"]
     if not found:
-        raise Mistake(f"unknown topic {topic!r}", f"Events are {', '.join(sorted(events))}")
+        nouns = {f"{name.partition('.')[0]}.*" for name in events}
+        raise Mistake(f"unknown topic {topic!r}", near(topic, [*events, *nouns]))
     return found
 
 

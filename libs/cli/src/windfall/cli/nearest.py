@@ -14,5 +14,7 @@ def near(name: str, known: list[str]) -> str:
     close = get_close_matches(name, known, n=1, cutoff=_ALIKE)
     if close:
         return f"Did you mean {close[0]}?"
+    if not known:
+        return "There is none here yet"
     shown = sorted(known)[:10]
     return f"There is {', '.join(shown)}{'' if len(shown) == len(known) else f' and {len(known) - len(shown)} more'}"

@@ -4,6 +4,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
+import windfall.servicekit.websockets_later  # noqa: F401 -- before nats-py
+
+# isort: split
+import nats.errors
+from nats.aio.client import Client
+
 from windfall.cli.events import SOURCE
 from windfall.cli.nearest import near
 from windfall.cli.server import connection, known_sites, store
@@ -19,7 +25,8 @@ from windfall.contracts.commands import (
 )
 from windfall.contracts.envelope import seal
 from windfall.contracts.message import Message
-from windfall.servicekit.errors import Mistake
+from windfall.contracts.subjects import COMMANDS_STREAM, subject_for
+from windfall.servicekit.errors import ExitCode, Mistake
 
 
 def draining(site: str, reason: str) -> tuple[Message, ...]:
@@ -62,21 +69,42 @@ def readmitting(federation: str, site: str, reason: str) -> tuple[Message, ...]:
     return (ReadmitSite(id=uuid4(), at=_now(), federation=federation, member=site, reason=reason),)
 
 
-async def give(url: str, orders: Sequence[Message], site: str = "") -> None:
+async def give(url: str, orders: Sequence[Message], site: str = "", federation: str = "") -> None:
     """Have a server keep orders until their addressee takes them.
 
     Args:
         site: whom they concern, if the server must know it.
+        federation: whom they concern; where coordinators take orders here, one of them must be its own.
 
     Raises:
-        Mistake: the server cannot be used, or does not know the site.
+        Mistake: the server cannot be used, or does not know the site or the federation.
     """
     async with connection(url) as client:
         known = await known_sites(client)
         if site and site not in known:
             raise Mistake(f"unknown site {site!r}", near(site, list(known)))
+        # Where none has started yet, an order waits for whichever comes.
+        if federation and (heeded := await _heeded(client)) and federation not in heeded:
+            raise Mistake(f"no coordinator here takes orders for {federation!r}", near(federation, heeded))
         for order in orders:
             await store(client, seal(order, SOURCE))
+
+
+async def _heeded(client: Client) -> list[str]:
+    """Federations whose orders some coordinator of this server's domain hears, running or not."""
+    try:
+        consumers = await client.jetstream().consumers_info(COMMANDS_STREAM)
+    except (TimeoutError, nats.errors.Error) as error:
+        raise Mistake(
+            f"the server does not say who takes orders ({error or type(error).__name__})",
+            "Speak to the hub's server when its services have started, with a key that may ask it",
+            ExitCode.SERVER,
+        ) from error
+    prefix = subject_for(StopFederation, "")
+    subjects = [
+        one for found in consumers for one in found.config.filter_subjects or [found.config.filter_subject or ""]
+    ]
+    return sorted({one.removeprefix(prefix) for one in subjects if one.startswith(prefix)})
 
 
 def _now() -> datetime:

@@ -66,7 +66,7 @@ def stop(federation: str, server: str, reason: str, yes: bool) -> None:
     from windfall.cli import orders
 
     surely(f"Stop {federation} for good?", yes)
-    wait_for(orders.give(server, orders.stopping(federation, reason)))
+    wait_for(orders.give(server, orders.stopping(federation, reason), federation=federation))
     print(
         f"{federation} stops after its round; `windfall wait federation {federation} --for state=finished` waits for it"
     )
@@ -82,7 +82,7 @@ def pause(federation: str, server: str, reason: str, seconds: float | None) -> N
     from windfall.cli.resources.federations import FEDERATIONS
     from windfall.cli.resources.watching import until
 
-    wait_for(orders.give(server, orders.pausing(federation, reason)))
+    wait_for(orders.give(server, orders.pausing(federation, reason), federation=federation))
     print(f"{federation} pauses after its round; `windfall resume {federation}` goes on")
     if seconds is not None:
         print(wait_for(until(server, FEDERATIONS, federation, "state=paused", seconds)))
@@ -95,7 +95,7 @@ def resume(federation: str, server: str, reason: str) -> None:
     """Begin rounds of FEDERATION again, from the model at which it was paused."""
     from windfall.cli import orders
 
-    wait_for(orders.give(server, orders.resuming(federation, reason)))
+    wait_for(orders.give(server, orders.resuming(federation, reason), federation=federation))
     print(f"{federation} goes on; `windfall watch rounds` shows it")
 
 
@@ -108,7 +108,7 @@ def rollback(federation: str, server: str, reason: str, yes: bool) -> None:
     from windfall.cli import orders
 
     surely(f"Forget what {federation} learnt since its best model?", yes)
-    wait_for(orders.give(server, orders.rolling_back(federation, reason)))
+    wait_for(orders.give(server, orders.rolling_back(federation, reason), federation=federation))
     print(f"{federation} goes back; `windfall watch rounds` shows from where it goes on")
 
 
@@ -120,5 +120,5 @@ def readmit(federation: str, site: str, server: str, reason: str) -> None:
     """Let SITE join FEDERATION again after its contributions were refused too often."""
     from windfall.cli import orders
 
-    wait_for(orders.give(server, orders.readmitting(federation, site, reason), site))
+    wait_for(orders.give(server, orders.readmitting(federation, site, reason), site, federation))
     print(f"{site} may join {federation} again")

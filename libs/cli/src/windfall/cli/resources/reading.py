@@ -7,7 +7,8 @@ from contextlib import aclosing, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from windfall.cli.resources.resource import Resource, Row, Rows
+from windfall.cli.nearest import near
+from windfall.cli.resources.resource import SHORTEST_PREFIX, Resource, Row, Rows
 from windfall.cli.resources.sites import SITES, Site
 from windfall.cli.server import Stored, connection, kept, known_sites, letters
 from windfall.contracts.envelope import Unreadable, unseal
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _ONE: Final = re.compile(r"[a-z0-9-]+")
 """A token of a subject that names one site or federation, and not all of them."""
+_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 async def rows(url: str, of: Resource, names: tuple[str, ...] = ()) -> Rows:
@@ -59,28 +61,37 @@ async def changes(url: str, of: Resource) -> AsyncGenerator[Row, None]:
 
 
 async def awaited(url: str, of: Resource, name: str, field: str, value: str, within: timedelta) -> Row:
-    """The row once its field has this value.
+    """The row once its field has this value. It need not be there yet.
 
     Raises:
         Mistake: the server cannot be used, rows have no such field, or the time is over.
     """
-    seen = None
+    seen, names = None, set[str]()
     try:
         async with asyncio.timeout(within.total_seconds()), aclosing(changes(url, of)) as stream:
             async for row in stream:
-                if row.name != name:
+                names.add(row.name)
+                if row.name != name and not _cut(name, row.name):
                     continue
                 seen = str(getattr(row, field))
                 if seen == value:
                     return row
     except TimeoutError as error:
-        stands = f"{field} is {seen}" if seen is not None else f"nothing was heard of {name}"
+        late = f"{name} did not come to {field}={value} within {within.total_seconds():g} s"
+        if seen is None:
+            cure = near(name, sorted(names)) if names else of.empty[:1].upper() + of.empty[1:]
+            raise Mistake(f"{late}: nothing was heard of {name}", cure, ExitCode.FAILED) from error
         raise Mistake(
-            f"{name} did not come to {field}={value} within {within.total_seconds():g} s: {stands}",
+            f"{late}: {field} is {seen}",
             f"Look with `windfall describe {of.name} {name}`, or wait longer with --timeout",
             ExitCode.FAILED,
         ) from error
     raise AssertionError("a stream of changes does not end")
+
+
+def _cut(name: str, whole: str) -> bool:
+    """Whether a name is an id that was cut. The beginning of any other name may be one that is to come."""
+    return len(name) >= SHORTEST_PREFIX and whole.startswith(name) and _ID.fullmatch(whole) is not None
 
 
 async def _now(client: "Client", of: Resource) -> tuple[Rows, int]:

@@ -8,7 +8,7 @@ from windfall.cli.resources.events import RECENT
 from windfall.cli.resources.federations import FEDERATIONS
 from windfall.cli.resources.leases import LEASES
 from windfall.cli.resources.profiles import PROFILES
-from windfall.cli.resources.resource import Resource, Row, Rows
+from windfall.cli.resources.resource import SHORTEST_PREFIX, Resource, Row, Rows
 from windfall.cli.resources.rounds import ROUNDS
 from windfall.cli.resources.runs import RUNS
 from windfall.cli.resources.sites import SITES
@@ -17,7 +17,6 @@ from windfall.servicekit.errors import Mistake
 
 ALL: Final = (SITES, WINDOWS, LEASES, PROFILES, FEDERATIONS, RUNS, ROUNDS, RECENT, DEAD_LETTERS)
 _BY_NAME: Final = {name: one for one in ALL for name in (one.name, *one.aliases)}
-_SHORTEST_PREFIX: Final = 4
 
 
 def resource(name: str) -> Resource:
@@ -46,7 +45,7 @@ def chosen(of: Resource, rows: Rows, names: tuple[str, ...]) -> list[Row]:
 def _one(of: Resource, rows: Rows, name: str) -> Row:
     if name in rows:
         return rows[name]
-    begin = [key for key in rows if key.startswith(name)] if len(name) >= _SHORTEST_PREFIX else []
+    begin = [key for key in rows if key.startswith(name)] if len(name) >= SHORTEST_PREFIX else []
     if len(begin) == 1:
         return rows[begin[0]]
     if begin:

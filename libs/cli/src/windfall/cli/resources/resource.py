@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 VERSION: Final = "windfall.dev/cli/v1"
 """Of what ``-o json`` and its like print. A field may be added under it; none is taken away or changes its meaning."""
 
+SHORTEST_PREFIX: Final = 4
+"""Characters of an id that may stand for all of it."""
+
 Row = Any
 """A frozen dataclass whose first field is its name."""
 Rows = dict[str, Row]

@@ -6,7 +6,8 @@ from dataclasses import fields
 from datetime import timedelta
 
 from windfall.cli.nearest import near
-from windfall.cli.resources.reading import awaited, changes
+from windfall.cli.resources.reading import awaited, changes, rows
+from windfall.cli.resources.registry import chosen
 from windfall.cli.resources.resource import Resource, Row
 from windfall.cli.resources.showing import cell, line
 from windfall.servicekit.errors import Mistake
@@ -16,11 +17,12 @@ async def follow(url: str, of: Resource, names: tuple[str, ...], machine: bool, 
     """Show rows as they stand and as they change, for ever.
 
     Raises:
-        Mistake: the server cannot be used.
+        Mistake: the server cannot be used, or there is none of a name; the nearest is named.
     """
+    meant = {row.name for row in chosen(of, await rows(url, of, names), names)} if names else set()
     async with aclosing(changes(url, of)) as stream:
         async for row in stream:
-            if not names or row.name in names:
+            if not names or row.name in meant:
                 show(line(of, row) if machine else in_words(of, row))
 
 
