@@ -18,6 +18,7 @@ from uuid import UUID
 import click
 import pytest
 import yaml
+from click.shell_completion import ShellComplete
 
 from tests.commanded import ran
 from windfall.cli import commands
@@ -287,6 +288,26 @@ async def test_a_dead_letter_is_a_row_whatever_is_in_it(hub: str, recorded: Sequ
     one = yaml.safe_load(out)
     assert (code, one["kind"], one["consumer"], one["body"]) == (0, "DeadLetter", "profiler", "nonsense")
     assert "no JSON" in in_words(await described(hub, "dlq", "2", 10))
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("get sites site-", ["site-a", "site-b", "site-c"]),
+        ("describe round demo/", [f"demo/{number}" for number in range(5)]),
+        ("drain site-b", ["site-b"]),
+        ("pause d", ["demo"]),
+        ("get pods p", []),
+    ],
+)
+async def test_a_shell_completes_names(
+    hub: str, monkeypatch: pytest.MonkeyPatch, typed: str, offered: list[str]
+) -> None:
+    monkeypatch.setenv("WINDFALL_NATS_URL", hub)
+    *before, last = typed.split()
+    asked = ShellComplete(windfall, {}, "windfall", "_WINDFALL_COMPLETE")
+    found = await asyncio.to_thread(asked.get_completions, before, last)
+    assert [one.value for one in found] == offered
 
 
 async def test_a_server_of_which_nothing_is_known(nats_server: NatsServer) -> None:

@@ -1,5 +1,6 @@
 """What the live view knows, event by event."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -107,6 +108,17 @@ def test_lanes_are_drawn(recorded: Sequence[Said]) -> None:
         view.beat(MIDNIGHT + timedelta(hours=15))
     assert all(site in output.getvalue() for site in SITES)
     assert "held-out loss 2.900" in output.getvalue()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_colours_go_where_nobody_wants_them(
+    recorded: Sequence[Said], monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "" if wanted else "1")
+    output = StringIO()
+    console = Console(file=output, force_terminal=True, width=120, color_system="standard")
+    console.print(board(_after(recorded), MIDNIGHT, MIDNIGHT + timedelta(hours=15), MIDNIGHT + timedelta(hours=15)))
+    assert bool(re.search(r"\x1b\[[0-9;]*(3|9)[0-7]m", output.getvalue())) is wanted
 
 
 def test_an_empty_board_is_drawn() -> None:

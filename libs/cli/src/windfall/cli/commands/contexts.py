@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from windfall.cli.commands import completing
 from windfall.cli.commands.listing import Listing
 from windfall.cli.commands.options import in_table, sure, surely
 
@@ -21,12 +22,6 @@ def context() -> None:
     """
 
 
-def _names(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    from windfall.cli import contexts
-
-    return [name for name in contexts.read(contexts.place(os.environ)).all if name.startswith(incomplete)]
-
-
 @context.command("list")
 @in_table
 def list_contexts(output: "Form") -> None:
@@ -39,7 +34,7 @@ def list_contexts(output: "Form") -> None:
 
 
 @context.command("show")
-@click.argument("name", required=False, shell_complete=_names)
+@click.argument("name", required=False, shell_complete=completing.contexts)
 @click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
 def show_context(name: str | None, output: "Form") -> None:
     """Print one context, by default the one that counts."""
@@ -53,7 +48,7 @@ def show_context(name: str | None, output: "Form") -> None:
 
 
 @context.command("use")
-@click.argument("name", shell_complete=_names)
+@click.argument("name", shell_complete=completing.contexts)
 def use_context(name: str) -> None:
     """Let NAME count from now on."""
     from windfall.cli import contexts
@@ -66,7 +61,7 @@ def use_context(name: str) -> None:
 
 
 @context.command("set")
-@click.argument("name", shell_complete=_names)
+@click.argument("name", shell_complete=completing.contexts)
 @click.option("--server", metavar="URL", help="NATS server, like tls://hub.example.org:4222.")
 @click.option("--authority", metavar="FILE", help="PEM certificate of who signed the server's.")
 @click.option("--certificate", metavar="FILE", help="PEM certificate of yours.")
@@ -90,7 +85,7 @@ def set_context(name: str, **values: str | bool | None) -> None:
 
 
 @context.command("delete")
-@click.argument("name", shell_complete=_names)
+@click.argument("name", shell_complete=completing.contexts)
 @sure
 def delete_context(name: str, yes: bool) -> None:
     """Forget NAME; its keys stay where they are."""

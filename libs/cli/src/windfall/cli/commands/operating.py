@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import click
 
+from windfall.cli.commands.completing import names_of
 from windfall.cli.commands.options import server as on_server
 from windfall.cli.commands.options import sure, surely, wait_for
 
@@ -18,7 +19,7 @@ def _order(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command()
-@click.argument("site")
+@click.argument("site", shell_complete=names_of("sites"))
 @_order
 @sure
 @click.option("--wait", "seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="Until its node is gone.")
@@ -36,7 +37,7 @@ def drain(site: str, server: str, reason: str, yes: bool, seconds: float | None)
 
 
 @click.command()
-@click.argument("site")
+@click.argument("site", shell_complete=names_of("sites"))
 @_order
 def cordon(site: str, server: str, reason: str) -> None:
     """Give no more nodes to SITE; the one that it has is kept."""
@@ -47,7 +48,7 @@ def cordon(site: str, server: str, reason: str) -> None:
 
 
 @click.command()
-@click.argument("site")
+@click.argument("site", shell_complete=names_of("sites"))
 @_order
 def uncordon(site: str, server: str, reason: str) -> None:
     """Give nodes to SITE again, first for the window that is open."""
@@ -58,7 +59,7 @@ def uncordon(site: str, server: str, reason: str) -> None:
 
 
 @click.command()
-@click.argument("federation")
+@click.argument("federation", shell_complete=names_of("federations"))
 @_order
 @sure
 def stop(federation: str, server: str, reason: str, yes: bool) -> None:
@@ -73,7 +74,7 @@ def stop(federation: str, server: str, reason: str, yes: bool) -> None:
 
 
 @click.command()
-@click.argument("federation")
+@click.argument("federation", shell_complete=names_of("federations"))
 @_order
 @click.option("--wait", "seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="Until no round runs.")
 def pause(federation: str, server: str, reason: str, seconds: float | None) -> None:
@@ -89,7 +90,7 @@ def pause(federation: str, server: str, reason: str, seconds: float | None) -> N
 
 
 @click.command()
-@click.argument("federation")
+@click.argument("federation", shell_complete=names_of("federations"))
 @_order
 def resume(federation: str, server: str, reason: str) -> None:
     """Begin rounds of FEDERATION again, from the model at which it was paused."""
@@ -100,7 +101,7 @@ def resume(federation: str, server: str, reason: str) -> None:
 
 
 @click.command()
-@click.argument("federation")
+@click.argument("federation", shell_complete=names_of("federations"))
 @_order
 @sure
 def rollback(federation: str, server: str, reason: str, yes: bool) -> None:
@@ -113,8 +114,8 @@ def rollback(federation: str, server: str, reason: str, yes: bool) -> None:
 
 
 @click.command()
-@click.argument("federation")
-@click.argument("site")
+@click.argument("federation", shell_complete=names_of("federations"))
+@click.argument("site", shell_complete=names_of("sites"))
 @_order
 def readmit(federation: str, site: str, server: str, reason: str) -> None:
     """Let SITE join FEDERATION again after its contributions were refused too often."""

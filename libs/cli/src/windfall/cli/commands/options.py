@@ -8,6 +8,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from windfall.cli.commands.completing import contexts
+
 T = TypeVar("T")
 COMPLETE = "_WINDFALL_COMPLETE"
 """Set by a shell that wants to complete what is being typed."""
@@ -39,17 +41,18 @@ async def interruptible(work: Coroutine[Any, Any, T]) -> T:
 def _in_context(_: click.Context, __: click.Parameter, name: str | None) -> None:
     """What the context says stands in this process's environment from here on, where that did not say it already: it is
     read where every service reads its settings."""
-    from windfall.cli import contexts
+    from windfall.cli.contexts import place, read, variables
 
-    known = contexts.read(contexts.place(os.environ))
+    known = read(place(os.environ))
     if named := name or known.current:
-        os.environ.update(contexts.variables(known.one(named), os.environ))
+        os.environ.update(variables(known.one(named), os.environ))
 
 
 in_context = click.option(
     "--context",
     envvar="WINDFALL_CONTEXT",
     metavar="NAME",
+    shell_complete=contexts,
     # Before any other option looks at the environment.
     is_eager=True,
     expose_value=False,

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from windfall.cli.commands.completing import names_of
 from windfall.cli.commands.options import COMPLETE, in_lines, in_table, wait_for
 from windfall.cli.commands.options import server as on_server
 from windfall.servicekit.errors import ExitCode
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("site")
+@click.argument("site", shell_complete=names_of("sites"))
 @on_server
 @in_lines
 def explain(site: str, server: str, output: str) -> None:
@@ -47,7 +48,7 @@ _what = click.argument("what", metavar="WHAT", shell_complete=_resources)
 
 @click.command()
 @_what
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=names_of())
 @on_server
 @in_table
 def get(what: str, names: tuple[str, ...], server: str, output: "Form") -> None:
@@ -65,7 +66,7 @@ def get(what: str, names: tuple[str, ...], server: str, output: "Form") -> None:
 
 @click.command()
 @_what
-@click.argument("name")
+@click.argument("name", shell_complete=names_of())
 @on_server
 @click.option("--events", "count", type=click.IntRange(min=0), default=10, show_default=True, metavar="N")
 @in_lines
@@ -79,7 +80,7 @@ def describe(what: str, name: str, server: str, count: int, output: str) -> None
 
 @click.command()
 @_what
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=names_of())
 @on_server
 @click.option("-o", "--output", type=click.Choice(["line", "jsonl"]), default="line", show_default=True)
 def watch(what: str, names: tuple[str, ...], server: str, output: str) -> None:
@@ -92,7 +93,7 @@ def watch(what: str, names: tuple[str, ...], server: str, output: str) -> None:
 
 @click.command()
 @_what
-@click.argument("name")
+@click.argument("name", shell_complete=names_of())
 @click.option("--for", "wish", required=True, metavar="FIELD=VALUE", help="Like window=on or state=completed.")
 @click.option("--timeout", type=click.FloatRange(min=0), default=300.0, show_default=True, metavar="SECONDS")
 @on_server
