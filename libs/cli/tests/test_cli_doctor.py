@@ -100,6 +100,22 @@ def test_links_and_vendor_stacks() -> None:
     assert (link.level, link.says) == (Level.WARNING, "its link to hub is worse than usual (rtt)")
     (stack,) = fleet.of_hardware({"a": Hardware(missing={"nvidia": "driver present, device unreachable"})})
     assert "nvidia cannot be read: driver present" in stack.says
+    (well,) = fleet.of_links({("a", HUB): Measured("a", HUB, NOON)})
+    assert (well.level, well.says) == (Level.OK, "1 link, as wide and as near as usual")
+    (whole,) = fleet.of_hardware({"a": Hardware()})
+    assert whole.level is Level.OK and whole.says.startswith("0 accelerators")
+
+
+def test_keys_that_others_may_use_or_that_are_not_there(tmp_path: Path) -> None:
+    key = tmp_path / "tls.key"
+    assert machine.secret("our key", key).level is Level.FAILURE
+    key.touch(mode=0o644)
+    open_to_all = machine.secret("our key", key)
+    assert (open_to_all.level, open_to_all.cure) == (Level.WARNING, f"Run `chmod 600 {key}`")
+    key.chmod(0o600)
+    found = list(machine.look({"our certificate": tmp_path / "tls.crt", "none": None}, {"our key": key}, NOON))
+    assert [one.about for one in found] == ["versions", "disk", "keys", "keys"]
+    assert [one.level for one in found[2:]] == [Level.FAILURE, Level.OK]
 
 
 def test_how_findings_are_shown() -> None:
@@ -139,5 +155,6 @@ async def test_a_server_that_is_away_is_a_finding_and_ends_with_1(tmp_path: Path
     )
     out, _ = await process.communicate()
     assert process.returncode == 1
-    assert "✗ server  no NATS server at" in out.decode()
-    assert "→ Start one, or give its address with --server" in out.decode()
+    text = " ".join(out.decode().split())
+    assert "✗ server no NATS server at" in text
+    assert "→ Start one, or give its address with --server" in text

@@ -11,14 +11,20 @@ from windfall.cli.resources.registry import resource
 from windfall.cli.server import connection
 from windfall.contracts.hardware import Hardware
 from windfall.servicekit.errors import Mistake
-from windfall.servicekit.settings import NatsSettings, load
+from windfall.servicekit.settings import NatsSettings, TlsSettings, load
 
 
 async def examined(url: str) -> list[Finding]:
     """What this machine and that server say. A server that is away is a finding like any other."""
-    settings = load(NatsSettings, os.environ)
-    files = {"our certificate": settings.nats_certificate, "the authority": settings.nats_authority}
-    found = list(machine.look(files, datetime.now(UTC)))
+    nats, grpc = load(NatsSettings, os.environ), load(TlsSettings, os.environ)
+    certificates = {
+        "our certificate": nats.nats_certificate,
+        "the authority": nats.nats_authority,
+        "our certificate for gRPC": grpc.tls_certificate,
+        "the authority for gRPC": grpc.tls_authority,
+    }
+    secrets = {"our key": nats.nats_key, "our nkey": nats.nats_nkey_file, "our key for gRPC": grpc.tls_key}
+    found = list(machine.look(certificates, secrets, datetime.now(UTC)))
     try:
         async with connection(url) as client:
             found += await bus.look(client, datetime.now(UTC))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from windfall.cli.counting import counted
 from windfall.cli.doctor.finding import Finding, failure, good, warning
 from windfall.cli.links import Matrix
 from windfall.cli.resources.sites import Site
@@ -28,7 +29,9 @@ def of_site(site: Site) -> Iterator[Finding]:
 
 
 def of_links(matrix: Matrix) -> Iterator[Finding]:
-    """Links that are out of their band."""
+    """Links that are out of their band, or that all are within."""
+    if matrix and not any(one.degraded for one in matrix.values()):
+        yield good("links", f"{counted(len(matrix), 'links')}, as wide and as near as usual")
     for one in matrix.values():
         if one.degraded:
             parts = ", ".join(part.partition("_")[0] for part in one.degraded)
@@ -38,7 +41,9 @@ def of_links(matrix: Matrix) -> Iterator[Finding]:
 
 
 def of_hardware(profiles: Mapping[str, Hardware]) -> Iterator[Finding]:
-    """Vendor stacks that are half there."""
+    """Vendor stacks that are half there, and those that are whole."""
     for site, hardware in profiles.items():
+        if not hardware.missing:
+            yield good(site, f"{counted(len(hardware.accelerators), 'accelerators')}, no vendor stack is half there")
         for part, why in hardware.missing.items():
             yield warning(site, f"{part} cannot be read: {why}", "Mend the driver, or remove what is left of it")

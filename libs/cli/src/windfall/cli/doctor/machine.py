@@ -1,10 +1,12 @@
-"""This machine: its disk, the certificates that it shows, the Python that it runs."""
+"""This machine: its disk, the certificates and keys that it shows, the versions that it runs."""
 
 import shutil
 import ssl
+import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -39,18 +41,34 @@ def certificate(name: str, ends_at: datetime, now: datetime) -> Finding:
     return good("keys", until)
 
 
-def look(files: dict[str, Path | None], now: datetime) -> Iterator[Finding]:
+def secret(name: str, path: Path) -> Finding:
+    """Whether a file is there, and for its owner alone."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return failure("keys", f"{name} {path} cannot be read ({error.strerror})", "Give the file's path, or unset it")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return warning("keys", f"others may use {name} {path}", f"Run `chmod 600 {path}`")
+    return good("keys", f"{name} is its owner's alone")
+
+
+def look(
+    certificates: Mapping[str, Path | None], secrets: Mapping[str, Path | None], now: datetime
+) -> Iterator[Finding]:
     """Everything of this machine.
 
     Args:
-        files: certificates by what they are; none where there is none.
+        certificates: by what they are; none where there is none.
+        secrets: files of keys, likewise.
     """
-    version = ".".join(map(str, sys.version_info[:3]))
-    yield good("python", version)
+    yield good("versions", f"windfall {version('windfall-cli')}, Python {'.'.join(map(str, sys.version_info[:3]))}")
     yield disk(shutil.disk_usage(".").free, "here")
-    for name, path in files.items():
+    for name, path in certificates.items():
         if path is not None:
             yield _certificate_of(name, path, now)
+    for name, path in secrets.items():
+        if path is not None:
+            yield secret(name, path)
 
 
 def _certificate_of(name: str, path: Path, now: datetime) -> Finding:
