@@ -45,6 +45,18 @@ def test_nothing_is_open_unless_it_is_said(name: str) -> None:
         assert "ports" not in trainer(name)["containers"][0]
 
 
+@pytest.mark.parametrize("name", ["hub/production", "site/production"])
+def test_no_pod_waits_for_the_secret_of_a_collector(name: str) -> None:
+    """One whose Secret is not there does not start, and to be seen is worth less than to train."""
+    found = [
+        each["valueFrom"]["secretKeyRef"]
+        for _, container in scraped_pods(objects(name)).values()
+        for each in container["env"]
+        if each["name"] == "OTEL_EXPORTER_OTLP_HEADERS"
+    ]
+    assert found and all(one["optional"] for one in found)
+
+
 @pytest.mark.parametrize("name", ASKED)
 @pytest.mark.parametrize("kind", ["podMonitor", "serviceMonitor"])
 def test_every_component_has_a_monitor_that_finds_its_pods_under_the_job_that_alerts_name(name: str, kind: str) -> None:

@@ -252,6 +252,8 @@ topologySpreadConstraints:
     secretKeyRef:
       name: {{ . }}
       key: headers
+      # Without it nothing is seen, and training goes on.
+      optional: true
 {{- end }}
 {{- end }}
 {{- if or $telemetry.endpoint .root.Values.metrics.prometheus.enabled }}

@@ -1,26 +1,30 @@
-"""Spans really leave by OTLP when an endpoint is set, and an unreachable collector stops nothing."""
+"""Spans really leave by OTLP when an endpoint is set; a collector that is away, or what is missing, stops nothing."""
 
 import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from threading import Event
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from windfall.servicekit import otlp
 from windfall.servicekit.counted_export import Bounded, Counted
+from windfall.servicekit.errors import Mistake
 from windfall.servicekit.natsserver import free_port
 from windfall.servicekit.testing.collector import collecting
 
 SPEAKER = """
-import logging
+import logging, sys
+from pathlib import Path
 from windfall.servicekit import metrics, telemetry
 logging.basicConfig()
 logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 metrics.set_up("energy-watcher", "site-a")
-telemetry.set_up("energy-watcher", "site-a", None)
+telemetry.set_up("energy-watcher", "site-a", Path(sys.argv[1]) if sys.argv[1:] else None)
 with telemetry.span("pull", root=True, attributes={"windfall.site": "site-a"}):
     pass
 telemetry.tear_down()
@@ -28,10 +32,10 @@ metrics.tear_down()
 """
 
 
-async def speak(endpoint: str) -> tuple[int, str]:
-    environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+async def speak(endpoint: str, *arguments: str, **told: str) -> tuple[int, str]:
+    environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "1", **told}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SPEAKER, env=environment, stderr=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", SPEAKER, *arguments), env=environment, stderr=asyncio.subprocess.PIPE
     )
     _, said = await process.communicate()
     return process.returncode or 0, said.decode()
@@ -57,6 +61,28 @@ async def test_a_collector_that_is_away_stops_nothing_and_is_said_once() -> None
     assert "takes no spans: they are dropped and counted until it does" in line
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+async def test_a_certificate_that_is_missing_and_a_disk_that_is_full_stop_nothing_and_are_named() -> None:
+    missing = {"OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere/ca.crt"}
+    code, said = await speak(f"https://127.0.0.1:{free_port()}", "/dev/full", **missing)
+    assert code == 0
+    certificate, file, collector = said.splitlines()
+    assert "OTEL_EXPORTER_OTLP_CERTIFICATE is /nowhere/ca.crt, which cannot be read (No such file" in certificate
+    assert "the file /dev/full takes no spans: they are dropped and counted until it does" in file
+    assert "takes no spans" in collector
+
+
+def test_a_variable_that_says_what_cannot_be_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")
+    for exporter in (otlp.span_exporter, otlp.metric_exporter):
+        with pytest.raises(Mistake, match="OTEL_EXPORTER_OTLP_… is wrong: could not convert string to float: 'soon'"):
+            exporter()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")
+    with pytest.raises(Mistake, match='Invalid value "zstd"'):
+        otlp.span_exporter()
+
+
 class Slow(SpanExporter):
     """A collector that takes nothing until it is let."""
 
@@ -73,7 +99,7 @@ class Slow(SpanExporter):
 
 def test_a_span_without_room_is_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     collector = Slow()
-    exporter = Counted(collector, "nowhere")
+    exporter = Counted(collector, "the collector at nowhere")
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(Bounded(exporter, room=4))
     tracer = provider.get_tracer("test")

@@ -25,6 +25,7 @@ from windfall.contracts.message import Message, derived_id
 from windfall.contracts.subjects import site_streams
 from windfall.servicekit.bus import Bus
 from windfall.servicekit.clock import SystemClock
+from windfall.servicekit.counted_export import Counted
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.journal import Journal
 from windfall.servicekit.nats import NatsBus
@@ -118,10 +119,15 @@ def test_a_file_that_cannot_be_opened_is_a_mistake(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
 def test_a_full_disk_neither_raises_nor_is_logged_as_a_crash(caplog: pytest.LogCaptureFixture) -> None:
     provider, lines = traced(Path("/dev/full"))
-    with caplog.at_level(logging.DEBUG), provider.get_tracer("test").start_as_current_span("work"):
-        pass
+    counted = Counted(lines, "the file /dev/full")
+    provider.add_span_processor(SimpleSpanProcessor(counted))
+    for _ in range(2):
+        with caplog.at_level(logging.DEBUG), provider.get_tracer("test").start_as_current_span("work"):
+            pass
     assert lines.export([]) is SpanExportResult.FAILURE
     provider.shutdown()
+    assert counted.dropped == 2
+    assert caplog.text.count("takes no spans") == 1
     assert "Traceback" not in caplog.text
     assert "xception" not in caplog.text
 

@@ -1,7 +1,8 @@
-"""A collector that is away never stops training: spans wait in a bounded buffer, then they are dropped and counted.
+"""A collector that is away, or a disk that is full, never stops training: spans wait in a bounded buffer, then they are
+dropped and counted.
 
-The exporter's own log repeats itself with every attempt. Here it is said once that the collector is away, and once that
-it is back.
+The exporter's own log repeats itself with every attempt. Here it is said once that spans are not taken, and once that
+they are again.
 """
 
 import logging
@@ -27,7 +28,7 @@ class Counted(SpanExporter):
 
     Args:
         exporter: the one that does the work.
-        to: where it delivers, for the log.
+        to: where it delivers, as the log calls it.
     """
 
     def __init__(self, exporter: SpanExporter, to: str) -> None:
@@ -43,7 +44,7 @@ class Counted(SpanExporter):
         result = self._exporter.export(spans)
         if result is SpanExportResult.SUCCESS:
             if self._away:
-                log.info("the collector at %s is back; %d spans were dropped", self._to, self.dropped)
+                log.info("%s takes spans again; %d were dropped", self._to, self.dropped)
             self._away = False
             return result
         self.drop(len(spans))
@@ -54,7 +55,7 @@ class Counted(SpanExporter):
         self.dropped += count
         metrics.record(SPANS_DROPPED, count)
         if not self._away:
-            log.warning("the collector at %s takes no spans: they are dropped and counted until it does", self._to)
+            log.warning("%s takes no spans: they are dropped and counted until it does", self._to)
         self._away = True
 
     def shutdown(self) -> None:

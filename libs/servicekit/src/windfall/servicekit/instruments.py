@@ -264,7 +264,7 @@ CONSUMERS_LOST = _counter(
 STORE_USE = _gauge("windfall.bus.store.use", "1", "Share of a stream's room that is taken.", "windfall.stream")
 CALLS = _histogram("rpc.server.call.duration", "Serving one gRPC call.", "rpc.method", "windfall.outcome", bounds=WAITS)
 CERTIFICATE = _gauge("windfall.certificate.remaining", "s", "Until the certificate of this service runs out.")
-SPANS_DROPPED = _counter("windfall.telemetry.dropped", "{span}", "Spans that no collector took.")
+SPANS_DROPPED = _counter("windfall.telemetry.dropped", "{span}", "Spans that neither collector nor file took.")
 
 ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Instrument))
 """All of them, in the order of this file."""

@@ -19,6 +19,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
 
+from windfall.servicekit import otlp
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.instruments import Instrument, Shape
 from windfall.servicekit.resource import resource_of
@@ -72,10 +73,9 @@ def set_up(service: str, whom: str, environ: Mapping[str, str] = os.environ, fol
     # Imported here: it costs memory that most processes of a demo do not need.
     for exporter in sorted(exporters(environ)):
         if exporter == "otlp":
-            from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
             from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
-            readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+            readers.append(PeriodicExportingMetricReader(otlp.metric_exporter()))
         else:
             from windfall.servicekit.scrape import Scraped, door
 

@@ -10,6 +10,7 @@ messaging and RPC semantic conventions (1.4x, ``messaging.operation.name``); our
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,11 +25,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, StatusCode, format_span_id, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from windfall.servicekit import metrics
+from windfall.servicekit import metrics, otlp
 from windfall.servicekit.counted_export import Bounded, Counted
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.resource import resource_of
 from windfall.servicekit.span_processors import Carried, Durations
+
+log = logging.getLogger(__name__)
 
 _W3C = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
 _LIMITS = SpanLimits(max_span_attribute_length=256)
@@ -63,7 +66,7 @@ class JsonLines(SpanExporter):
         try:
             written = self._file.write(lines)
         except OSError:
-            # A full disk must not stop training; the exporter's caller counts the failure.
+            # A full disk must not stop training; :class:`Counted` counts what it did not take.
             return SpanExportResult.FAILURE
         self._torn = written != len(lines)
         return SpanExportResult.FAILURE if self._torn else SpanExportResult.SUCCESS
@@ -94,19 +97,21 @@ def _line(span: ReadableSpan) -> dict[str, object]:
 
 
 def set_up(service: str, whom: str, traces_file: Path | None, environ: Mapping[str, str] = os.environ) -> None:
-    """Name this process and send its spans where the settings say. Called once, by the composition root."""
+    """Name this process and send its spans where the settings say. Called once, by the composition root.
+
+    Raises:
+        Mistake: the file cannot be opened, or a variable of the exporter's says what cannot be.
+    """
     provider = TracerProvider(resource=resource_of(service, whom), shutdown_on_exit=False, span_limits=_LIMITS)
     provider.add_span_processor(Carried())
     if traces_file is not None:
-        provider.add_span_processor(SimpleSpanProcessor(JsonLines(traces_file)))
+        provider.add_span_processor(SimpleSpanProcessor(Counted(JsonLines(traces_file), f"the file {traces_file}")))
     if metrics.exporters(environ):
         provider.add_span_processor(Durations())
-    if environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
-        # Imported here: it costs 10 MiB that most processes of a demo do not need.
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-
-        exporter = Counted(OTLPSpanExporter(), environ["OTEL_EXPORTER_OTLP_ENDPOINT"])
-        provider.add_span_processor(Bounded(exporter))
+    if endpoint := environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        for missing in otlp.unreadable_files(environ):
+            log.warning("%s: what is to be seen here may not arrive until it can be, at the next start", missing)
+        provider.add_span_processor(Bounded(Counted(otlp.span_exporter(), f"the collector at {endpoint}")))
     trace.set_tracer_provider(provider)
 
 
