@@ -85,9 +85,12 @@ def made() -> dashboard.Dashboard:
         .with_panel(
             lines(
                 "Bytes",
-                "By direction.",
+                "By direction and codec; what goes down in full is fp32.",
                 "Bps",
-                query(rate(m.TRANSFERRED, "windfall_direction", where=OURS), "{{windfall_direction}}"),
+                query(
+                    rate(m.TRANSFERRED, "windfall_direction", "windfall_codec", where=OURS),
+                    "{{windfall_direction}} {{windfall_codec}}",
+                ),
             )
         )
         .with_panel(

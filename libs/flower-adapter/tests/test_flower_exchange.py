@@ -88,6 +88,8 @@ async def test_the_fleet_hears_of_a_run_in_its_own_words(tmp_path: Path) -> None
     assert kinds.count(ContributionAccepted) == 6
     started = [event for event in said if isinstance(event, RoundStarted)]
     completed = [event for event in said if isinstance(event, RoundCompleted)]
+    crossed = {of["windfall.direction"]: nbytes for nbytes, of in fleet.office.transferred.read()}
+    assert crossed == {"up": sum(e.bytes_up for e in completed), "down": sum(e.bytes_down for e in completed)}
     assert [event.round for event in started] == [event.round for event in completed] == [0, 1]
     assert completed[0].model_digest == completed[1].base_digest == started[1].base_digest
     assert completed[0].contributors == fleet.sites and completed[0].tokens == 30 and completed[0].loss_nats == 0.5

@@ -19,6 +19,7 @@ from windfall.servicekit import instruments as m
 from windfall.servicekit import metrics
 from windfall.servicekit.instruments import ALL, Shape
 from windfall.servicekit.told import measurements
+from windfall.servicekit.transferred import IN_FULL, Transferred
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DIGEST = "0" * 64
@@ -142,6 +143,20 @@ def test_each_shape_is_recorded_as_what_it_is(collected: tuple[MeterProvider, In
     found = points(reader)
     assert found["windfall.tokens"][0].value == 10
     assert found["windfall.loss"][0].value == 2.0
+
+
+def test_bytes_are_told_by_direction_and_codec(collected: tuple[MeterProvider, InMemoryMetricReader]) -> None:
+    source, reader = collected
+    crossed = Transferred("fed")
+    crossed.show(source)
+    for nbytes in (3, 4):
+        crossed.add("up", "topk-ef", nbytes)
+    crossed.add("down", IN_FULL, 100)
+    (up, down) = points(reader)[m.TRANSFERRED.name]
+    names = m.TRANSFERRED.attributes
+    assert [up.attributes[name] for name in names] == ["fed", "up", "topk-ef"]
+    assert [down.attributes[name] for name in names] == ["fed", "down", "fp32"]
+    assert (up.value, down.value) == (7, 100)
 
 
 def test_the_documents_table_is_this_files() -> None:

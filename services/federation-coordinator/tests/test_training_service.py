@@ -563,6 +563,14 @@ async def test_what_went_down_is_counted_as_it_went(kind: str, tmp_path: Path) -
         await site.download(after)
         await play(place, site, rounds=1)
         assert [one.bytes_down for one in await place.said(RoundCompleted)] == [0, len(log) + LAYOUT.nbytes]
+        up = sum(one.bytes_up for one in await place.said(RoundCompleted))
+        assert {
+            (of["windfall.direction"], of["windfall.codec"]): sum_ for sum_, of in place.coordinator.transferred.read()
+        } == {
+            ("up", "topk-ef"): up,
+            ("down", "topk-ef"): len(log),
+            ("down", "fp32"): LAYOUT.nbytes,
+        }
 
 
 async def test_a_round_that_is_merged_while_a_log_is_put_together_is_not_sent_in_the_place_of_another(

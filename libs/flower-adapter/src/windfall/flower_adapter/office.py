@@ -9,12 +9,14 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 from flwr.app import RecordDict
 from pydantic import BaseModel
 
 from windfall.contracts.commands import StopFederation
+from windfall.contracts.events import RoundCompleted
 from windfall.contracts.v1 import messages_pb2 as pb
 from windfall.flower_adapter import exchange as exchanges
 from windfall.flower_adapter import shim
@@ -26,8 +28,12 @@ from windfall.flower_adapter.streams import Attendance, NotMember, Streams, ende
 from windfall.flower_adapter.values import Answer, Exchange, Gone, Told
 from windfall.servicekit.offload import Offload
 from windfall.servicekit.service import Stand
+from windfall.servicekit.transferred import Transferred
 
 log = logging.getLogger(__name__)
+
+AS_FLOWER_WRITES: Final = "flower"
+"""What stands for a codec where arrays travel in the types that they have."""
 
 
 class RunStopped(Exception):
@@ -67,12 +73,14 @@ class Office:
         self._attendance = Attendance(sites)
         self._answers: dict[str, Answer] = {}
         self._changed = asyncio.Condition()
+        self.transferred = Transferred(self.state.federation)
         self._stopping = False
         self._resting = False
         self._draining: set[tuple[str, int]] = set()
 
     def attend(self) -> None:
         """Register handlers; after a restart, watch over the members that the journal names."""
+        self.transferred.show()
         self.stand.bus.hears(StopFederation, self.state.federation, self._stop)
         for member in self.state.members.values():
             self._streams.watch(member.site, member.attempt)
@@ -236,6 +244,9 @@ class Office:
     def _commit(self, state: Exchange, decision: Decision, more: Mapping[str, BaseModel] | None = None) -> None:
         self.state = self.records.commit(state, decision, more or {})
         self.stand.outbox.wake()
+        for completed in (event for event in decision.say if isinstance(event, RoundCompleted)):
+            self.transferred.add("up", AS_FLOWER_WRITES, completed.bytes_up)
+            self.transferred.add("down", AS_FLOWER_WRITES, completed.bytes_down)
         for answer in decision.answers:
             self._answers[answer.id] = answer
 

@@ -164,6 +164,7 @@ TRANSFERRED = _counter(
     "Bytes of contributions and models that crossed between sites and hub.",
     _FEDERATION,
     "windfall.direction",
+    "windfall.codec",
 )
 CONTRIBUTIONS = _counter(
     "windfall.contributions", "{contribution}", "Contributions that were accepted.", _FEDERATION, _SITE

@@ -154,8 +154,6 @@ def _(event: events.RoundCompleted) -> Iterator[Measurement]:
     yield Measurement(m.TOKENS, event.tokens, _of(event))
     yield Measurement(m.STEPS, event.steps, _of(event))
     yield Measurement(m.LOSS, event.loss_nats, _of(event))
-    yield Measurement(m.TRANSFERRED, event.bytes_up, _of(event, direction="up"))
-    yield Measurement(m.TRANSFERRED, event.bytes_down, _of(event, direction="down"))
 
 
 @measurements.register

@@ -60,6 +60,7 @@ from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.offload import Offload
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import outgoing_trace, span
+from windfall.servicekit.transferred import Transferred
 
 if TYPE_CHECKING:
     from windfall.tasks.task import Evaluation
@@ -135,9 +136,11 @@ class Coordinator:
         self.state = stand.journal.load(_STATE, Federation) or Federation(
             name=name, base_digest=first_digest, fragments=fragments
         )
+        self.transferred = Transferred(self.state.name)
 
     def attend(self) -> None:
         """Register handlers and start the loops; after a restart, go on where the journal stands."""
+        self.transferred.show()
         bus = self.stand.bus
         bus.hears(NodeProfiled, "*", self._profiled)
         bus.hears(LinkMeasured, "*", self._linked)
@@ -273,9 +276,10 @@ class Coordinator:
             return f"{site} was never admitted to {self.state.name}"
         return self._guard.barred(site, self.state.round)
 
-    def pulled(self, nbytes: int) -> None:
-        """So many bytes of a base went down."""
+    def pulled(self, nbytes: int, codec: str) -> None:
+        """So many bytes of a base, or of what leads to it, went down."""
         self._bytes_down += nbytes
+        self.transferred.add("down", codec, nbytes)
 
     def leave(self, site: str, attempt: int) -> None:
         """The member is going; what it pushed counts."""
@@ -332,6 +336,7 @@ class Coordinator:
         reach("accept.checked")
         self._commit(state, decision, evidence=self._signatures.kept(proof))
         reach("accept.journaled")
+        self.transferred.add("up", contribution.codec, contribution.bytes_up)
         if self._deliveries is not None and not contribution.partial:
             self._deliveries.delivered(*contribution.key, contribution.steps, _now_s())
         return False

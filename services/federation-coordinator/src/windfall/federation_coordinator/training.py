@@ -22,6 +22,7 @@ from windfall.federation_coordinator.turns import Turns
 from windfall.federation_coordinator.wire import Frames, PushFrame, invited
 from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.rpc import serving
+from windfall.servicekit.transferred import IN_FULL
 from windfall.tasks.ranges import Ranges
 
 PROTOCOL = 1
@@ -127,6 +128,7 @@ class TrainingService(rpc.TrainingServicer):
             if request.base_digest != self._coordinator.state.base_digest:
                 await context.abort(grpc.StatusCode.NOT_FOUND, "this base is not the current one")
             stretches = log or self._stretches(request)
+            codec = IN_FULL if log is None else self._coordinator.store.rule.codec.name
             total = size_of(stretches)
             if request.offset > total:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the base has {total} bytes")
@@ -135,7 +137,7 @@ class TrainingService(rpc.TrainingServicer):
             async with self._turns_down.one(total - request.offset):
                 try:
                     for frame, count in self._frames.of(stretches, request.offset):
-                        self._coordinator.pulled(count)
+                        self._coordinator.pulled(count, codec)
                         # Nothing here holds on to the bytes while a slow site takes them.
                         yield frame
                 except FileNotFoundError:
