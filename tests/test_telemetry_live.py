@@ -17,6 +17,7 @@ import pytest
 from deploy.grafana.source.__main__ import BOARDS, rendered
 from tests.prometheus import prometheus
 from tests.test_dashboards import KNOWN, expressions, strip_labels
+from windfall.contracts.events import RoundCompleted
 from windfall.servicekit import instruments as m
 from windfall.servicekit.instruments import ALL
 from windfall.servicekit.testing.collector import Collector, collecting
@@ -93,11 +94,13 @@ def one_trace_from_the_wind_to_the_weights(collector: Collector) -> None:
             "federation-coordinator",
         }
         assert {span.attributes.get("windfall.site") for span in spans} - {None}
+        assert {span.name for span in spans} >= {"window", "lease", "join", "pull", "train", "contribution", "check"}
     rounds = [span for span in collector.spans if span.name == "round"]
     assert rounds and all(set(span.links) <= opened for span in rounds)
     for one in rounds:
         parts = {span.name for span in collector.spans if span.trace_id == one.trace_id}
-        assert parts >= {"verify", "aggregate", "outer step", "commit"}, parts
+        published = f"send windfall.v1.{RoundCompleted.topic}"
+        assert parts >= {"verify", "aggregate", "outer step", "commit", published}, parts
 
 
 def every_duration_of_a_round_leads_to_a_trace(collector: Collector) -> None:
