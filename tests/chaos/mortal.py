@@ -87,9 +87,9 @@ class MortalJournal(Journal):
         self._doom.alive()
         super().mark_said(positions)
 
-    def unsay_all(self) -> None:
+    def unsay_all(self) -> int:
         self._doom.alive()
-        super().unsay_all()
+        return super().unsay_all()
 
     def close(self) -> None:
         """Kept for the next process."""

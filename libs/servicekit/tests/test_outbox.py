@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from windfall.contracts.envelope import Letter
+from windfall.contracts.envelope import Letter, seal
 from windfall.contracts.events import WindowOpened
 from windfall.servicekit.errors import ExitCode, Mistake, Poison, Transient
 from windfall.servicekit.journal import Journal
@@ -25,12 +25,22 @@ class Mouth:
         self.said: list[str] = []
         self.identity = "first"
         self.failures: list[Exception] = []
+        self.lost: dict[str, Exception] = {}
+        """What becomes of a letter the next time that it is said, by its id."""
         self.looks = 0
+        self.runs: list[int] = []
+        """How many letters were on their way whenever the first of them left."""
+        self._under_way = 0
 
     async def publish(self, letter: Letter) -> None:
+        self.runs[-1:] = [self.runs[-1] + 1] if self._under_way else [*self.runs[-1:], 1]
+        self._under_way += 1
         await asyncio.sleep(0)
+        self._under_way -= 1
         if self.failures:
             raise self.failures.pop(0)
+        if letter.id in self.lost:
+            raise self.lost.pop(letter.id)
         self.said.append(letter.id)
 
     async def store_identity(self) -> str:
@@ -153,6 +163,63 @@ def test_a_new_store_is_told_everything_again() -> None:
         await outbox.emptied()
 
     assert play(scene).said == ids([*before, *before, *after])
+
+
+def test_what_a_new_store_is_told_again_goes_in_runs_and_what_is_new_word_by_word() -> None:
+    before, after = windows(250), windows(3)
+
+    async def scene(journal: Journal, mouth: Mouth, outbox: Outbox) -> None:
+        journal.commit(say=before)
+        outbox.wake()
+        await outbox.emptied()
+        assert mouth.runs == [1] * 250
+        mouth.identity, mouth.runs = "second", []
+        outbox.recheck()
+        journal.commit(say=after[:1])
+        await outbox.emptied()
+        journal.commit(say=after[1:])
+        outbox.wake()
+        await outbox.emptied()
+        assert mouth.runs == [100, 100, 50, 1, 1, 1]
+
+    assert play(scene).said == ids([*before, *before, *after])
+
+
+def test_of_a_run_what_was_not_acknowledged_is_said_once_more(caplog: pytest.LogCaptureFixture) -> None:
+    before, after = windows(5), windows(1)
+    said = ids(before)
+
+    async def scene(journal: Journal, mouth: Mouth, outbox: Outbox) -> None:
+        journal.commit(say=before)
+        outbox.wake()
+        await outbox.emptied()
+        mouth.identity, mouth.said = "second", []
+        mouth.lost = {said[1]: Poison("too large"), said[2]: Transient("away"), said[4]: Transient("away")}
+        outbox.recheck()
+        journal.commit(say=after)
+        await outbox.emptied()
+        assert journal.unsaid() == ()
+
+    # Nothing new overtakes it, and what was acknowledged is not said a third time.
+    assert play(scene).said == [said[0], said[3], said[2], said[4], *ids(after)]
+    assert "too large" in caplog.text
+
+
+def test_a_run_is_no_longer_than_a_client_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = windows(4)
+    room = 2 * len(seal(before[0], "/windfall/test").body)
+    monkeypatch.setattr("windfall.servicekit.outbox._RUN_BYTES", room)
+
+    async def scene(journal: Journal, mouth: Mouth, outbox: Outbox) -> None:
+        journal.commit(say=before)
+        outbox.wake()
+        await outbox.emptied()
+        mouth.identity, mouth.runs = "second", []
+        outbox.recheck()
+        await outbox.emptied()
+        assert mouth.runs == [2, 2]
+
+    play(scene)
 
 
 def test_the_same_store_is_told_nothing_again() -> None:

@@ -180,10 +180,16 @@ class Journal:
         with self._without_waiting(), self._transaction():
             self._db.executemany("UPDATE outbox SET said = 1 WHERE position = ?", [(place,) for place in positions])
 
-    def unsay_all(self) -> None:
-        """Say everything again: the bus lost its store. Listeners know the ids and take each once."""
+    def unsay_all(self) -> int:
+        """Say everything again: the bus lost its store. Listeners know the ids and take each once.
+
+        Returns:
+            The position of the last that had been said; 0 when nothing had.
+        """
         with self._transaction():
+            last = int(self._read("SELECT coalesce(max(position), 0) FROM outbox WHERE said = 1")[0][0])
             self._db.execute("UPDATE outbox SET said = 0")
+        return last
 
     @property
     def fenced_at(self) -> int:

@@ -1,9 +1,15 @@
-"""Says what the journal holds unsaid: in order, until the bus has acknowledged, and again when the bus lost it all."""
+"""Says what the journal holds unsaid: in order, until the bus has acknowledged, and again when the bus lost it all.
+
+What is new is said word by word, so that nothing overtakes what was not acknowledged. What a lost store is told again
+may be months of it, and goes in runs that are acknowledged together: a server stores what comes over one connection in
+its order, and what a run has lost comes later, under an id that listeners know.
+"""
 
 import asyncio
 import logging
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,12 +18,14 @@ from windfall.servicekit import metrics
 from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import Poison, Transient
 from windfall.servicekit.instruments import UNSAID
-from windfall.servicekit.journal import Journal
+from windfall.servicekit.journal import Journal, Unsaid
 
 log = logging.getLogger(__name__)
 
 _RETRY = timedelta(milliseconds=500)
 _STORE = "bus-store"
+_RUN_BYTES: Final = 1024 * 1024
+"""Of what is said again, as much as this is on its way at once: far less than a client keeps for its connection."""
 
 
 class Voice(Protocol):
@@ -58,6 +66,8 @@ class Outbox:
         self._known = False
         self._waiting = False
         self._unsaid = 0
+        self._again = 0
+        """The position up to which everything is said again."""
         metrics.observe(UNSAID, lambda: [(self._unsaid, {})])
 
     def wake(self) -> None:
@@ -94,7 +104,7 @@ class Outbox:
         last = self._journal.load(_STORE, Store)
         if last is not None and last.identity != identity:
             log.warning("the bus has a new store: saying everything again")
-            self._journal.unsay_all()
+            self._again = self._journal.unsay_all()
         if last is None or last.identity != identity:
             self._journal.commit(state={_STORE: Store(identity=identity)})
         return True
@@ -107,15 +117,53 @@ class Outbox:
     async def _say_all(self) -> None:
         while unsaid := self._journal.unsaid():
             self._unsaid = self._journal.count_unsaid()
-            for waiting in unsaid:
+            for run in self._runs(unsaid):
                 reach("outbox.unsaid")
-                try:
-                    await self._voice.publish(waiting.letter)
-                except Poison as error:
-                    # It can never be said, and must not stop what stands behind it.
-                    log.error("cannot say %s: %s", waiting.letter.subject, error)
-                reach("outbox.published")
-                self._journal.mark_said([waiting.position])
-                self._unsaid -= 1
+                await self._say(run)
                 reach("outbox.marked")
         self._empty.set()
+
+    def _runs(self, unsaid: Sequence[Unsaid]) -> Iterator[list[Unsaid]]:
+        """What is on its way together: each new word alone, and what is said again up to so many bytes."""
+        run: list[Unsaid] = []
+        size = 0
+        for waiting in unsaid:
+            nbytes = len(waiting.letter.body)
+            if run and (waiting.position > self._again or size + nbytes > _RUN_BYTES):
+                yield run
+                run, size = [], 0
+            run.append(waiting)
+            size += nbytes
+        yield run
+
+    async def _say(self, run: Sequence[Unsaid]) -> None:
+        """Say these, and mark those that were acknowledged.
+
+        Raises:
+            Transient: one of them was not.
+        """
+        # A word by itself needs no task of its own.
+        came = await asyncio.gather(*map(self._told, run)) if len(run) > 1 else [await self._told(run[0])]
+        said: list[int] = []
+        lost: Transient | None = None
+        for waiting, error in zip(run, came, strict=True):
+            if isinstance(error, Poison):
+                # It can never be said, and must not stop what stands behind it.
+                log.error("cannot say %s: %s", waiting.letter.subject, error)
+            elif error is not None:
+                lost = lost or error
+                continue
+            said.append(waiting.position)
+        if said:
+            reach("outbox.published")
+            self._journal.mark_said(said)
+            self._unsaid -= len(said)
+        if lost is not None:
+            raise lost
+
+    async def _told(self, waiting: Unsaid) -> Poison | Transient | None:
+        try:
+            await self._voice.publish(waiting.letter)
+        except (Poison, Transient) as error:
+            return error
+        return None
