@@ -69,6 +69,18 @@ async def test_secure_aggregation_in_flowers_older_api(here: Path, monkeypatch: 
     assert len([event for event in said if isinstance(event, RoundCompleted)]) == 2 * 4
 
 
+async def test_who_drops_out_of_a_secure_aggregation_is_unmasked_by_the_others(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = await run("masked", here, monkeypatch, "drops=2 columns=1000")
+    values = load_file(here / "final.safetensors")["0"]
+    np.testing.assert_allclose(values, np.full((2, 1000), 2 * (1 + 2) / 2), atol=0.02)
+    rounds = [event for event in said if isinstance(event, RoundCompleted)]
+    assert [len(event.contributors) for event in rounds] == [3, 3, 2, 2] * 2
+    # What is masked travels in 64 bits for each of 2,000 parameters, where plain averaging takes 32.
+    assert 8.0 <= rounds[2].bytes_up / (2 * 2000) < 8.3
+
+
 async def test_questions_and_words_that_nobody_waits_for(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = await run("asking", here, monkeypatch)
     answers = told(here, "histogram.json")

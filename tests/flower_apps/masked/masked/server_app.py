@@ -12,15 +12,18 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    least = context.run_config["min-nodes"]
+    told = context.run_config
+    least = told["min-nodes"]
     strategy = FedAvg(
         min_fit_clients=least,
-        min_evaluate_clients=least,
+        fraction_evaluate=told["fraction-evaluate"],
+        min_evaluate_clients=least if told["fraction-evaluate"] else 0,
         min_available_clients=least,
-        initial_parameters=ndarrays_to_parameters([np.zeros((2, 3), np.float32)]),
+        initial_parameters=ndarrays_to_parameters([np.zeros((2, told["columns"]), np.float32)]),
     )
     legacy = LegacyContext(
-        context=context, config=ServerConfig(num_rounds=context.run_config["num-server-rounds"]), strategy=strategy
+        context=context, config=ServerConfig(num_rounds=told["num-server-rounds"]), strategy=strategy
     )
     secure = SecAggPlusWorkflow(num_shares=3, reconstruction_threshold=2, clipping_range=16.0)
-    DefaultWorkflow(fit_workflow=secure)(grid, legacy)
+    # Beside plain averaging, so that the masks' price can be told.
+    DefaultWorkflow(fit_workflow=secure if told["secure"] else None)(grid, legacy)
