@@ -147,6 +147,9 @@ def test_nothing_leaves_that_follows_from_few_samples(tmp_path: Path) -> None:
     ]
     assert tokens and min(tokens) >= 8 * 64 * 15
     assert withheld(events, "site-b").keys() == {("push", "least_tokens")}
+    # How many they were does not leave either.
+    why = {event.because for event in said(events, SiteWithheld, "site-b") if isinstance(event, SiteWithheld)}
+    assert why == {f"least_tokens: there are fewer than {8 * 64 * 15}"}
     told = [
         event.loss_nats
         for event in said(events, ContributionAccepted, "site-c")

@@ -24,6 +24,7 @@ from windfall.site_trainer.policy import (
     counted,
     epsilon,
     on_day,
+    on_the_way,
     telling,
     until_quiet,
 )
@@ -106,6 +107,14 @@ def test_before_a_site_trains(lines: dict[str, object], reply: pb.JoinReply, why
     assert before_train(policy(**lines), reply, "topk-ef") == why
 
 
+@pytest.mark.parametrize(("tokens", "counts"), [(0, (0, 0)), (99, (0, 0)), (100, (100, 7))])
+def test_a_heartbeat_counts_no_few_samples(tokens: int, counts: tuple[int, int]) -> None:
+    beat = pb.Beat(site="site-a", round=3, tokens=tokens, steps=7 if tokens else 0, state=pb.SITE_STATE_TRAINING)
+    told = on_the_way(policy(least_tokens=100), beat)
+    assert (told.tokens, told.steps) == counts
+    assert (told.site, told.round, told.state) == ("site-a", 3, pb.SITE_STATE_TRAINING)
+
+
 def manifest(tokens: int = 100, total_bytes: int = 50, sha256: str = "a") -> pb.Manifest:
     return pb.Manifest(tokens=tokens, total_bytes=total_bytes, sha256=sha256, codec="topk-ef")
 
@@ -115,7 +124,7 @@ def manifest(tokens: int = 100, total_bytes: int = 50, sha256: str = "a") -> pb.
     [
         ({}, NOTHING, ""),
         ({"codecs": ["bf16"]}, NOTHING, "codecs: 'topk-ef' is none of bf16"),
-        ({"least_tokens": 101}, NOTHING, "least_tokens: 100 tokens are fewer than 101"),
+        ({"least_tokens": 101}, NOTHING, "least_tokens: there are fewer than 101"),
         ({"quiet": ["11:00-13:00"]}, NOTHING, "quiet: nothing leaves from 11:00 to 13:00 UTC"),
         ({"most_bytes_per_day": 50}, NOTHING, ""),
         (

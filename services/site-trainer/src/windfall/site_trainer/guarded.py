@@ -39,6 +39,7 @@ from windfall.site_trainer.policy import (
     counted,
     epsilon,
     on_day,
+    on_the_way,
     telling,
     until_quiet,
 )
@@ -102,9 +103,14 @@ class GuardedLink(CoordinatorLink):
     async def directives(
         self, beat: Callable[[], pb.Beat | None], every_s: float
     ) -> AsyncGenerator[pb.Directive, None]:
-        """As without a policy, but that heartbeats end with quiet hours, and so does what is trained with others than
-        the policy allows."""
-        async with aclosing(super().directives(lambda: None if self._quiet else beat(), every_s)) as said:
+        """As without a policy, but that heartbeats end with quiet hours and count no few samples, and that nothing is
+        trained with others than the policy allows."""
+
+        def beating() -> pb.Beat | None:
+            said = None if self._quiet else beat()
+            return said and on_the_way(self._policy, said)
+
+        async with aclosing(super().directives(beating, every_s)) as said:
             async for directive in said:
                 opened = directive.HasField("round_opened")
                 if opened and (why := admitted(self._policy, tuple(directive.round_opened.jurisdictions))):

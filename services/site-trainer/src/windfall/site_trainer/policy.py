@@ -91,7 +91,8 @@ class SitePolicy(BaseModel):
     jurisdictions: tuple[Jurisdiction, ...] | None = None
     """Where the coordinator, and everybody whom its federation admits, must lie; ``CA`` takes ``CA-QC`` in."""
     least_tokens: int = Field(default=1, ge=1)
-    """Tokens behind a contribution, at least: nothing leaves that follows from a few samples."""
+    """Tokens behind a contribution, and behind what a heartbeat counts, at least: nothing leaves that follows from a
+    few samples."""
     loss_bucket: float = Field(default=FINEST_LOSS, ge=FINEST_LOSS, le=10)
     """Nats: the loss that is told is a multiple of it."""
     most_contributions_per_day: int | None = Field(default=None, ge=0)
@@ -213,7 +214,8 @@ def before_push(policy: SitePolicy, manifest: pb.Manifest, sent: Sent, now: date
     if policy.codecs is not None and manifest.codec not in policy.codecs:
         return f"codecs: {manifest.codec[:40]!r} is none of {_listed(policy.codecs)}"
     if manifest.tokens < policy.least_tokens:
-        return f"least_tokens: {manifest.tokens} tokens are fewer than {policy.least_tokens}"
+        # How many they are is what must not leave, and why it was withheld does.
+        return f"least_tokens: there are fewer than {policy.least_tokens}"
     if quiet := _quiet(policy, now):
         return quiet
     today = on_day(policy, sent, now)
@@ -223,6 +225,13 @@ def before_push(policy: SitePolicy, manifest: pb.Manifest, sent: Sent, now: date
     if most is not None and today.bytes + manifest.total_bytes > most:
         return f"most_bytes_per_day: {manifest.total_bytes} bytes and the {today.bytes} of today are more than {most}"
     return _used_up(policy, sent, now)
+
+
+def on_the_way(policy: SitePolicy, beat: pb.Beat) -> pb.Beat:
+    """A heartbeat as it leaves: of less than ``least_tokens`` nothing is counted, only that the site trains."""
+    if 0 < beat.tokens < policy.least_tokens:
+        beat.tokens = beat.steps = 0
+    return beat
 
 
 def counted(policy: SitePolicy, manifest: pb.Manifest, sent: Sent, now: datetime) -> Sent:
