@@ -6,6 +6,7 @@ import selectors
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -399,6 +400,39 @@ async def test_what_cannot_be_said_now_is_not_kept_by_the_client(server: NatsSer
     kept = opened(1)
     await bus.publish(seal(kept, "/windfall/test"))
     assert await ids_in(server, EVENTS_STREAM) == [str(kept.id)]
+
+
+async def test_a_flood_of_orders_is_pushed_back_and_holds_up_no_fact(
+    server: NatsServer, ending: AsyncExitStack
+) -> None:
+    room = 32 * 1024
+    bus = NatsBus(
+        server.url,
+        "provisioner",
+        tuple(replace(spec, max_bytes=room) for spec in site_streams(SITE)),
+        lambda mistake: None,
+    )
+    ending.push_async_callback(bus.stop)
+    await bus.start()
+
+    def order() -> Message:
+        return ReleaseNode(id=uuid4(), at=NOON, site=SITE, reason="x" * 400)
+
+    # Nobody takes them: whoever says more is told so, and what was taken before stays.
+    with pytest.raises(Transient, match="maximum bytes exceeded"):
+        for _ in range(room // 400):
+            await bus.publish(seal(order(), "/windfall/test"))
+    first, *_ = await ids_in(server, COMMANDS_STREAM)
+    with pytest.raises(Transient, match="maximum bytes exceeded"):
+        await bus.publish(seal(order(), "/windfall/test"))
+    assert (await ids_in(server, COMMANDS_STREAM))[0] == first
+    # Facts have room of their own, in which the newest count.
+    said = [opened(minute) for minute in range(room // 400)]
+    for message in said:
+        await bus.publish(seal(message, "/windfall/test"))
+    kept = await ids_in(server, EVENTS_STREAM)
+    assert 0 < len(kept) < len(said)
+    assert kept == [str(message.id) for message in said[-len(kept) :]]
 
 
 class CountingSelector(selectors.DefaultSelector):
