@@ -31,7 +31,7 @@ async def reached(gate: Path) -> IO[str]:
 
 async def test_killed_in_mid_round_the_coordinator_resumes_and_a_site_is_not_waited_for(tmp_path: Path) -> None:
     sites = ("site-a", "site-b")
-    settings = {"RUN_CONFIG": "num-server-rounds=3 fraction-evaluate=0.0", "SILENCE": "4"}
+    settings = {"RUN_CONFIG": "num-server-rounds=3 fraction-evaluate=0.0", "SILENCE": "20"}
     async with FlowerFleet(tmp_path, APP, sites, settings) as fleet:
         first, second = fleet.data("site-a") / "gate-2", fleet.data("site-b") / "gate-3"
         os.mkfifo(first)

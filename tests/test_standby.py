@@ -52,7 +52,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(folder: Path, lease: str = "1") -> AsyncIterator[Stage]:
+async def stage(folder: Path, lease: str = "6") -> AsyncIterator[Stage]:
     async with started_server(folder / "nats", HUB) as server, zygote() as made:
         set_up = Stage(server, made, folder, lease)
         try:
