@@ -24,7 +24,7 @@ from windfall.servicekit.admission import identity
 from windfall.servicekit.rpc import connect, serve
 from windfall.servicekit.tls import Tls
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 class Fleet:

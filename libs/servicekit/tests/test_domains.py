@@ -31,6 +31,7 @@ from windfall.contracts.subjects import (
     site_streams,
 )
 from windfall.servicekit.bus import Bus
+from windfall.servicekit.errors import Transient
 from windfall.servicekit.nats import NatsBus
 from windfall.servicekit.natsserver import NatsServer, ServerPlan, free_port, render
 from windfall.servicekit.sourcing import silent_domains
@@ -188,8 +189,15 @@ def release(site: str) -> ReleaseNode:
 
 
 async def say(bus: Bus, *messages: Message) -> None:
+    """As an outbox does: what a busy server has not acknowledged is said again, and kept once."""
     for message in messages:
-        await bus.publish(seal(message, "/windfall/test"))
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                try:
+                    await bus.publish(seal(message, "/windfall/test"))
+                    break
+                except Transient:
+                    await asyncio.sleep(0.05)
 
 
 class Scene:

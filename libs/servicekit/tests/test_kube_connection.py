@@ -63,7 +63,7 @@ async def test_a_token_that_is_refused_is_looked_at_again(
 
 
 async def test_who_follows_outlives_its_token(kube_double: KubeApi, kubeconfig: Path, token_file: Path) -> None:
-    soon = datetime.now(UTC) + timedelta(seconds=0.3)
+    soon = datetime.now(UTC) + timedelta(seconds=3)
     kube_double.tokens.known |= {"short": Identity("a", MASTERS, soon), "next": Identity("a", MASTERS)}
     rotate(token_file, "short")
     heard = asyncio.Queue[str]()
@@ -74,9 +74,9 @@ async def test_who_follows_outlives_its_token(kube_double: KubeApi, kubeconfig: 
 
     async with Cluster.connect(Connection(kubeconfig)) as cluster:
         following = asyncio.create_task(follow(cluster))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await heard.get() == "synced"
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(3.1)
             rotate(token_file, "next")
             kube_double.faults.cut_watches()
             await cluster.create(CONFIG_MAP, {"metadata": {"name": "c", "namespace": "default"}})
@@ -167,7 +167,7 @@ async def test_who_follows_waits_for_its_role_and_its_kind(
             heard.put_nowait(change.verb)
 
     known = kube_double.tokens.known
-    async with Cluster.connect(Connection(kubeconfig)) as cluster, asyncio.timeout(10):
+    async with Cluster.connect(Connection(kubeconfig)) as cluster, asyncio.timeout(60):
         with pytest.raises(Mistake, match="knows nothing of"):
             await follow(cluster, Kind("none.such", "v1", "None", "nones"))
         following = asyncio.create_task(follow(cluster, CONFIG_MAP))

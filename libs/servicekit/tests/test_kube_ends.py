@@ -43,7 +43,7 @@ class TestEnds:
     async def test_what_it_owned_goes_first(self, space: Space) -> None:
         await owned_pair(space, finalizers=["a.dev/hold"])
         await space.cluster.delete(CONFIG_MAP, "owner", space.namespace, propagation="Foreground")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 child = await space.cluster.get(CONFIG_MAP, "child", space.namespace)
                 if child is not None and "deletionTimestamp" in child["metadata"]:
@@ -69,7 +69,7 @@ class TestEnds:
             CONFIG_MAP, "child", space.namespace, {"metadata": {"ownerReferences": [ref, second]}}
         )
         await space.cluster.delete(CONFIG_MAP, "owner", space.namespace)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 child = await space.cluster.get(CONFIG_MAP, "child", space.namespace)
                 assert child is not None
@@ -87,7 +87,7 @@ class TestEnds:
         await space.cluster.delete(NAMESPACE, name)
         with pytest.raises(Transient, match="being terminated"):
             await space.cluster.create(CONFIG_MAP, {"metadata": {"name": "late", "namespace": name}})
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 found = await space.cluster.get(CONFIG_MAP, "c", name)
                 if found is not None and "deletionTimestamp" in found["metadata"]:

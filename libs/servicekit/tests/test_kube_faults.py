@@ -54,7 +54,7 @@ class Seen:
 
     async def settled(self, cluster: Cluster) -> None:
         """Return when it knows what is there."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 self.changed.clear()
                 listing = await cluster.list(CONFIG_MAP, SPACE)

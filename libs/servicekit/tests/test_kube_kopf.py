@@ -34,7 +34,7 @@ async def gadgets(space: Space) -> AsyncIterator[Space]:
         },
     }
     await space.cluster.apply(CRD, crd, manager="conformance")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await space.cluster.serves(GADGET):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     ready, stop = threading.Event(), threading.Event()
@@ -51,7 +51,7 @@ async def gadgets(space: Space) -> AsyncIterator[Space]:
     )
     # kopf cancels every task of its loop when it ends, so that it gets one of its own.
     running = asyncio.create_task(asyncio.to_thread(asyncio.run, operator))
-    assert await asyncio.to_thread(ready.wait, 20)
+    assert await asyncio.to_thread(ready.wait, 60)
     yield space
     stop.set()
     await running
@@ -86,7 +86,7 @@ async def test_an_operator_by_kopf_reconciles_and_finalizes(gadgets: Space) -> N
     cluster, namespace = gadgets.cluster, gadgets.namespace
     gadget = {"apiVersion": GADGET.api_version, "kind": GADGET.kind, "spec": {"size": 1}}
     await cluster.create(GADGET, gadget | {"metadata": {"name": "g", "namespace": namespace}})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await _sized(gadgets, 1)
         found = await cluster.get(GADGET, "g", namespace)
         assert found is not None and found["metadata"]["finalizers"] == ["windfall.dev/gadget"]

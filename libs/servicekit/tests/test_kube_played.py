@@ -36,7 +36,7 @@ class Stage:
         await self.space.cluster.create(kind, obj | {"spec": spec | selector | {"template": template}})
 
     async def reached(self, kind: Kind, name: str, is_so: Callable[[Object], bool]) -> Object:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async for change in self.space.cluster.follow(kind, self.space.namespace, fields=f"metadata.name={name}"):
                 if change.verb == "present" and is_so(change.object):
                     return change.object
@@ -46,7 +46,7 @@ class Stage:
         """Return when there are so many."""
         there: dict[str, Object] = {}
         synced = False
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async for change in self.space.cluster.follow(POD, self.space.namespace):
                 if change.verb == "present":
                     there[change.object["metadata"]["name"]] = change.object
@@ -128,7 +128,7 @@ async def test_a_node_that_a_controller_took_for_lost_says_that_it_is_not(stage:
         pytest.skip("the double takes no node for lost")
     silent = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
     await stage.space.cluster.patch(NODE, stage.place, None, {"status": {"conditions": [silent]}}, subresource="status")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for change in stage.space.cluster.follow(NODE, fields=f"metadata.name={stage.place}"):
             conditions = change.object["status"]["conditions"] if change.verb == "present" else ()
             if any(each["type"] == "Ready" and each["status"] == "True" for each in conditions):

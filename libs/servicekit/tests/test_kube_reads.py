@@ -86,7 +86,7 @@ Heard = list[tuple[str, str]]
 async def heard(changes: AsyncIterator[Change], enough: Callable[[Heard], bool]) -> Heard:
     """What is said until it is enough. The namespace's own objects do not count."""
     said: Heard = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for change in changes:
             name = change.object.get("metadata", {}).get("name", "")
             if not name.startswith("kube-root"):

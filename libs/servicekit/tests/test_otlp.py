@@ -32,8 +32,9 @@ metrics.tear_down()
 """
 
 
-async def speak(endpoint: str, *arguments: str, **told: str) -> tuple[int, str]:
-    environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "1", **told}
+async def speak(endpoint: str, *arguments: str, within_s: int = 1, **told: str) -> tuple[int, str]:
+    limit = {"OTEL_EXPORTER_OTLP_TIMEOUT": str(within_s)}
+    environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **limit, **told}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", SPEAKER, *arguments), env=environment, stderr=asyncio.subprocess.PIPE
     )
@@ -43,7 +44,7 @@ async def speak(endpoint: str, *arguments: str, **told: str) -> tuple[int, str]:
 
 async def test_spans_and_what_they_lasted_reach_a_collector() -> None:
     async with collecting() as collector:
-        assert await speak(collector.endpoint) == (0, "")
+        assert await speak(collector.endpoint, within_s=60) == (0, "")
     (span,) = collector.spans
     assert (span.service, span.name, span.attributes) == ("energy-watcher", "pull", {"windfall.site": "site-a"})
     (count,) = collector.series("windfall_round_part_duration_seconds_count")
@@ -53,7 +54,6 @@ async def test_spans_and_what_they_lasted_reach_a_collector() -> None:
     assert 'windfall_part="pull"' in collector.exposition()
 
 
-@pytest.mark.timeout(30)
 async def test_a_collector_that_is_away_stops_nothing_and_is_said_once() -> None:
     code, said = await speak(f"http://127.0.0.1:{free_port()}")
     assert code == 0
@@ -66,9 +66,12 @@ async def test_a_certificate_that_is_missing_and_a_disk_that_is_full_stop_nothin
     missing = {"OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere/ca.crt"}
     code, said = await speak(f"https://127.0.0.1:{free_port()}", "/dev/full", **missing)
     assert code == 0
-    certificate, file, collector = said.splitlines()
+    certificate, *others = said.splitlines()
     assert "OTEL_EXPORTER_OTLP_CERTIFICATE is /nowhere/ca.crt, which cannot be read (No such file" in certificate
-    assert "the file /dev/full takes no spans: they are dropped and counted until it does" in file
+    # Each by a thread of its own.
+    (file,) = (line for line in others if "the file /dev/full takes no spans" in line)
+    assert "they are dropped and counted until it does" in file
+    (collector,) = (line for line in others if line is not file)
     assert "takes no spans" in collector
 
 
@@ -105,7 +108,7 @@ def test_a_span_without_room_is_dropped_and_counted(caplog: pytest.LogCaptureFix
     tracer = provider.get_tracer("test")
     for _ in range(4):
         tracer.start_span("first").end()
-    assert collector.begun.wait(10), "a full batch is exported at once"
+    assert collector.begun.wait(60), "a full batch is exported at once"
     for _ in range(7):
         tracer.start_span("then").end()
     assert exporter.dropped == 3

@@ -16,7 +16,7 @@ from windfall.servicekit.natsserver import free_port
 from windfall.servicekit.rotation import RotatingChannel
 from windfall.servicekit.rpc import RpcServer, connect, serve
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 async def served(port: int) -> RpcServer:

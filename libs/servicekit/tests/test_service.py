@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import httpx
 import nats
+import nats.js.errors
 import pytest
 
 from windfall.contracts.envelope import seal
@@ -167,6 +168,18 @@ async def heard_on(server: NatsServer, subject: str) -> None:
     await client.close()
 
 
+async def kept_on(server: NatsServer, subject: str) -> bool:
+    """Whether the server holds something there."""
+    client = await nats.connect(server.url)
+    try:
+        await client.jetstream().get_last_msg(EVENTS_STREAM, subject)
+    except nats.js.errors.NotFoundError:
+        return False
+    finally:
+        await client.close()
+    return True
+
+
 async def log_of(server: NatsServer, service: str) -> Sequence[LogLine]:
     client = await nats.connect(server.url)
     ask = LogAsk(token=uuid4().hex)
@@ -198,10 +211,12 @@ async def test_it_works_until_it_is_told_to_stop(nats_server: NatsServer, tmp_pa
 async def test_what_it_has_to_say_is_said_even_if_it_ends_before_it_stands(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
-    async with started(tmp_path, nats_url=nats_server.url, misbehave="brief") as run:
-        code, error = await run.ended()
-    assert (code, complaints(error)) == (ExitCode.OK, [])
-    await heard_on(nats_server, "windfall.v1.signal.recovered.*")
+    async with asyncio.timeout(PATIENCE_S):
+        while not await kept_on(nats_server, "windfall.v1.signal.recovered.site-a"):
+            # What takes a busy machine longer than the last moment waits for the next start, which is as short.
+            async with started(tmp_path, nats_url=nats_server.url, misbehave="brief") as run:
+                code, error = await run.ended()
+            assert (code, complaints(error)) == (ExitCode.OK, [])
 
 
 async def leads(holder: str, register: NatsRegister) -> bool:

@@ -250,7 +250,7 @@ async def test_one_trace_from_the_first_word_to_the_last(make_bus: Any, spans: A
     with span("window", root=True):
         watcher.journal.commit(say=[opened])
     watcher.outbox.wake()
-    await asyncio.wait_for(done.wait(), 20)
+    await asyncio.wait_for(done.wait(), 60)
     for stand in stands:
         await stand.lie_down()
     chain = [

@@ -79,7 +79,7 @@ def definition(kind: Kind, spec: Object, subresources: Object) -> Object:
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
     """A real server's controllers have no event that a client could wait for."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(60):
         while not await true():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
