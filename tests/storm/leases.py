@@ -40,7 +40,7 @@ class Ends:
 
 
 LATE: Final = timedelta(seconds=5)
-_IN_FLIGHT: Final = timedelta(seconds=1)
+_IN_FLIGHT: Final = timedelta(seconds=5)
 """What was asked of the API server when a lease ended may still come to be; it is swept then."""
 
 

@@ -79,7 +79,7 @@ async def double(folder: Path, namespace: str, platform: Platform) -> AsyncItera
         async with Cluster.connect(Connection(state / "kubeconfig")) as cluster:
             await install(cluster)
             await prepare(cluster, namespace, platform)
-        yield Served(part, state / "kubeconfig", Log(state / LOG), timedelta(seconds=3), timedelta(minutes=3))
+        yield Served(part, state / "kubeconfig", Log(state / LOG), timedelta(seconds=8), timedelta(minutes=3))
     finally:
         await part.end()
 

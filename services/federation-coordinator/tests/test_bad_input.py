@@ -169,7 +169,7 @@ class Door:
         """One case: it is answered, or refused with a status and a reason; ``accepted`` or the status's name."""
         self.cases += 1
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await call()
             said = "accepted"
         except grpc.aio.AioRpcError as error:
@@ -198,7 +198,7 @@ class Door:
         before = self.coordinator.state.round
         await self.join(HONEST)
         data = self.message(7)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while self.coordinator.state.round == before:
                 await self.stub.Push(_each(whole(self.manifest(data, HONEST), data)))
                 await self._leave_alone(before)

@@ -38,7 +38,7 @@ RULES = {
     "topk-ef": Rule.parse("topk-ef"),
     "int4-block": Rule.parse("int4-block"),
 }
-SECONDS = 60.0
+SECONDS = 120.0
 FRAME = 128
 
 MODEL = load_task("gpt-neox", SETTINGS).model(seed=11)

@@ -9,7 +9,7 @@ import pytest
 from windfall.profiler.child_process import Heard, hear
 from windfall.profiler.discovery.files import read
 
-LONG, SHORT = timedelta(seconds=60), timedelta(seconds=4)
+LONG, SHORT = timedelta(seconds=60), timedelta(seconds=8)
 
 
 def python(text: str) -> list[str]:
@@ -30,7 +30,7 @@ def python(text: str) -> list[str]:
         pytest.param(
             "import time; print('some', flush=True); time.sleep(600)",
             SHORT,
-            Heard("some\n", "", "did not answer within 4 s"),
+            Heard("some\n", "", "did not answer within 8 s"),
             id="hangs",
         ),
         pytest.param(

@@ -19,7 +19,7 @@ SPEAKS = """
 import json, time
 print(json.dumps({"device": "cuda"}), flush=True)
 begun = time.monotonic()
-time.sleep(0.6)
+time.sleep(2)
 print(json.dumps({"timed": {"step_s_by_micro_batch.8": {"s": [0.02, 0.02, 0.02, 0.02]}}}))
 print(json.dumps({"trained": {"begin_s": begun, "end_s": time.monotonic(), "samples": 60}}))
 """

@@ -45,7 +45,7 @@ PARAMETERS = {
     "machines": [{"name": f"m{n}", "address": f"192.0.2.{n}", "sshKeySecret": "ssh"} for n in (1, 2, 3)],
     "trainer": "apply",
 }
-SECONDS = 30.0
+SECONDS = 60.0
 KEY = "-----BEGIN PRIVATE KEY-----\nnobody may see this\n-----END PRIVATE KEY-----\n"
 
 

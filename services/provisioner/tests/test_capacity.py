@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from windfall.contracts.v1.capacity_pb2_grpc import CapacityAsyncStub
 
 WINDOW = str(uuid4())
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 async def node(life: Life) -> int:

@@ -24,9 +24,11 @@ class Power:
 
     def __init__(self, writes: int) -> None:
         self.left = writes
+        self.gone = asyncio.Event()
 
     def use(self) -> None:
         if self.left == 0:
+            self.gone.set()
             raise asyncio.CancelledError("power cut")
         self.left -= 1
 
@@ -68,7 +70,7 @@ async def test_a_crash_at_any_write_leaves_nothing_behind(bare: Ground, after: b
         cut.power, cut.after = Power(writes), after
         await bare.backend.close()
         bare.backend = bare.make(cut)
-        whole = await lived(bare, wanted)
+        whole = await lived(bare, wanted, cut.power)
         await bare.restart()
         for adopted in await bare.backend.adopt():
             assert adopted == node
@@ -81,14 +83,21 @@ async def test_a_crash_at_any_write_leaves_nothing_behind(bare: Ground, after: b
     pytest.fail("a life took more than 40 writes")
 
 
-async def lived(ground: Ground, wanted: Lease) -> bool:
+async def lived(ground: Ground, wanted: Lease, power: Power) -> bool:
     """Whether a lease was lived to its end; false when the power went before."""
-    try:
-        async with asyncio.timeout(1.5):
-            node = await ground.backend.start(wanted, {})
-            assert await ground.backend.ready(node)
-            await ground.backend.drain(node)
-            assert await ground.backend.wait(node) == 0
-            return True
-    except (TimeoutError, asyncio.CancelledError):
-        return False
+
+    async def whole() -> None:
+        node = await ground.backend.start(wanted, {})
+        assert await ground.backend.ready(node)
+        await ground.backend.drain(node)
+        assert await ground.backend.wait(node) == 0
+
+    life, dark = asyncio.create_task(whole()), asyncio.create_task(power.gone.wait())
+    await asyncio.wait([life, dark], return_when=asyncio.FIRST_COMPLETED)
+    # Whoever waits at that moment hears nothing any more.
+    for one in (life, dark):
+        one.cancel()
+    await asyncio.wait([life, dark])
+    if not life.cancelled():
+        life.result()
+    return not power.gone.is_set()

@@ -102,7 +102,7 @@ async def test_what_a_dead_node_left_behind_is_ended(folder: Path, tmp_path: Pat
     child = psutil.Process(int(child_file.read_text()))
     await backend.kill(node)
     await backend.wait(node)
-    child.wait(timeout=20)
+    child.wait(timeout=60)
     await backend.close()
 
 

@@ -55,7 +55,7 @@ async def pool(ground: Ground) -> dict[str, tuple[str, bool]]:
 
 async def says(ground: Ground, node: Node, what: str) -> None:
     """Return once the lease says so."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for trouble in ground.backend.troubles(node):
             if trouble == what:
                 return

@@ -63,7 +63,7 @@ def test_a_superlink_and_a_supernode_find_each_other(tmp_path: Path) -> None:
         subprocess.Popen([program("flower-supernode"), *node], stdout=said, stderr=said) as client,
     ):
         try:
-            deadline = time.monotonic() + 90
+            deadline = time.monotonic() + 240
             while b"SuperNode ID" not in log.read_bytes():
                 assert server.poll() is None and client.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()

@@ -68,7 +68,7 @@ async def test_a_window_that_was_told_before_the_streams_and_the_site_were_there
 
 
 async def _state(cluster: Cluster, name: str, state: str) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             found = await cluster.get(SITE, name, "default")
             status = (found or {}).get("status")

@@ -43,7 +43,7 @@ def federation(name: str, namespace: str) -> Object:
     }
 
 
-async def until(what: Any, seconds: float = 30) -> Any:
+async def until(what: Any, seconds: float = 60) -> Any:
     async with asyncio.timeout(seconds):
         while not (found := await what()):  # noqa: ASYNC110 - an API server sets no event
             await asyncio.sleep(0.05)

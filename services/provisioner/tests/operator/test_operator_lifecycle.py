@@ -85,7 +85,7 @@ async def operating(
         await asyncio.sleep(0.2)
 
 
-async def until(what: Callable[[], Awaitable[Any]], seconds: float = 20) -> Any:
+async def until(what: Callable[[], Awaitable[Any]], seconds: float = 60) -> Any:
     async with asyncio.timeout(seconds):
         while not (found := await what()):  # noqa: ASYNC110 - an API server sets no event
             await asyncio.sleep(0.05)
@@ -257,7 +257,7 @@ async def test_deleting_a_federation_drains_its_pools_first_while_the_superlink_
     cluster: Cluster, any_kubeconfig: Path, namespace: str
 ) -> None:
     async with (
-        played(cluster, namespace, CLOCK, timedelta(seconds=2)),
+        played(cluster, namespace, CLOCK, timedelta(seconds=4)),
         operating(cluster, any_kubeconfig, namespace),
     ):
         pool = {"name": "a", "replicas": 2, "drain": {"grace": "PT30S"}}
@@ -284,7 +284,7 @@ async def test_a_drain_that_takes_too_long_is_bounded_by_its_grace(
         await cluster.create(FEDERATION, flower("demo", namespace, pool, drainGrace="PT1S"))
         await until(lambda: _is(condition(cluster, FEDERATION, "demo", namespace, "Ready"), status="True"))
         await cluster.delete(FEDERATION, "demo", namespace)
-        await until(lambda: _absent(cluster, FEDERATION, "demo", namespace), seconds=12)
+        await until(lambda: _absent(cluster, FEDERATION, "demo", namespace))
 
 
 async def test_deleting_a_site_drains_the_pools_that_stand_there(
@@ -415,9 +415,9 @@ async def test_an_invalid_federation_gets_a_condition_and_an_event_and_no_loop(
         assert found["reason"] == "Invalid"
         assert said in found["message"]
         assert found["observedGeneration"] == 1
+        await _settled(operator)
         events = (await cluster.list(EVENT, namespace)).items
         assert [(one["type"], one["reason"], one["count"]) for one in events] == [("Warning", "Invalid", 1)] * 2
-        await _settled(operator)
         before = await versions(cluster, namespace)
         await asyncio.sleep(1)
         assert await versions(cluster, namespace) == before

@@ -52,7 +52,7 @@ RESOURCES: Final = (
     SERVICE_SET,
     MULTI_CLUSTER_SERVICE,
 )
-SECONDS: Final = 20.0
+SECONDS: Final = 60.0
 
 
 def definition(resource: Resource, spoken: str) -> Object:
