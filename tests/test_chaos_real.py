@@ -15,7 +15,7 @@ from windfall.cli.fleet import Program
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_fleet_outlives_its_coordinator() -> None:
     (fault,) = named("coordinator killed")
     said: list[str] = []

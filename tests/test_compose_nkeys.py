@@ -30,7 +30,7 @@ from windfall.servicekit.natsserver import free_port
 
 pytestmark = pytest.mark.timeout(240)
 
-SECONDS = 60
+SECONDS = 120
 SITE = "site-a"
 FACT = f"windfall.v1.window.opened.{SITE}"
 

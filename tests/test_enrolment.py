@@ -172,7 +172,9 @@ async def test_a_tenant_comes_with_a_site_and_goes_and_nobody_else_notices(fleet
         way = Hub(found.leaf, nkey.read(site.nkeys / "leaf.nk").seed)
         server = KeyedServer("texas", free_port(), tmp_path / "nats", _users(site), site.tls(LEAF), way)
         access = Access(nkey=fleet.folder.tenant("lab") / "admin.nk", inbox=f"_INBOX.{HUB}")
-        lab = await connected(f"nats://127.0.0.1:{fleet.nats_port}", access, allow_reconnect=False)
+        lab = await connected(
+            f"nats://127.0.0.1:{fleet.nats_port}", access, allow_reconnect=False, connect_timeout=SECONDS
+        )
         async with nats_server(server):
             await _until(partial(_leaf_answers, lab, "texas"), True)
             assert not await _leaf_answers(admin, "texas")

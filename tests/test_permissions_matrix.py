@@ -79,7 +79,11 @@ class Tried:
 async def client(servers: Servers, domain: str, service: str) -> AsyncIterator[tuple[Any, Tried]]:
     tried = Tried()
     made = await connected(
-        servers.url(domain), servers.access(domain, service), error_cb=tried.hear, allow_reconnect=False
+        servers.url(domain),
+        servers.access(domain, service),
+        error_cb=tried.hear,
+        allow_reconnect=False,
+        connect_timeout=SECONDS,
     )
     try:
         yield made, tried

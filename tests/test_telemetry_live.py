@@ -149,7 +149,7 @@ async def exposing(collector: Collector) -> AsyncIterator[dict[str, Any]]:
 
 async def answers(url: str) -> None:
     """Every query is one that Prometheus understands, and what is not seldom has an answer."""
-    async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         await scraped(client)
         for expression in asked():
             names = {name for name in re.findall(r"\b\w+", strip_labels(expression)) if name in KNOWN}
@@ -163,7 +163,7 @@ async def answers(url: str) -> None:
 async def scraped(client: httpx.AsyncClient) -> None:
     """Return once a rate can be told: after some scrapes."""
     clock = asyncio.get_running_loop()
-    ends = clock.time() + 30
+    ends = clock.time() + 90
     while not await result(client, f"count_over_time({m.ROUND.prometheus}[1m]) > 4"):
         assert clock.time() < ends, "Prometheus scrapes nothing"
         await asyncio.sleep(0.5)  # it has no event to wait for

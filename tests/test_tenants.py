@@ -67,7 +67,9 @@ class Fleet:
     async def client(self, tenant: str, domain: str, name: str, tried: Tried | None = None) -> Client:
         server = self.hub if domain == HUB else self.sites[tenant]
         access = Access(nkey=self.seeds[tenant, domain, name], inbox=inbox_of(domain, name))
-        made = await connected(server.url, access, error_cb=(tried or Tried()).hear, allow_reconnect=False)
+        made = await connected(
+            server.url, access, error_cb=(tried or Tried()).hear, allow_reconnect=False, connect_timeout=SECONDS
+        )
         self.stack.push_async_callback(made.close)
         return made
 
@@ -201,7 +203,7 @@ async def test_streams_answers_and_room_are_each_tenants_own(two: Fleet) -> None
     for domain in (HUB, SITE):
         await reached(admins[LAB, domain])
         told = {
-            tenant: json.loads((await admins[tenant, HUB].request(f"$JS.{domain}.API.INFO", b"")).data)
+            tenant: json.loads((await admins[tenant, HUB].request(f"$JS.{domain}.API.INFO", b"", timeout=SECONDS)).data)
             for tenant in TENANTS
         }
         assert told[DEFAULT]["streams"] > 0 and told[LAB]["streams"] == 0

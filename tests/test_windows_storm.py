@@ -19,7 +19,7 @@ SMALL: Final = Size(sites=10, windows=40, workers=2, lasts=timedelta(seconds=20)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("backend", [KUBERNETES, MIXED])
 async def test_every_lease_ends_once_whoever_is_killed(tmp_path: Path, backend: str) -> None:
     seed = int(os.environ.get(SEED) or SystemRandom().randrange(1_000_000))

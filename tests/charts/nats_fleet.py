@@ -112,7 +112,7 @@ async def server(config: Path, name: str, seed: str = "") -> AsyncIterator[None]
             env={"SERVER_NAME": name, **({"LEAF_SEED": seed} if seed else {})},
         )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while b"Server is ready" not in log.read_bytes():
                 if process.returncode is not None:
                     raise AssertionError(log.read_text(encoding="utf-8"))

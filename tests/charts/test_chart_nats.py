@@ -122,7 +122,8 @@ class Refusals:
 async def client(running: Fleet, who: str, at: str, refusals: Refusals | None = None) -> Client:
     domain = "hub" if at == running.hub else "quebec"
     heard = (refusals or Refusals()).hear
-    return await connected(at, running.access(who, domain), error_cb=heard, allow_reconnect=False)
+    access = running.access(who, domain)
+    return await connected(at, access, error_cb=heard, allow_reconnect=False, connect_timeout=SECONDS)
 
 
 async def declared(client: Client, specs: tuple[StreamSpec, ...]) -> None:
@@ -155,7 +156,7 @@ async def test_facts_reach_the_hub_and_orders_the_site(running: Fleet) -> None:
     await eventually(crossed)
     # How a stream's source that is silent is woken.
     for asking, domain in ((hub, "quebec"), (site, "hub")):
-        about = json.loads((await asking.request(f"$JS.{domain}.API.INFO", b"", timeout=5)).data)
+        about = json.loads((await asking.request(f"$JS.{domain}.API.INFO", b"", timeout=SECONDS)).data)
         assert about["domain"] == domain
     await hub.close()
     await admin.close()
@@ -286,7 +287,7 @@ async def test_a_kubelet_that_shows_no_certificate_hears_how_a_server_is(running
     assert len(paths) == 2
 
     def ask(url: str) -> int:
-        with urlopen(url, context=unverified, timeout=5) as answer:
+        with urlopen(url, context=unverified, timeout=SECONDS) as answer:
             return int(answer.status)
 
     for url in running.monitors:
@@ -298,7 +299,7 @@ async def test_a_cluster_of_three_keeps_three_copies_of_what_had_one(tmp_path: P
     async with cluster(tmp_path) as running:
         first = running.hub.split(",")[0]
         access = running.access("federation-coordinator", "hub")
-        client = await connected(first, access, allow_reconnect=False)
+        client = await connected(first, access, allow_reconnect=False, connect_timeout=SECONDS)
         jetstream = client.jetstream(timeout=5)
 
         async def one() -> bool:
