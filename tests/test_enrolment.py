@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 import grpc.aio
 import nats.errors
@@ -348,12 +349,16 @@ async def test_a_person_approves_and_a_hub_that_was_killed_goes_on(tmp_path: Pat
         assert (await waiting)[0] == 0
         before.running.process.kill()
         await before.running.process.wait()
-    async with _hub(tmp_path, ports) as after:
+    page = free_port()
+    async with _hub(tmp_path, ports, "--web", "--web-port", str(page)) as after:
         assert "quebec" in await after.site("list")
+        await after.running.says(f"the page is at http://127.0.0.1:{page}/")
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{page}/") as shown:
+            assert shown.status == 200 and "<title>Windfall" in await shown.text()
         assert '"allowed_connection_types": ["LEAFNODE"]' in (after.folder.nats / "nats.conf").read_text()
 
 
 @asynccontextmanager
-async def _hub(tmp_path: Path, ports: list[int]) -> AsyncIterator[HubProcess]:
-    async with hub(tmp_path / "hub", ports=ports) as made:
+async def _hub(tmp_path: Path, ports: list[int], *words: str) -> AsyncIterator[HubProcess]:
+    async with hub(tmp_path / "hub", *words, ports=ports) as made:
         yield made

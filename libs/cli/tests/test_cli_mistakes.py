@@ -111,13 +111,14 @@ def test_what_cannot_be_taken_back_is_asked_for(typed: str) -> None:
     assert "Nobody is there to be asked: say --yes" in ended.output
 
 
-def test_a_port_in_use(tmp_path: Path) -> None:
+@pytest.mark.parametrize("typed", ["demo --port", "hub up --web --web-port"])
+def test_a_port_in_use(tmp_path: Path, typed: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        ended = _windfall("demo", "--port", str(taken.getsockname()[1]), folder=tmp_path)
+        ended = _windfall(*typed.split(), str(taken.getsockname()[1]), folder=tmp_path)
     (line,) = ended.stderr.splitlines()
-    assert "cannot be used (Address already in use). Choose another with --port" in line
+    assert f"cannot be used (Address already in use). Choose another with {typed.split()[-1]}" in line
     assert ended.returncode == ExitCode.RESOURCE
 
 

@@ -39,6 +39,8 @@ def hub() -> None:
 @click.option("--leaf-port", type=click.IntRange(1, 65535), default=7422, show_default=True, help="Of sites' NATS.")
 @click.option("--coordinator-port", type=click.IntRange(1, 65535), default=9500, show_default=True)
 @click.option("--nats-port", type=click.IntRange(1, 65535), default=4222, show_default=True, help="On loopback.")
+@click.option("--web", is_flag=True, help="Serve the live page, too, on loopback, once a site is enrolled.")
+@click.option("--web-port", type=click.IntRange(1, 65535), default=8400, show_default=True, help="Of the live page.")
 @click.option("--approve", is_flag=True, help="A token is enough: nobody need approve.")
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), default=90, show_default=True,
               help="A certificate is good for; it is renewed by itself.")  # fmt: skip
@@ -53,6 +55,8 @@ def up(
     leaf_port: int,
     coordinator_port: int,
     nats_port: int,
+    web: bool,
+    web_port: int,
     approve: bool,
     days: float,
     settings: tuple[str, ...],
@@ -84,7 +88,8 @@ def up(
         raise Mistake(
             f"{federation!r} names no federation", "Use lower-case letters, digits and dashes within"
         ) from error
-    hub_up(HubWish(folder, wanted, approve, timedelta(days=days), settings), datetime.now(UTC))
+    wish = HubWish(folder, wanted, approve, timedelta(days=days), settings, web_port if web else None)
+    hub_up(wish, datetime.now(UTC))
 
 
 @click.group(cls=Listing)

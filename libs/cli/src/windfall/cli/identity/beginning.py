@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from windfall.cli import nkeys
+from windfall.cli.fleet import LOOPBACK
 from windfall.cli.identity import plans, token
 from windfall.cli.identity.authority import put
 from windfall.cli.identity.doors import nats_server
@@ -37,6 +39,8 @@ class HubWish:
     approve: bool
     certificates_last: timedelta
     settings: tuple[str, ...]
+    web_port: int | None = None
+    """Of the live page, where one is served."""
 
 
 def hub_up(wish: HubWish, now: datetime) -> None:
@@ -47,6 +51,8 @@ def hub_up(wish: HubWish, now: datetime) -> None:
     """
     folder = HubFolder(wish.folder.resolve())
     settings = plans.told(wish.settings, (COORDINATOR,)).get(COORDINATOR, {})
+    if wish.web_port is not None:
+        _free(wish.web_port)
     _private(folder.path)
     hub = _begun(folder, wish.hub)
     for _ in issued(folder.keys, places(hub), wish.certificates_last, now):
@@ -61,6 +67,7 @@ def hub_up(wish: HubWish, now: datetime) -> None:
             hub,
             plans.server_program(server, find_binary(), folder),
             plans.enrolment(folder, wish.approve, wish.certificates_last),
+            plans.page(folder, hub, wish.web_port) if wish.web_port is not None else None,
             settings,
         )
     )
@@ -142,6 +149,21 @@ def _begun(folder: HubFolder, wanted: HubFile) -> HubFile:
         )
     folder.write(wanted)
     return wanted
+
+
+def _free(port: int) -> None:
+    """It is served only when a site is enrolled, and said now."""
+    with socket.socket() as probe:
+        # As a server asks for it: what was closed a moment ago is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            raise Mistake(
+                f"port {port} of the live page cannot be used ({error.strerror})",
+                "Choose another with --web-port",
+                ExitCode.RESOURCE,
+            ) from error
 
 
 def _private(path: Path) -> None:

@@ -6,11 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from windfall.cli.fleet import Program
+from windfall.cli.fleet import LOOPBACK, Program
 from windfall.cli.identity.folders import COORDINATOR, ENROLMENT, NATS, Folder, HubFile, HubFolder, SiteFile, SiteFolder
 from windfall.contracts.subjects import SITE_SERVICES
 from windfall.servicekit.errors import Mistake
 from windfall.servicekit.keyed_server import KeyedServer
+from windfall.servicekit.nats_rules import ADMIN
 from windfall.servicekit.tls import Tls
 
 KEEPER: Final = "keeper"
@@ -92,6 +93,26 @@ def coordinator(
             "SIGNATURES": "required",
             **settings,
         },
+    )
+
+
+def page(folder: HubFolder, hub: HubFile, port: int) -> Program:
+    """The live page, on loopback."""
+    name = "page"
+    return Program(
+        name=name,
+        argv=(
+            *(sys.executable, "-m", "windfall.cli", "web"),
+            *("--server", f"nats://{LOOPBACK}:{hub.nats_port}", "--listen", f"{LOOPBACK}:{port}"),
+        ),
+        environ={
+            "WINDFALL_NATS_NKEY_FILE": str(folder.nkeys / f"{ADMIN}.nk"),
+            # Whichever hub a person's contexts mean, the page is this one's.
+            "XDG_CONFIG_HOME": str(folder.state(name)),
+        },
+        folder=folder.state(name),
+        log=folder.logs / f"{name}.log",
+        port=port,
     )
 
 

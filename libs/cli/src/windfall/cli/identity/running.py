@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from windfall.cli.fleet import Program
+from windfall.cli.fleet import LOOPBACK, Program
 from windfall.cli.identity import plans
 from windfall.cli.identity.folders import HubFile, HubFolder
 from windfall.cli.launch import Crew
@@ -38,10 +38,16 @@ async def run_site(server: Program, beside: Sequence[Program], services: Sequenc
 
 
 async def run_hub(
-    folder: HubFolder, hub: HubFile, server: Program, enrolment: Program, settings: dict[str, str]
+    folder: HubFolder,
+    hub: HubFile,
+    server: Program,
+    enrolment: Program,
+    page: Program | None,
+    settings: dict[str, str],
 ) -> None:
     """The server, enrolment, and the coordinator for the sites that are enrolled: with each one that comes or goes it
-    is started anew, which its journal makes nobody else's business.
+    is started anew, which its journal makes nobody else's business. The page follows events, which the coordinator's
+    first start makes room for.
 
     Raises:
         Mistake: one of them cannot be had.
@@ -54,6 +60,7 @@ async def run_hub(
         if not stopping.is_set():
             say(f"the hub stands; `windfall site token SITE --dir {folder.path}` lets a site join")
         running: Program | None = None
+        seen = False
         while not stopping.is_set():
             changed.clear()
             sites = tuple(folder.sites.read_text(encoding="utf-8").split())
@@ -69,9 +76,13 @@ async def run_hub(
                 if wanted is not None:
                     await _up(crew, stopping, wanted)
                     say(f"{hub.federation} trains at {', '.join(sites)}")
+                if wanted is not None and page is not None and not seen and not stopping.is_set():
+                    await _up(crew, stopping, page)
+                    seen = True
+                    say(f"the page is at http://{LOOPBACK}:{page.port}/")
             await _until(crew, stopping, changed)
         say("ends")
-        await crew.stop([running] if running else [], _GOODBYE)
+        await crew.stop([*([running] if running else []), *([page] if page and seen else [])], _GOODBYE)
         await crew.stop((enrolment, server), _GOODBYE)
 
 
