@@ -121,6 +121,22 @@ async def test_a_sentence_said_twice_is_kept_once(place: Place) -> None:
     await bus.stop()
 
 
+async def test_much_is_said_at_once_in_its_order_and_kept_once(place: Place) -> None:
+    bus, ear, orders = place.bus("provisioner"), Ear(until=6), Ear(until=2)
+    bus.hears(WindowOpened, SITE, ear)
+    bus.hears(ReleaseNode, SITE, orders)
+    await bus.start()
+    windows = [opened(minute) for minute in range(6)]
+    first, second = (ReleaseNode(id=uuid4(), at=NOON, site=SITE) for _ in range(2))
+    # Facts and orders go into two streams; what is in one of them already makes no difference.
+    for said in (windows[:2], [*windows[:3], first, *windows[3:5], second], [windows[5]]):
+        await bus.publish_all([seal(message, "/windfall/test") for message in said])
+    assert (await ear.wait(), await orders.wait()) == (windows, [first, second])
+    with pytest.raises(Poison):
+        await bus.publish_all([seal(windows[0], "/windfall/test"), replace(seal(opened(9), "/"), body=b" " * 300_000)])
+    await bus.stop()
+
+
 async def test_a_service_hears_after_its_restart_what_was_said_meanwhile(place: Place) -> None:
     speaker, ear = place.bus("energy-watcher"), Ear(until=1)
     await speaker.start()

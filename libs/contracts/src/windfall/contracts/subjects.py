@@ -17,6 +17,7 @@ service's own server (``windfall.contracts.logs``).
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from windfall.contracts.commands import COMMANDS
@@ -75,6 +76,10 @@ class StreamSpec:
     """True pushes back on the speaker when the stream is full; False drops the oldest."""
     duplicate_window: timedelta = timedelta(hours=1)
     sources: tuple[Source, ...] = ()
+
+    def takes(self, subject: str) -> bool:
+        """Whether it keeps what is said on this subject."""
+        return any(matches(pattern, subject) for pattern in self.subjects)
 
 
 EVENTS_STREAM: Final = "EVENTS"
@@ -163,6 +168,18 @@ def _dead() -> StreamSpec:
 
 KINDS: Final[dict[str, type[Message]]] = {kind.topic: kind for kind in (*EVENTS, *COMMANDS)}
 """Every sentence by its topic."""
+
+
+@lru_cache(maxsize=4096)
+def matches(pattern: str, subject: str) -> bool:
+    """NATS subject matching: ``*`` is one token, a last ``>`` is one or more."""
+    wanted, given = pattern.split("."), subject.split(".")
+    for position, part in enumerate(wanted):
+        if part == ">":
+            return len(given) > position
+        if position >= len(given) or part not in ("*", given[position]):
+            return False
+    return len(wanted) == len(given)
 
 
 def is_command(kind: type[Message]) -> bool:

@@ -54,6 +54,10 @@ class Bus(Protocol):
     async def publish(self, letter: Letter) -> None:
         """Return when a stream has stored the letter. Raises ``Transient`` or ``Poison``."""
 
+    async def publish_all(self, letters: Sequence[Letter]) -> None:
+        """Return when streams have stored all of these letters, each stream its own in this order. Raises ``Transient``
+        when some may be stored and others not, ``Poison`` when one of them never can be."""
+
     async def store_identity(self) -> str:
         """Names the store behind the bus; another name means that the old store's messages are gone."""
 

@@ -35,7 +35,7 @@ async def declare_stream(jetstream: JetStreamContext, spec: StreamSpec, replicas
     known = {_way(source) for source in info.config.sources or []}
     wanted = {_way(_source(source)) for source in spec.sources}
     same = set(info.config.subjects or []) == set(spec.subjects) and known == wanted
-    if not same or (info.config.num_replicas or 1) != replicas:
+    if not same or not info.config.allow_atomic or (info.config.num_replicas or 1) != replicas:
         await jetstream.update_stream(configuration(spec, replicas))
     return False
 
@@ -80,6 +80,8 @@ def configuration(spec: StreamSpec, replicas: int = 1) -> api.StreamConfig:
         discard=api.DiscardPolicy.NEW if spec.discard_new else api.DiscardPolicy.OLD,
         storage=api.StorageType.FILE,
         num_replicas=replicas,
+        # Servers before 2.12 know nothing of it, and say so by leaving it out.
+        allow_atomic=True,
         sources=[_source(source) for source in spec.sources] or None,
     )
 

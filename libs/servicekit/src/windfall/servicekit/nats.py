@@ -27,6 +27,7 @@ from opentelemetry.trace import SpanKind
 from windfall.contracts.envelope import TRACEPARENT, Letter
 from windfall.contracts.subjects import DEAD_STREAM, MAX_MESSAGE_BYTES, StreamSpec
 from windfall.servicekit import metrics
+from windfall.servicekit.batch import by_stream, stored_as_one
 from windfall.servicekit.bus import ACK_WAIT, Ears, Handler, Hearing, M, messaging
 from windfall.servicekit.errors import ExitCode, Mistake, Poison, Transient
 from windfall.servicekit.instruments import CONSUMERS_LOST, LAG, PUBLISHED, STORE_USE
@@ -206,8 +207,7 @@ class NatsBus:
                 await self._client.close()
 
     async def publish(self, letter: Letter) -> None:
-        if len(letter.body) > MAX_MESSAGE_BYTES:
-            raise Poison(f"body of {len(letter.body)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
+        _bounded(letter)
         operation = letter.headers.get("ce-type", letter.subject)
         if TRACEPARENT not in letter.headers:
             with metrics.timed(PUBLISHED, {"messaging.operation.name": "send"}):
@@ -223,6 +223,21 @@ class NatsBus:
             metrics.timed(PUBLISHED, {"messaging.operation.name": "send"}),
         ):
             await self._keep(Letter(letter.subject, {**letter.headers, **outgoing_trace()}, letter.body))
+
+    async def publish_all(self, letters: Sequence[Letter]) -> None:
+        for letter in letters:
+            _bounded(letter)
+        for together in by_stream(letters, self._streams):
+            client = self._connected()
+            try:
+                stored = await stored_as_one(client, self._jetstream, together)
+            except nats.errors.MaxPayloadError as error:
+                raise Poison("the server refuses one that is so long") from error
+            except (TimeoutError, nats.errors.Error) as error:
+                raise Transient(f"a batch was not acknowledged ({type(error).__name__}: {error})") from error
+            if not stored:
+                for letter in together:
+                    await self._keep(letter)
 
     async def store_identity(self) -> str:
         self._connected()
@@ -269,10 +284,11 @@ class NatsBus:
         for stream, share in dict(self._use).items():
             yield share, {"windfall.stream": stream}
 
-    def _connected(self) -> None:
-        if self._line() is None:
+    def _connected(self) -> Client:
+        if self._client is None or self._line() is None:
             # The client would keep what we say and send it some day, whatever we decide meanwhile.
             raise Transient("the server is away")
+        return self._client
 
     async def _keep(self, letter: Letter) -> None:
         self._connected()
@@ -399,6 +415,11 @@ class NatsBus:
 
 def _identity(made: Mapping[str, datetime | None]) -> str:
     return " ".join(f"{stream}@{at}" for stream, at in made.items())
+
+
+def _bounded(letter: Letter) -> None:
+    if len(letter.body) > MAX_MESSAGE_BYTES:
+        raise Poison(f"body of {len(letter.body)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
 
 
 def _given(heard: Callable[[bytes], None]) -> Callable[[Msg], Awaitable[None]]:

@@ -1,8 +1,7 @@
 """Says what the journal holds unsaid: in order, until the bus has acknowledged, and again when the bus lost it all.
 
-What is new is said word by word, so that nothing overtakes what was not acknowledged. What a lost store is told again
-may be months of it, and goes in runs that are acknowledged together: a server stores what comes over one connection in
-its order, and what a run has lost comes later, under an id that listeners know.
+What is new is said word by word. What a lost store is told again may be months of it, and goes in runs that are stored
+together.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ log = logging.getLogger(__name__)
 _RETRY = timedelta(milliseconds=500)
 _STORE = "bus-store"
 _RUN_BYTES: Final = 1024 * 1024
-"""Of what is said again, as much as this is on its way at once: far less than a client keeps for its connection."""
+"""Of what is said again, as much as this is said at once: far less than a client keeps for its connection."""
 
 
 class Voice(Protocol):
@@ -37,6 +36,14 @@ class Voice(Protocol):
         Raises:
             Transient: not acknowledged; saying it again is safe.
             Poison: it can never be said (too large).
+        """
+
+    async def publish_all(self, letters: Sequence[Letter]) -> None:
+        """Return when streams have stored all of these letters, each stream its own in this order.
+
+        Raises:
+            Transient: some may be stored and others not; saying all of them again is safe.
+            Poison: one of them can never be said.
         """
 
     async def store_identity(self) -> str:
@@ -124,7 +131,7 @@ class Outbox:
         self._empty.set()
 
     def _runs(self, unsaid: Sequence[Unsaid]) -> Iterator[list[Unsaid]]:
-        """What is on its way together: each new word alone, and what is said again up to so many bytes."""
+        """What is said at once: each new word alone, and what is said again up to so many bytes."""
         run: list[Unsaid] = []
         size = 0
         for waiting in unsaid:
@@ -137,33 +144,24 @@ class Outbox:
         yield run
 
     async def _say(self, run: Sequence[Unsaid]) -> None:
-        """Say these, and mark those that were acknowledged.
+        """Say these in their order, and mark them.
 
         Raises:
-            Transient: one of them was not.
+            Transient: not all of them were acknowledged; none is marked.
         """
-        # A word by itself needs no task of its own.
-        came = await asyncio.gather(*map(self._told, run)) if len(run) > 1 else [await self._told(run[0])]
-        said: list[int] = []
-        lost: Transient | None = None
-        for waiting, error in zip(run, came, strict=True):
-            if isinstance(error, Poison):
-                # It can never be said, and must not stop what stands behind it.
-                log.error("cannot say %s: %s", waiting.letter.subject, error)
-            elif error is not None:
-                lost = lost or error
-                continue
-            said.append(waiting.position)
-        if said:
-            reach("outbox.published")
-            self._journal.mark_said(said)
-            self._unsaid -= len(said)
-        if lost is not None:
-            raise lost
-
-    async def _told(self, waiting: Unsaid) -> Poison | Transient | None:
+        letters = [waiting.letter for waiting in run]
         try:
-            await self._voice.publish(waiting.letter)
-        except (Poison, Transient) as error:
-            return error
-        return None
+            if len(run) == 1:
+                await self._voice.publish(letters[0])
+            else:
+                await self._voice.publish_all(letters)
+        except Poison as error:
+            if len(run) > 1:
+                for waiting in run:
+                    await self._say([waiting])
+                return
+            # It can never be said, and must not stop what stands behind it.
+            log.error("cannot say %s: %s", letters[0].subject, error)
+        reach("outbox.published")
+        self._journal.mark_said([waiting.position for waiting in run])
+        self._unsaid -= len(run)

@@ -9,14 +9,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import lru_cache
 from uuid import uuid4
 
 from opentelemetry.trace import SpanKind
 
 from windfall.contracts.envelope import TRACEPARENT, Letter, Unreadable, unseal
 from windfall.contracts.message import Message
-from windfall.contracts.subjects import MAX_MESSAGE_BYTES, Source, StreamSpec
+from windfall.contracts.subjects import MAX_MESSAGE_BYTES, Source, StreamSpec, matches
 from windfall.servicekit.bus import DELIVERIES, Ears, Handler, Hearing, M, back_off, broken, buried, messaging, rest
 from windfall.servicekit.errors import Mistake, Poison, Transient
 from windfall.servicekit.telemetry import outgoing_trace, span
@@ -70,18 +69,6 @@ class _Link:
     position: int = 0
     generation: int = 0
     """Of the target's store when the position was last right."""
-
-
-@lru_cache(maxsize=4096)
-def matches(pattern: str, subject: str) -> bool:
-    """NATS subject matching: ``*`` is one token, a last ``>`` is one or more."""
-    wanted, given = pattern.split("."), subject.split(".")
-    for position, part in enumerate(wanted):
-        if part == ">":
-            return len(given) > position
-        if position >= len(given) or part not in ("*", given[position]):
-            return False
-    return len(wanted) == len(given)
 
 
 class MemoryDomain:
@@ -197,7 +184,7 @@ class MemoryDomain:
         if not self.reachable:
             raise Transient(f"{self.name} is away")
         for name, stream in self._streams.items():
-            if any(matches(pattern, letter.subject) for pattern in stream.spec.subjects):
+            if stream.spec.takes(letter.subject):
                 self._keep(name, letter)
                 return
         raise Transient(f"no stream captures {letter.subject}")
@@ -311,6 +298,10 @@ class MemoryBus:
         attributes = messaging("send", letter)
         with span(f"send {operation}", kind=SpanKind.PRODUCER, parent=letter.headers, attributes=attributes):
             self._domain.store(Letter(letter.subject, {**letter.headers, **outgoing_trace()}, letter.body))
+
+    async def publish_all(self, letters: Sequence[Letter]) -> None:
+        for letter in letters:
+            await self.publish(letter)
 
     async def store_identity(self) -> str:
         if not self._domain.reachable:
