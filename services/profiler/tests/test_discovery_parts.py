@@ -85,7 +85,19 @@ async def test_a_kernel_that_tells_no_topology(tmp_path: Path) -> None:
     assert part.processor is not None
     assert (part.processor.sockets, part.processor.cores) == (None, None)
     assert part.processor.threads == psutil.cpu_count()
-    assert set(part.missing) == {"processor.model", "processor.cores"}
+    assert set(part.missing) == {"processor.model", "processor.sockets", "processor.cores"}
+
+
+async def test_what_this_process_may_not_see_is_missing_with_its_reason(tmp_path: Path) -> None:
+    """Kernel files that are hidden from a container are no machine without sockets, interfaces and file systems."""
+    nics = await Nics(LONG, tmp_path).find()
+    assert nics.missing == {"nics": f"the kernel tells no interface in {tmp_path / 'sys/class/net'}"}
+    system = await Systems(LONG, tmp_path, "", {}).find()
+    assert system.missing == {"system.operating_system": f"no name of one in {tmp_path / 'etc/os-release'}"}
+    hidden = tmp_path / "mounts"
+    storage = await StateFolder(tmp_path, LONG, mounts=hidden).find()
+    assert storage.missing == {"storage.filesystem": f"{tmp_path} lies below no mount in {hidden}"}
+    assert storage.storage is not None and storage.storage.free_bytes
 
 
 # --- network ----------------------------------------------------------------------------------------------------------

@@ -122,6 +122,7 @@ class Nic(Part):
     rdma: Literal["infiniband", "roce", "iwarp"] | None = None
     driver: Token | None = None
     numa_node: int | None = Field(default=None, ge=0)
+    """None where the firmware, or a virtual machine, does not tell."""
 
 
 class Storage(Part):

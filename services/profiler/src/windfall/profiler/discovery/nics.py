@@ -46,7 +46,9 @@ class Nics:
     async def find(self) -> Part:
         files = await read(self._root, PATTERNS, self._within)
         found = nics(files)
-        missing = {"nics": f"the kernel {files.why}"} if files.why else {}
+        # There is always one: the loopback.
+        silent = "" if files.below(NETS) else f"tells no interface in {self._root / NETS}"
+        missing = {"nics": f"the kernel {why}"} if (why := files.why or silent) else {}
         return Part(nics=tuple(found.values()), nic_names=tuple(found), missing=missing)
 
 

@@ -51,8 +51,9 @@ class Processors:
         packages = {_text(path) for path in cpus.glob("cpu[0-9]*/topology/physical_package_id")} - {"", "-1"}
         siblings = {_text(path) for path in cpus.glob("cpu[0-9]*/topology/thread_siblings_list")} - {""}
         threads = _count(_text(cpus / "online")) or psutil.cpu_count() or 1
-        if not packages or not siblings:
-            missing["processor.cores"] = f"the kernel tells no topology in {cpus}"
+        for part, told in (("sockets", packages), ("cores", siblings)):
+            if not told:
+                missing[f"processor.{part}"] = f"the kernel tells no topology in {cpus}"
         memory = _kib(_text(self._root / "proc" / "meminfo"), "MemTotal:") or psutil.virtual_memory().total
         processor = Processor(
             model=model or "unknown",

@@ -54,6 +54,8 @@ class StateFolder:
                 return Part(missing={"storage": f"{self._folder} cannot be looked at: {told['error']}"})
             if "folder" in told:
                 found["filesystem"] = self._filesystem(Path(told.pop("folder")))
+                if found["filesystem"] is None:
+                    missing["storage.filesystem"] = f"{self._folder} lies below no mount in {self._mounts}"
             missing |= {f"storage.{part}": f"{self._folder}: {why}" for part, why in told.pop("missing", {}).items()}
             found |= told
         silent = [part for part in _PARTS if part not in found and f"storage.{part}" not in missing]

@@ -53,9 +53,13 @@ class Systems:
             else:
                 why = said.why or "tells no version"
                 missing[f"system.container_runtimes.{name}"] = f"{installed[name]} {why}"
+        release = self._root / "etc" / "os-release"
+        operating_system = _pretty_name(_text(release))
+        if operating_system is None:
+            missing["system.operating_system"] = f"no name of one in {release}"
         system = System(
             kernel=token(platform.release()),
-            operating_system=_pretty_name(_text(self._root / "etc" / "os-release")),
+            operating_system=operating_system,
             container=self._container(),
             container_runtimes=versions,
         )
