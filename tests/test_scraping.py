@@ -90,7 +90,9 @@ async def test_what_is_scraped_is_what_is_pushed(nats_server: NatsServer, tmp_pa
                 pulled = await scraped(address)
                 pushed = {series(one.name, dict(one.labels)) for one in collector.series()}
                 names = {name for name, _ in pulled}
-                if pulled == pushed and {m.WINDOW_OPEN.prometheus, f"{m.PUBLISHED.prometheus}_bucket"} <= names:
+                # The last one is what nothing was lost is told by.
+                expected = {m.WINDOW_OPEN.prometheus, f"{m.PUBLISHED.prometheus}_bucket", m.CONSUMERS_LOST.prometheus}
+                if pulled == pushed and expected <= names:
                     break
                 await asyncio.sleep(AGAIN_S)
         assert not collector.undeclared

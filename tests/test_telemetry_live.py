@@ -27,7 +27,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 SELDOM = {
     m.CERTIFICATE,
     m.CHECKPOINTS_DAMAGED,
-    m.CONSUMERS_LOST,
     m.CONTRIBUTIONS_REFUSED,
     m.EPSILON,
     m.LEDGER_BROKEN,

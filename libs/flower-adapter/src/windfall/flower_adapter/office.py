@@ -26,6 +26,8 @@ from windfall.flower_adapter.exchange import Decision, node_id_of
 from windfall.flower_adapter.records import Batch, BatchEnd, Records
 from windfall.flower_adapter.streams import Attendance, NotMember, Streams, ended, notice
 from windfall.flower_adapter.values import Answer, Exchange, Gone, Told
+from windfall.servicekit.instruments import ROUNDS
+from windfall.servicekit.metrics import record
 from windfall.servicekit.offload import Offload
 from windfall.servicekit.service import Stand
 from windfall.servicekit.transferred import Transferred
@@ -81,6 +83,9 @@ class Office:
     def attend(self) -> None:
         """Register handlers; after a restart, watch over the members that the journal names."""
         self.transferred.show()
+        if not self.state.finished:
+            # One that never completes a round is alerted as well.
+            record(ROUNDS, 0, {"windfall.federation": self.state.federation, "windfall.outcome": "completed"})
         self.stand.bus.hears(StopFederation, self.state.federation, self._stop)
         for member in self.state.members.values():
             self._streams.watch(member.site, member.attempt)

@@ -334,6 +334,8 @@ class NatsBus:
 
     async def _watch(self, client: Client) -> None:
         """Look for lost consumers and streams: FastStream's subscriber would wait on them for ever."""
+        # A counter that is first seen at 1 has not grown, for whoever looks at its rate.
+        metrics.record(CONSUMERS_LOST, 0)
         # Asked and not only cancelled: asyncio.wait_for, which nats-py waits with, may swallow a cancellation.
         while not self._stopping:
             with suppress(TimeoutError):

@@ -57,6 +57,8 @@ from windfall.lowcomm.rotation import Rotation
 from windfall.lowcomm.rule import Rule
 from windfall.servicekit.crashpoint import reach
 from windfall.servicekit.errors import Mistake, Transient
+from windfall.servicekit.instruments import ROUNDS
+from windfall.servicekit.metrics import record
 from windfall.servicekit.offload import Offload
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import outgoing_trace, span
@@ -141,6 +143,9 @@ class Coordinator:
     def attend(self) -> None:
         """Register handlers and start the loops; after a restart, go on where the journal stands."""
         self.transferred.show()
+        if self.state.phase is not Phase.FINISHED:
+            # One that never completes a round is alerted as well.
+            record(ROUNDS, 0, {"windfall.federation": self.state.name, "windfall.outcome": "completed"})
         bus = self.stand.bus
         bus.hears(NodeProfiled, "*", self._profiled)
         bus.hears(LinkMeasured, "*", self._linked)
