@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -170,6 +171,20 @@ def test_help_tells_the_exit_codes(tmp_path: Path) -> None:
 def test_help_cuts_no_sentence(group: tuple[str, ...], tmp_path: Path) -> None:
     _, _, commands = _windfall(*group, "--help", folder=tmp_path).stdout.partition("Commands:\n")
     assert commands and "..." not in commands
+
+
+def test_every_command_and_every_option_says_what_it_is() -> None:
+    silent, left = [], [("windfall", windfall)]
+    while left:
+        name, one = left.pop()
+        context = click.Context(one, info_name=name)
+        if isinstance(one, click.Group):
+            found = ((each, one.get_command(context, each)) for each in one.list_commands(context))
+            left += [(f"{name} {each}", command) for each, command in found if command is not None]
+        silent += [] if one.help else [name]
+        options = [each for each in one.params if isinstance(each, click.Option)]
+        silent += [f"{name} {each.opts[-1]}" for each in options if not each.help]
+    assert not silent
 
 
 def test_help_loads_nothing_heavy(tmp_path: Path) -> None:

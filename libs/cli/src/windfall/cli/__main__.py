@@ -29,7 +29,7 @@ from typing import Final, NoReturn
 import click
 
 from windfall.cli.commands.lazily import Commands
-from windfall.cli.commands.options import COMPLETE
+from windfall.cli.commands.options import COMPLETE, MACHINES
 from windfall.servicekit.errors import ExitCode, Mistake
 
 EPILOG = """\b
@@ -124,7 +124,13 @@ def windfall() -> None:
 
 @windfall.command()
 @click.option(
-    "-o", "--output", "form", type=click.Choice(("table", "json", "yaml")), default="table", show_default=True
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(("table", "json", "yaml")),
+    default="table",
+    show_default=True,
+    help=MACHINES,
 )
 def version(form: str) -> None:
     """Print the versions of what runs here."""

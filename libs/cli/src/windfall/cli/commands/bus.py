@@ -20,7 +20,9 @@ def events() -> None:
 
 
 @events.command()
-@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="json", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["json", "yaml"]), default="json", show_default=True, help="Of the document."
+)
 def schema(output: str) -> None:
     """Print every event and command as an AsyncAPI 3.0 document."""
     from importlib.metadata import version as installed
@@ -34,7 +36,14 @@ def schema(output: str) -> None:
 @on_server
 @click.option("--topic", metavar="TOPIC", help="Only these, like window.opened or window.*")
 @click.option("--site", metavar="SITE", help="Only those about one site.")
-@click.option("-o", "--output", type=click.Choice(["line", "json", "jsonl"]), default="line", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["line", "json", "jsonl"]),
+    default="line",
+    show_default=True,
+    help="json and jsonl are the same: an event a line, as CloudEvents have it.",
+)
 @click.option("--from-start", is_flag=True, help="From the oldest that the server keeps.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 def tail(server: str, topic: str | None, site: str | None, output: str, from_start: bool, count: int | None) -> None:

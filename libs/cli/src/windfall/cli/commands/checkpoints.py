@@ -69,7 +69,9 @@ def list_checkpoints(coordinator: str, federation: str, output: "Form") -> None:
 @in_context
 @_at_coordinator
 @_round
-@click.option("-o", "--output", "file", required=True, type=click.Path(path_type=Path), metavar="FILE")
+@click.option(
+    "-o", "--output", "file", required=True, type=click.Path(path_type=Path), metavar="FILE", help="To write."
+)
 @click.option("--force", is_flag=True, help="Write over FILE.")
 def export_checkpoint(coordinator: str, federation: str, wish: str, file: Path, force: bool) -> None:
     """Write a model to FILE as safetensors, whole and with the digest that was promised, or not at all.

@@ -8,7 +8,7 @@ import click
 
 from windfall.cli.commands import completing
 from windfall.cli.commands.listing import Listing
-from windfall.cli.commands.options import in_table, sure, surely
+from windfall.cli.commands.options import MACHINES, in_table, sure, surely
 
 if TYPE_CHECKING:
     from windfall.cli.resources.showing import Form
@@ -35,7 +35,9 @@ def list_contexts(output: "Form") -> None:
 
 @context.command("show")
 @click.argument("name", required=False, shell_complete=completing.contexts)
-@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True, help=MACHINES
+)
 def show_context(name: str | None, output: "Form") -> None:
     """Print one context, by default the one that counts."""
     from windfall.cli.contexts import chosen

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from windfall.cli.commands.listing import Listing
-from windfall.cli.commands.options import in_table, wait_for
+from windfall.cli.commands.options import MACHINES, in_table, wait_for
 from windfall.cli.commands.options import server as on_server
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ def profile() -> None:
     """Show what nodes are made of and can do, and what became of it."""
 
 
-_form = click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
+_form = click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True, help=MACHINES
+)
 
 
 @profile.command("get")

@@ -31,13 +31,20 @@ def hub() -> None:
 
 
 @hub.command()
-@click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path("hub"), show_default=True)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("hub"),
+    show_default=True,
+    help="Its folder: keys, certificates, state.",
+)
 @click.option("--federation", default="demo", show_default=True, metavar="NAME", help="What it trains.")
 @click.option("--listen", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where its doors are.")
 @click.option("--host", metavar="NAME", help="By which sites reach it.  [default: what it listens at]")
 @click.option("--port", type=click.IntRange(1, 65535), default=9443, show_default=True, help="Of enrolment.")
 @click.option("--leaf-port", type=click.IntRange(1, 65535), default=7422, show_default=True, help="Of sites' NATS.")
-@click.option("--coordinator-port", type=click.IntRange(1, 65535), default=9500, show_default=True)
+@click.option("--coordinator-port", type=click.IntRange(1, 65535), default=9500, show_default=True, help="Of gRPC.")
 @click.option("--nats-port", type=click.IntRange(1, 65535), default=4222, show_default=True, help="On loopback.")
 @click.option("--web", is_flag=True, help="Serve the live page, too, on loopback, once a site is enrolled.")
 @click.option("--web-port", type=click.IntRange(1, 65535), default=8400, show_default=True, help="Of the live page.")
@@ -100,7 +107,14 @@ def site() -> None:
 @site.command()
 @click.argument("hub_url", metavar="HUB-URL")
 @click.option("--token", envvar="WINDFALL_TOKEN", metavar="TOKEN", help="One-time.  [env: WINDFALL_TOKEN]")
-@click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path("site"), show_default=True)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("site"),
+    show_default=True,
+    help="Its folder: keys, certificates, state.",
+)
 @click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="The site's own data.")
 @click.option("--set", "settings", multiple=True, metavar="SERVICE.NAME=VALUE",
               help="Of a service here, like energy-watcher.signal=static; repeat it.")  # fmt: skip

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from windfall.cli.commands.options import MACHINES, wait_for
 from windfall.cli.commands.options import server as on_server
-from windfall.cli.commands.options import wait_for
 from windfall.servicekit.errors import Mistake
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def _services(_: click.Context, __: click.Parameter, incomplete: str) -> list[st
     metavar="SECONDS",
     help="How long a service may be silent.",
 )
-@click.option("-o", "--output", type=click.Choice(["plain", "json", "jsonl"]), default="plain", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["plain", "json", "jsonl"]), default="plain", show_default=True, help=MACHINES
+)
 def logs(
     services: tuple[str, ...],
     server: str,

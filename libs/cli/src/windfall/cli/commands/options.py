@@ -74,7 +74,7 @@ def server(command: Callable[..., None]) -> Callable[..., None]:
     return option(in_context(command))
 
 
-_MACHINES: Final = "json, yaml and jsonl are for machines and say their version."
+MACHINES: Final = "All but the first are for machines, and say their version."
 
 in_table = click.option(
     "-o",
@@ -82,7 +82,7 @@ in_table = click.option(
     type=click.Choice(["table", "wide", "json", "yaml", "jsonl"]),
     default="table",
     show_default=True,
-    help=_MACHINES,
+    help="json, yaml and jsonl are for machines, and say their version.",
 )
 """How rows are shown."""
 
@@ -92,7 +92,7 @@ in_lines = click.option(
     type=click.Choice(["line", "json", "yaml", "jsonl"]),
     default="line",
     show_default=True,
-    help=_MACHINES,
+    help=MACHINES,
 )
 """How what is told in sentences is shown."""
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @click.option(
     "--work-tokens", type=click.IntRange(min=1), required=True, metavar="N", help="In all, from its beginning."
 )
-@click.option("--objective", type=click.Choice(["carbon", "cost", "budget"]), default="carbon", show_default=True)
+@click.option("--objective", type=click.Choice(["carbon", "cost", "budget"]), default="carbon", show_default=True,
+              help="What is to be least: CO2, money, or time within a budget of CO2.")  # fmt: skip
 @click.option("--deadline", metavar="T", help="ISO 8601; carbon and cost need one.")
 @click.option("--budget-kg", type=click.FloatRange(min=0), metavar="KG", help="Of CO2, for the objective budget.")
 @click.option(

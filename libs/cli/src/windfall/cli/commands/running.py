@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from windfall.cli.commands.options import MACHINES
 from windfall.servicekit.errors import ExitCode, Mistake
 
 
@@ -209,7 +210,9 @@ def _said(text: str) -> None:
 @click.option(
     "--key", type=click.Path(path_type=Path), metavar="FILE", help="The site's public key, as it gave it you."
 )
-@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True, help=MACHINES
+)
 def report(run: Path, key: Path | None, output: str) -> None:
     """Verify the ledgers of a run, and show what was drawn and emitted.
 
@@ -231,7 +234,12 @@ def report(run: Path, key: Path | None, output: str) -> None:
     "--authority", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The fleet's certificate (PEM)."
 )
 @click.option(
-    "-o", "--output", type=click.Choice(["table", "json", "yaml", "jsonl"]), default="table", show_default=True
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json", "yaml", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="jsonl is what was signed, as it is handed on.",
 )
 def contributions(path: Path, authority: Path, output: str) -> None:
     """Verify who contributed what, by the sites' own signatures.
@@ -269,7 +277,13 @@ def contributions(path: Path, authority: Path, output: str) -> None:
 @click.option("--site", multiple=True, metavar="NAME=COLUMN", help="Of the trace; repeat it.  [default: all columns]")
 @click.option("--start", metavar="T", help="ISO 8601.  [default: where the trace begins]")
 @click.option("--end", metavar="T", help="ISO 8601.  [default: where the trace ends]")
-@click.option("--objective", type=click.Choice(["fast", "carbon", "budget", "cost"]), default="fast", show_default=True)
+@click.option(
+    "--objective",
+    type=click.Choice(["fast", "carbon", "budget", "cost"]),
+    default="fast",
+    show_default=True,
+    help="What the plan is to make least of: time, CO2, time within a budget of CO2, or money.",
+)
 @click.option(
     "--policy",
     type=click.Choice(["windfall", "threshold", "always-on", "oracle", "all"]),
@@ -285,17 +299,17 @@ def contributions(path: Path, authority: Path, output: str) -> None:
 @click.option("--speed", multiple=True, metavar="SITE=X", help="In speeds of the reference site.  [default: 1]")
 @click.option("--open", type=float, default=100.0, show_default=True, metavar="G", help="Clean below, gCO2/kWh.")
 @click.option("--close", type=float, metavar="G", help="Dirty above, gCO2/kWh.  [default: as --open]")
-@click.option("--power-idle", type=float, default=0.468, show_default=True, metavar="KW")
+@click.option("--power-idle", type=float, default=0.468, show_default=True, metavar="KW", help="While it waits.")
 @click.option("--power-train", type=float, default=2.024, show_default=True, metavar="KW", help="Draining, too.")
 @click.option("--power-provision", type=float, metavar="KW", help="While starting.  [default: as --power-idle]")
-@click.option("--provision-seconds", type=float, default=240.0, show_default=True, metavar="S")
-@click.option("--drain-seconds", type=float, default=15.0, show_default=True, metavar="S")
+@click.option("--provision-seconds", type=float, default=240.0, show_default=True, metavar="S", help="A node takes.")
+@click.option("--drain-seconds", type=float, default=15.0, show_default=True, metavar="S", help="To deliver.")
 @click.option("--forecast", default="noisy:1", show_default=True, metavar="perfect|noisy:SEED", help="72 hours ahead.")
 @click.option("--replan-minutes", type=float, default=0.0, metavar="M", help="Between plans.  [default: every reading]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="OUT", help="Every interval and figure.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="OUT.png", help="A picture of it.")
 @click.option("-v", "--verbose", is_flag=True, help="Every site by itself, too.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help=MACHINES)
 def simulate(json_file: Path | None, plot: Path | None, verbose: bool, output: str, **typed: Any) -> None:
     """Run the decisions of this fleet on a trace, in its own time, beside those of others."""
     from windfall.cli.simulate import Asked

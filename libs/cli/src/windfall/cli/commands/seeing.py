@@ -68,7 +68,15 @@ def get(what: str, names: tuple[str, ...], server: str, output: "Form") -> None:
 @_what
 @click.argument("name", shell_complete=names_of())
 @on_server
-@click.option("--events", "count", type=click.IntRange(min=0), default=10, show_default=True, metavar="N")
+@click.option(
+    "--events",
+    "count",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Of the last ones.",
+)
 @in_lines
 def describe(what: str, name: str, server: str, count: int, output: str) -> None:
     """Print everything that is known of one, and the last events about it."""
@@ -82,7 +90,14 @@ def describe(what: str, name: str, server: str, count: int, output: str) -> None
 @_what
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=names_of())
 @on_server
-@click.option("-o", "--output", type=click.Choice(["line", "jsonl"]), default="line", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["line", "jsonl"]),
+    default="line",
+    show_default=True,
+    help="jsonl: as in `get`.",
+)
 def watch(what: str, names: tuple[str, ...], server: str, output: str) -> None:
     """Print each one as it stands, and again whenever it changes, until it is interrupted."""
     from windfall.cli.resources.registry import resource
@@ -95,7 +110,14 @@ def watch(what: str, names: tuple[str, ...], server: str, output: str) -> None:
 @_what
 @click.argument("name", shell_complete=names_of())
 @click.option("--for", "wish", required=True, metavar="FIELD=VALUE", help="Like window=on or state=completed.")
-@click.option("--timeout", type=click.FloatRange(min=0), default=300.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="When to give up.",
+)
 @on_server
 def wait(what: str, name: str, wish: str, timeout: float, server: str) -> None:
     """Return when a field of one has a value; end with 1 when it has not by then."""
