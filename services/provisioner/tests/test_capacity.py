@@ -120,6 +120,27 @@ async def test_another_site_is_not_found(capacity: "CapacityAsyncStub") -> None:
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+@pytest.mark.parametrize(
+    ("need", "why"),
+    [
+        (wire.Need(workers=2**32 - 1), "4294967295 workers are more than 1000"),
+        (wire.Need(workers=2, accelerators=65), "65 accelerators for each worker are more than 64"),
+    ],
+)
+async def test_a_need_that_nobody_can_mean_is_refused_and_leases_nothing(
+    need: wire.Need, why: str, capacity: "CapacityAsyncStub"
+) -> None:
+    calls: list[Awaitable[Any]] = [
+        capacity.Plan(wire.PlanRequest(site="site-a", need=need), timeout=SECONDS),
+        capacity.Acquire(wire.AcquireRequest(site="site-a", window_id=WINDOW, need=need), timeout=SECONDS),
+    ]
+    for call in calls:
+        with pytest.raises(grpc.aio.AioRpcError, match=why) as refused:
+            await call
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert not (await capacity.List(wire.ListRequest(site="site-a"), timeout=SECONDS)).leases
+
+
 async def test_a_window_must_be_a_uuid(capacity: "CapacityAsyncStub") -> None:
     with pytest.raises(grpc.aio.AioRpcError, match="'tomorrow' is not a UUID") as refused:
         await capacity.Acquire(wire.AcquireRequest(site="site-a", window_id="tomorrow"), timeout=SECONDS)

@@ -9,7 +9,7 @@ import grpc
 from windfall.contracts.v1 import capacity_pb2 as wire
 from windfall.contracts.v1.capacity_pb2_grpc import CapacityServicer
 from windfall.provisioner.app import Provisioner
-from windfall.provisioner.holdings import Lease, Need
+from windfall.provisioner.holdings import MOST_ACCELERATORS, MOST_WORKERS, Lease, Need
 from windfall.servicekit.errors import Mistake, Transient
 from windfall.servicekit.rpc import serving
 
@@ -26,6 +26,7 @@ class Capacity(CapacityServicer):
     async def Plan(self, request: wire.PlanRequest, context: Any) -> wire.PlanReply:  # noqa: N802 - gRPC's name
         await self._check(request.site, context)
         window_id = await _window(request.window_id, context) if request.window_id else _ANY_WINDOW
+        need = await _need(request.need, context)
         backend, holdings = self._provisioner.backend, self._provisioner.holdings
         reply = wire.PlanReply(backend=backend.name, description=backend.describe())
         if holdings.holder:
@@ -33,7 +34,7 @@ class Capacity(CapacityServicer):
         if holdings.cordon is not None:
             reply.hindrance = f"the site is cordoned: {holdings.cordon}"
         try:
-            reply.objects.extend(await self._provisioner.plan(window_id, _need(request.need)))
+            reply.objects.extend(await self._provisioner.plan(window_id, need))
         except (Transient, Mistake) as error:
             reply.hindrance = reply.hindrance or str(error)
         return reply
@@ -41,9 +42,10 @@ class Capacity(CapacityServicer):
     async def Acquire(self, request: wire.AcquireRequest, context: Any) -> wire.Lease:  # noqa: N802
         await self._check(request.site, context)
         window_id = await _window(request.window_id, context)
+        need = await _need(request.need, context)
         with serving(context, "windfall.contracts.v1.Capacity/Acquire"):
             try:
-                lease = self._provisioner.acquire(window_id, _need(request.need))
+                lease = self._provisioner.acquire(window_id, need)
             except Transient as error:
                 await _refuse(context, grpc.StatusCode.UNAVAILABLE, str(error))
         if lease is None:
@@ -98,7 +100,13 @@ class Capacity(CapacityServicer):
             await _refuse(context, grpc.StatusCode.NOT_FOUND, f"this provisioner serves {ours!r}, not {site!r}")
 
 
-def _need(asked: wire.Need) -> Need:
+async def _need(asked: wire.Need, context: Any) -> Need:
+    for what, number, most in (
+        ("workers", asked.workers, MOST_WORKERS),
+        ("accelerators for each worker", asked.accelerators, MOST_ACCELERATORS),
+    ):
+        if number > most:
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"{number} {what} are more than {most}")
     accelerators = asked.accelerators if asked.HasField("accelerators") else None
     return Need(workers=asked.workers or None, accelerators=accelerators)
 

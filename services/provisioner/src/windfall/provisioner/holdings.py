@@ -194,6 +194,9 @@ class Need:
 
 
 USUAL: Final = Need()
+MOST_WORKERS: Final = 1000
+MOST_ACCELERATORS: Final = 64
+"""Of each worker. A need of more is nobody's that means it: an object is made for each worker."""
 
 
 @dataclass(frozen=True)

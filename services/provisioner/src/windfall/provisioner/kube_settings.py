@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from windfall.contracts.jurisdiction import Jurisdiction
+from windfall.provisioner.holdings import MOST_ACCELERATORS, MOST_WORKERS
 from windfall.provisioner.node_need import NodeNeed, node_need
 from windfall.servicekit.kube import Connection
 
@@ -75,9 +76,9 @@ class TrainerSettings(KubeSettings):
     kube_image: str = Field(min_length=1)
     """Image of the site-trainer."""
     kube_pull_secrets: Names = ()
-    kube_workers: int = Field(default=1, ge=1, le=1000)
+    kube_workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
     """Pods that train as one site, unless whoever asks for a lease says otherwise."""
-    kube_accelerators: int = Field(default=0, ge=0, le=64)
+    kube_accelerators: int = Field(default=0, ge=0, le=MOST_ACCELERATORS)
     """GPUs of each pod, unless whoever asks for a lease says otherwise."""
     kube_vendor: Vendor = "none"
     """Of the GPUs."""
