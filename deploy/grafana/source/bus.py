@@ -27,7 +27,7 @@ def made() -> dashboard.Dashboard:
         .with_panel(
             number(
                 "Dropped spans",
-                "That no collector took.",
+                "That neither collector nor file took.",
                 "none",
                 f"sum(increase({m.SPANS_DROPPED.prometheus}[$__range])) or vector(0)",
             )

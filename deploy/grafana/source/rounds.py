@@ -6,6 +6,7 @@ from deploy.grafana.source.panels import board, choice, lines, number, quantile,
 from windfall.servicekit import instruments as m
 
 OURS = '{windfall_federation=~"$windfall_federation"}'
+COMPLETED = '{windfall_federation=~"$windfall_federation",windfall_outcome="completed"}'
 
 
 def made() -> dashboard.Dashboard:
@@ -29,7 +30,7 @@ def made() -> dashboard.Dashboard:
                 "Rounds per hour",
                 "Completed.",
                 "none",
-                f"sum(rate({m.ROUNDS.prometheus}{OURS}[$__rate_interval])) * 3600",
+                f"sum(rate({m.ROUNDS.prometheus}{COMPLETED}[$__rate_interval])) * 3600",
             )
         )
         .with_panel(number("Median round", "From opening to commit.", "s", quantile(0.5, m.ROUND_DURATION, where=OURS)))

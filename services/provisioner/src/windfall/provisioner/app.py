@@ -22,7 +22,7 @@ from windfall.provisioner.nodes import Nodes, trace_of
 from windfall.provisioner.settings import ProvisionerSettings
 from windfall.servicekit import metrics
 from windfall.servicekit.errors import Transient
-from windfall.servicekit.instruments import LEASES
+from windfall.servicekit.instruments import LEASES, NODES_FAILED
 from windfall.servicekit.service import Stand
 from windfall.servicekit.telemetry import outgoing_trace, span
 
@@ -56,6 +56,8 @@ class Provisioner:
         self.holdings = stand.journal.load(_HOLDINGS, Holdings) or Holdings(site=settings.site)
         self._nodes = Nodes(backend, stand, environment, self._learn, lambda: self.holdings)
         metrics.observe(LEASES, self._counted)
+        # A counter that is first seen at 1 has not grown, for whoever looks at its rate.
+        metrics.record(NODES_FAILED, 0, {"windfall.site": self.site})
 
     def _counted(self) -> Iterator[tuple[float, dict[str, str]]]:
         states = Counter(lease.state for lease in self.holdings.live)
