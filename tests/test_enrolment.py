@@ -121,7 +121,7 @@ async def test_a_site_is_enrolled_renewed_and_shut_out(fleet: HubProcess, tmp_pa
 async def test_certificates_of_seconds_are_renewed_at_both_ends_while_everything_runs(tmp_path: Path) -> None:
     """The keepers of a site and of the hub, and what reads their files: each connection that is made anew shows a
     certificate of which the first has long run out."""
-    seconds = 45
+    seconds = 75
     async with hub(tmp_path / "hub", "--approve", "--days", str(seconds / 86400)) as fleet:
         site = SiteFolder(tmp_path / "quebec")
         code, _ = await joined(fleet, site.path, await fleet.token("quebec"))

@@ -235,6 +235,8 @@ async def test_a_slow_disk_holds_the_site_and_not_the_coordinators_memory(tmp_pa
         hub.disk.gate.clear()
         before = site.proxy.up.nbytes
         pushing = asyncio.create_task(site.push(1, hub.base))
+        while site.proxy.up.nbytes - before < 2**16 and not pushing.done():  # noqa: ASYNC110 - bytes set no event
+            await asyncio.sleep(0.002)
         sent = await as_far_as_it_gets(lambda: site.proxy.up.nbytes) - before
         assert 0 < sent < SIZE // 2
         hub.disk.gate.set()

@@ -28,6 +28,12 @@ print('{"all_reduce_ranks": 8, "timed": {"all_reduce_gb_per_s": {"amount": 0.5, 
 """
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader of counters starts late on a machine that is busy."""
+    monkeypatch.setattr("windfall.profiler.measurement.power.FIRST_WITHIN", LONG)
+
+
 def program(folder: Path, name: str, text: str) -> Path:
     path = folder / f"{name}.py"
     path.write_text(text)
@@ -133,17 +139,20 @@ def test_the_version_follows_task_extent_and_both_programs(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-async def test_this_machine_is_measured_in_full(tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+async def test_this_machine_is_measured_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a task of ``windfall.tasks`` on a little text."""
     data = tmp_path / "data"
     data.mkdir()
     (data / "text.txt").write_text("The sun came out and the site went on. " * 400)
     settings = {"layers": 1, "heads": 2, "width": 32, "context": 32}
-    budget = timedelta(seconds=8)
+    # It aims at six seconds, and on a machine that is busy may take as long as it does.
+    patience = timedelta(minutes=3)
+    monkeypatch.setattr("windfall.profiler.measurement.bench.AIM", 6 / patience.total_seconds())
     torch = TorchBench(
-        budget, full=True, workload=Workload(task="gpt-neox", settings=json.dumps(settings)), data_dir=data
+        patience, patience, full=True, workload=Workload(task="gpt-neox", settings=json.dumps(settings)), data_dir=data
     )
-    found = await FullBench(torch, PowerMeter(LONG), timedelta(seconds=1), LONG).compute(HOST)
+    found = await FullBench(torch, PowerMeter(3 * patience), timedelta(seconds=1), patience).compute(HOST)
     assert found.complete, found.missing
     assert found.task == "gpt-neox", found.missing
     assert found.matmul_gflops_by_dtype.keys() | {part.rpartition(".")[2] for part in found.missing} >= {"bf16", "fp8"}

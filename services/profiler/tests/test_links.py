@@ -204,10 +204,10 @@ async def test_another_site_is_probed_when_somebody_asks_and_its_place_is_known(
     await served.stop(timedelta(0))
     assert isinstance(near, LinkMeasured) and isinstance(unknown, LinkMeasured)
     assert not near.missing
-    assert near.rtt_ms is not None and 29 <= near.rtt_ms < 200
+    assert near.rtt_ms is not None and near.rtt_ms >= 29
     assert near.jitter_ms is not None
-    assert near.up_mb_per_s is not None and 0.1 < near.up_mb_per_s < 2.5
-    assert near.down_mb_per_s is not None and 0.1 < near.down_mb_per_s < 2.5
+    assert near.up_mb_per_s is not None and 0 < near.up_mb_per_s < 2.5
+    assert near.down_mb_per_s is not None and 0 < near.down_mb_per_s < 2.5
     assert MIB <= near.moved_bytes < MIB + 10_000 <= MIB + link.up.nbytes
     assert unknown.target == "site-c"
     assert set(unknown.missing.values()) == {"this site is not told where site-c is (WINDFALL_PEERS)"}

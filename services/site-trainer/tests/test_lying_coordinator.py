@@ -67,7 +67,7 @@ class Site:
     async def asked(self, call: Callable[[], Awaitable[object]]) -> None:
         """One case: it is believed, refused, or to be tried again, in one line."""
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await call()
             self.heard["believed"] += 1
         except (Transient, Refused, ValueError) as error:

@@ -27,7 +27,8 @@ from windfall.servicekit.errors import ExitCode, Mistake
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _LOOK_EVERY_S: Final = 0.05
-_READY_WITHIN: Final = timedelta(seconds=60)
+_READY_WITHIN: Final = timedelta(minutes=3)
+"""A machine that is busy takes a minute to load torch for several processes at once; whoever dies is told at once."""
 _RESTARTS: Final = 5
 """How often one program may die in a run after it stood before the run is given up."""
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
