@@ -48,12 +48,12 @@ def write_trace(path: Path, *, opens: int, closes: int, minutes: int) -> Path:
 
 async def wait_for(fleet: Fleet, kind: type[Message], count: int = 1) -> list[Message]:
     """Events of the hub once it holds so many of a kind."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(200):
         while True:
             events = await fleet.events()
             if sum(isinstance(event, kind) for event in events) >= count:
                 return events
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
 
 
 @pytest.mark.parametrize("real", [False, True], ids=["memory", "real"])
