@@ -10,8 +10,10 @@ from uuid import UUID, uuid4
 import pytest
 import yaml
 
+from windfall.cli import explain_federation
 from windfall.cli.events import publish
 from windfall.cli.explain import explain, explained, for_machines, in_words
+from windfall.cli.resources.federations import Federation
 from windfall.cli.server import connection, declared, store
 from windfall.contracts.envelope import Letter
 from windfall.contracts.events import (
@@ -201,3 +203,26 @@ async def test_a_site_that_the_server_does_not_know(url: str) -> None:
     with pytest.raises(Mistake, match=r"unknown site 'site-z'. Did you mean site-a\?") as refused:
         await explain(url, "site-z")
     assert refused.value.exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        (Federation("demo"), "demo is waiting: no round has started.\nThe next round opens when"),
+        (Federation("demo", completed=3), "demo is waiting: round 3 is completed.\n"),
+        (
+            Federation("demo", "training", 4, ("oslo", "quebec"), plan="40 % less carbon"),
+            "demo is training: round 4 runs with oslo, quebec.\n`windfall watch rounds` shows when it is",
+        ),
+        (
+            Federation("demo", "paused", because="new disks", changed_at=datetime(2026, 1, 1, tzinfo=UTC)),
+            "demo is paused since 2026-01-01 00:00 UTC: new disks.\n`windfall resume demo` goes on",
+        ),
+        (Federation("demo", "finished"), "demo is finished: it has come to its end.\nIts model is kept"),
+    ],
+)
+def test_a_federation_is_explained_from_its_last_words(row: Federation, text: str) -> None:
+    told = explain_federation.explained(row, None)
+    assert explain_federation.in_words(told).startswith(text)
+    machine = json.loads(explain_federation.for_machines(told, "json"))
+    assert (machine["kind"], machine["federation"], machine["state"]) == ("FederationExplanation", "demo", row.state)

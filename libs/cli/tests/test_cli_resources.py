@@ -24,6 +24,7 @@ from tests.commanded import ran
 from windfall.cli import commands
 from windfall.cli.__main__ import WHERE, windfall
 from windfall.cli.commands.options import interruptible
+from windfall.cli.explain_federation import explain_any
 from windfall.cli.recording import Said
 from windfall.cli.resources import roster
 from windfall.cli.resources.describing import described, for_machines, in_words
@@ -361,6 +362,13 @@ async def test_one_is_described_with_what_was_said_of_it_last(hub: str, recorded
         "window.closed",
     ]
     assert "window.opened" in in_words(await described(hub, "site", "site-a", 30))
+
+
+async def test_a_federation_is_explained(hub: str) -> None:
+    code, out, err = await ran("explain", "demo", url=hub)
+    assert (code, err) == (0, "") and out.startswith("demo is finished since ")
+    with pytest.raises(Mistake, match=r"unknown site or federation 'dmeo'\. Did you mean demo\?"):
+        await explain_any(hub, "dmeo")
 
 
 async def test_who_waits_in_vain_is_told_how_it_stands(hub: str) -> None:

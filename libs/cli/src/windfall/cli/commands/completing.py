@@ -2,37 +2,45 @@
 
 import asyncio
 import os
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 import click
+
+if TYPE_CHECKING:
+    from windfall.cli.resources.resource import Resource
 
 Completed = Callable[[click.Context, click.Parameter, str], list[str]]
 _PATIENCE_S: Final = 2.0
 """Whoever types waits no longer."""
 
 
-def names_of(what: str = "") -> Completed:
-    """Completes names of a resource: of this one, or of the one that was typed before them.
+def names_of(*what: str) -> Completed:
+    """Completes names of resources: of these, or of the one that was typed before them.
 
     Where the server does not answer there is nothing to offer, and no place to say why.
     """
 
     def completed(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-        from windfall.cli.resources.reading import rows
         from windfall.cli.resources.registry import resource
         from windfall.cli.server import DEFAULT_URL
         from windfall.servicekit.errors import Mistake
 
         url = ctx.params.get("server") or os.environ.get("WINDFALL_NATS_URL") or DEFAULT_URL
         try:
-            of = resource(what or str(ctx.params.get("what")))
-            found = asyncio.run(asyncio.wait_for(rows(url, of), _PATIENCE_S))
+            of = [resource(each) for each in what or (str(ctx.params.get("what")),)]
+            found = asyncio.run(asyncio.wait_for(_all(url, of), _PATIENCE_S))
         except (Mistake, TimeoutError):
             return []
         return [name for name in found if name.startswith(incomplete)]
 
     return completed
+
+
+async def _all(url: str, of: "Sequence[Resource]") -> list[str]:
+    from windfall.cli.resources.reading import rows
+
+    return [name for each in of for name in await rows(url, each)]
 
 
 def contexts(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:

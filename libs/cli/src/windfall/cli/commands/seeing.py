@@ -14,15 +14,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("site", shell_complete=names_of("sites"))
+@click.argument("name", metavar="SITE|FEDERATION", shell_complete=names_of("sites", "federations"))
 @on_server
 @in_lines
-def explain(site: str, server: str, output: str) -> None:
-    """Say why a site is on or off, and what would change it."""
-    from windfall.cli.explain import explain as asked
-    from windfall.cli.explain import for_machines, in_words
+def explain(name: str, server: str, output: str) -> None:
+    """Say why a site is on or off, or a federation trains or waits, and what would change it."""
+    from windfall.cli.explain_federation import explain_any, for_machines, in_words
 
-    told = wait_for(asked(server, site))
+    told = wait_for(explain_any(server, name))
     print(in_words(told) if output == "line" else for_machines(told, output))
 
 
