@@ -24,6 +24,8 @@ from windfall.cli.checkpoints.exporting import exported
 from windfall.cli.checkpoints.listing import CHECKPOINTS, listed, meant
 from windfall.cli.checkpoints.tensors import read
 from windfall.cli.checkpoints.verifying import verified_file, verified_round
+from windfall.cli.doctor.examining import examined
+from windfall.cli.doctor.finding import Level
 from windfall.cli.identity.authority import Signed, authority_in, certify, write
 from windfall.cli.identity.folders import HubFolder
 from windfall.cli.keys import issued, place_of
@@ -282,6 +284,14 @@ async def test_a_round_that_was_pruned_names_those_that_are_nearest(hub: Hub, tm
         assert code == ExitCode.USAGE and "write its number, best or newest" in err
         with pytest.raises(Mistake, match="there is no federation 'other' here; there is demo"):
             await listed(target, "other")
+
+
+async def test_the_doctor_asks_the_coordinator(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(hub) as target:
+        monkeypatch.setenv("WINDFALL_COORDINATOR", target)
+        found = await examined(f"nats://127.0.0.1:{free_port()}")
+    (told,) = [one for one in found if one.about == "coordinator"]
+    assert told.level is Level.OK and told.says.endswith(f"models kept at {target}")
 
 
 async def test_a_coordinator_that_is_away_or_nowhere_is_told_in_one_line(tmp_path: Path) -> None:

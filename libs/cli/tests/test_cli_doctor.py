@@ -149,7 +149,11 @@ async def test_a_hub_is_looked_at(nats_server: NatsServer, recorded: Sequence[Sa
 async def test_a_server_that_is_away_is_a_finding_and_ends_with_1(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "windfall.cli", "doctor"),
-        env={**os.environ, "WINDFALL_NATS_URL": f"nats://127.0.0.1:{free_port()}"},
+        env={
+            **os.environ,
+            "WINDFALL_NATS_URL": f"nats://127.0.0.1:{free_port()}",
+            "WINDFALL_COORDINATOR": (gone := f"127.0.0.1:{free_port()}"),
+        },
         cwd=tmp_path,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -158,3 +162,4 @@ async def test_a_server_that_is_away_is_a_finding_and_ends_with_1(tmp_path: Path
     text = " ".join(out.decode().split())
     assert "✗ server no NATS server at" in text
     assert "→ Start one, or give its address with --server" in text
+    assert f"✗ coordinator no coordinator answers at {gone}" in text

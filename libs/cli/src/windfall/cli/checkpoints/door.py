@@ -22,6 +22,10 @@ _KEYS: Final = "Give --tls-authority, --tls-certificate and --tls-key to `windfa
 _AGAIN: Final = f"See that it runs, and that this is its address and these its keys. {NONE}"
 
 
+class HandsOutNone(Mistake):
+    """The coordinator is there, and is one that has no models to hand out."""
+
+
 @asynccontextmanager
 async def opened(target: str) -> "AsyncIterator[tuple[grpc.aio.Channel, CheckpointsAsyncStub]]":
     """A channel to ``host:port``, or several with commas between, and the service on it.
@@ -72,7 +76,8 @@ def explained(target: str) -> Iterator[None]:
         with translated(f"the coordinator at {target}"):
             yield
     except Refused as refused:
-        raise Mistake(*_refusal(refused), ExitCode.SERVER) from refused
+        kind = HandsOutNone if refused.code is grpc.StatusCode.UNIMPLEMENTED else Mistake
+        raise kind(*_refusal(refused), ExitCode.SERVER) from refused
 
 
 def away(target: str, passing: Transient) -> Mistake:

@@ -3,8 +3,9 @@
 import os
 from datetime import UTC, datetime
 
+from windfall.cli.counting import counted
 from windfall.cli.doctor import bus, fleet, machine
-from windfall.cli.doctor.finding import Finding, failure
+from windfall.cli.doctor.finding import Finding, failure, good
 from windfall.cli.links import read
 from windfall.cli.resources.reading import rows
 from windfall.cli.resources.registry import resource
@@ -34,7 +35,23 @@ async def examined(url: str) -> list[Finding]:
         found += fleet.of_hardware(await _hardware(url))
     except Mistake as mistake:
         found.append(failure("server", mistake.cause, mistake.cure))
+    if target := os.environ.get("WINDFALL_COORDINATOR"):
+        found.append(await _coordinator(target))
     return found
+
+
+async def _coordinator(target: str) -> Finding:
+    """Whether it answers, and believes us."""
+    # Imported here: gRPC takes a while to load, and not everybody names a coordinator.
+    from windfall.cli.checkpoints.door import HandsOutNone
+    from windfall.cli.checkpoints.listing import listed
+
+    try:
+        return good("coordinator", f"{counted(len(await listed(target, '')), 'models')} kept at {target}")
+    except HandsOutNone:
+        return good("coordinator", f"{target} answers")
+    except Mistake as mistake:
+        return failure("coordinator", mistake.cause, mistake.cure)
 
 
 async def _hardware(url: str) -> dict[str, Hardware]:
