@@ -298,6 +298,8 @@ async def test_a_dead_letter_is_a_row_whatever_is_in_it(hub: str, recorded: Sequ
         ("describe round demo/", [f"demo/{number}" for number in range(5)]),
         ("drain site-b", ["site-b"]),
         ("pause d", ["demo"]),
+        ("explain de", ["demo"]),
+        ("events tail --topic round.c", ["round.completed"]),
         ("get pods p", []),
     ],
 )

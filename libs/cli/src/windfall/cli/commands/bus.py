@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from windfall.cli.commands.completing import names_of, topics
 from windfall.cli.commands.listing import Listing
 from windfall.cli.commands.options import in_lines, in_table, sure, surely, wait_for
 from windfall.cli.commands.options import server as on_server
@@ -34,8 +35,8 @@ def schema(output: str) -> None:
 
 @events.command()
 @on_server
-@click.option("--topic", metavar="TOPIC", help="Only these, like window.opened or window.*")
-@click.option("--site", metavar="SITE", help="Only those about one site.")
+@click.option("--topic", metavar="TOPIC", shell_complete=topics, help="Only these, like window.opened or window.*")
+@click.option("--site", metavar="SITE", shell_complete=names_of("sites"), help="Only those about one site.")
 @click.option(
     "-o",
     "--output",
@@ -56,7 +57,7 @@ def tail(server: str, topic: str | None, site: str | None, output: str, from_sta
 
 
 @events.command()
-@click.argument("topic")
+@click.argument("topic", shell_complete=topics)
 @click.option("--file", default="-", show_default=True, metavar="FILE", help="JSON body; - is standard input.")
 @on_server
 def publish(topic: str, file: str, server: str) -> None:
@@ -98,7 +99,7 @@ def dlq_list(server: str, output: "Form") -> None:
 
 
 @dlq.command("show")
-@click.argument("number", type=int)
+@click.argument("number", type=int, shell_complete=names_of("dead-letters"))
 @on_server
 @in_lines
 def dlq_show(number: int, server: str, output: str) -> None:
@@ -111,7 +112,7 @@ def dlq_show(number: int, server: str, output: str) -> None:
 
 def _which(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.argument("number", type=int, required=False),
+        click.argument("number", type=int, required=False, shell_complete=names_of("dead-letters")),
         click.option("--all", "everything", is_flag=True, help="All of them."),
         on_server,
     ):

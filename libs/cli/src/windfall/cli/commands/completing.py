@@ -43,6 +43,13 @@ async def _all(url: str, of: "Sequence[Resource]") -> list[str]:
     return [name for each in of for name in await rows(url, each)]
 
 
+def topics(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Completes what may be said."""
+    from windfall.contracts.subjects import KINDS
+
+    return [name for name in sorted(KINDS) if name.startswith(incomplete)]
+
+
 def contexts(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     """Completes names of contexts."""
     from windfall.cli.contexts import place, read

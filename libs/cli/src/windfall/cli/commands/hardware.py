@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from windfall.cli.commands.completing import names_of
 from windfall.cli.commands.listing import Listing
 from windfall.cli.commands.options import MACHINES, in_table, wait_for
 from windfall.cli.commands.options import server as on_server
@@ -24,7 +25,7 @@ _form = click.option(
 
 
 @profile.command("get")
-@click.argument("site", required=False)
+@click.argument("site", required=False, shell_complete=names_of("profiles"))
 @on_server
 @_form
 def profile_get(site: str | None, server: str, output: str) -> None:
@@ -84,7 +85,7 @@ def profile_export(folder: Path, server: str) -> None:
 
 
 @profile.command("advice")
-@click.argument("federation", required=False)
+@click.argument("federation", required=False, shell_complete=names_of("federations"))
 @on_server
 @_form
 def profile_advice(federation: str | None, server: str, output: str) -> None:

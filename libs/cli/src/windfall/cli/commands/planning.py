@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from windfall.cli.commands.completing import names_of
 from windfall.cli.commands.options import in_table, wait_for
 from windfall.cli.commands.options import server as on_server
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("federation")
+@click.argument("federation", shell_complete=names_of("federations"))
 @click.option("--dry-run", is_flag=True, required=True, help="Plan, and say nothing to anybody: the only way there is.")
 @click.option(
     "--work-tokens", type=click.IntRange(min=1), required=True, metavar="N", help="In all, from its beginning."
