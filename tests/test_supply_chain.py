@@ -22,6 +22,10 @@ SECRETS: Final = {
     "a NATS seed": re.compile(r"\bS[UANOC][A-Z2-7]{54,}\b"),
     "a cloud key": re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
     "a forge token": re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|glpat-[A-Za-z0-9_-]{20,})"),
+    "a service's key": re.compile(
+        r"\b(?:AIza[0-9A-Za-z_-]{35}|xox[abprs]-[0-9A-Za-z-]{20,}|sk-[A-Za-z0-9_-]{32,}|hf_[A-Za-z0-9]{30,}"
+        r"|pypi-[A-Za-z0-9_-]{50,})"
+    ),
     "a web token": re.compile(r"\beyJ[A-Za-z0-9_-]{20,}\.eyJ[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{20,}"),
     "a password in a URL": re.compile(r"[a-z]+://[^\s/:@\"'{}$<]+:(?!hush)[^\s/@\"'{}$<]{8,}@"),
 }
@@ -99,6 +103,7 @@ def test_a_secret_would_be_noticed() -> None:
         "a NATS seed": "SU" + "A" * 56,
         "a cloud key": "AKIA" + "A" * 16,
         "a forge token": "ghp_" + "a" * 36,
+        "a service's key": "hf_" + "a" * 34,
         "a web token": ".".join(["eyJ" + "a" * 24] * 2 + ["b" * 24]),
         "a password in a URL": "nats://user:" + "correcthorse@hub",
     }.items():
