@@ -16,7 +16,7 @@ from typing import Any, Self
 import aiohttp
 import pytest
 
-_PATIENCE_S = 60.0
+_PATIENCE_S = 120.0
 _FLAGS = (
     "--headless",
     "--disable-gpu",
@@ -118,7 +118,10 @@ class Tab:
         )
 
     async def picture(self, path: Path) -> None:
-        """What is on the screen, as a PNG."""
+        """What is on the screen, once what is due is drawn, as a PNG."""
+        await self.value(
+            "new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))).then(() => 1)"
+        )
         told = await self.call("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(told["data"]))
 

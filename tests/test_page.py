@@ -30,7 +30,7 @@ from windfall.contracts.events import ContributionRefused, NodeHindered, SignalR
 from windfall.contracts.subjects import HUB
 from windfall.servicekit.testing.fixtures import started_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.slow
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PICTURES = Path(__file__).parent / "pictures"

@@ -331,7 +331,7 @@ class Ground:
 
     def agent(self, name: str, nodes: str, *arguments: str) -> Site:
         """A member under torchrun. The first agent keeps the rendezvous."""
-        conf = f"is_host={int(not self.sites)},last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=4"
+        conf = f"is_host={int(not self.sites)},last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=10"
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", nodes, "--nproc-per-node", "1"]
         torchrun += ["--max-restarts", "5", "--rdzv-backend", "c10d", "--rdzv-id", "t", "--rdzv-conf", conf]
         torchrun += ["--rdzv-endpoint", f"127.0.0.1:{self._port}", "--local-addr", "127.0.0.1"]
