@@ -36,15 +36,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _BEAT_S: Final = 0.25
-_GOODBYE: Final = timedelta(seconds=8)
-"""How long services may take to end."""
-_LAST_ROUND: Final = timedelta(seconds=15)
+_LAST_WINDOW: Final = timedelta(seconds=8)
+"""How long the last windows may take to close, beyond the time for a drain. A trace may end within one."""
+_GOODBYE: Final = timedelta(seconds=30)
+"""How long services may take to end. All of these are for a machine that is busy: nobody else takes seconds."""
+_LAST_ROUND: Final = timedelta(seconds=60)
 """How long the coordinator may take to finish the running round and write the model."""
 _NEWS: Final = 1.25
 """A day that is longer by less than this needs no excuse."""
 _ASKED_AGAIN_S: Final = 1.0
 """How long a cancelled task may take before it is cancelled again."""
-_RECONCILE: Final = timedelta(seconds=10)
+_RECONCILE: Final = timedelta(seconds=60)
 """How long the sites' last events may take to reach the hub."""
 
 
@@ -143,7 +145,7 @@ async def _day(chosen: Plan, crew: Crew, view: View, audience: Audience, hub: Cl
         view.say("the app has come to its end")
     ended = chosen.wish.flower is None or audience.fleet.finished
     over = audience.all_released if audience.fleet.finished else audience.all_dark
-    await audience.until(over, chosen.wish.pace.drain + _GOODBYE)
+    await audience.until(over, chosen.wish.pace.drain + _LAST_WINDOW)
     order = StopFederation(
         id=uuid4(), at=chosen.clock.now(), federation=chosen.wish.federation, reason="the replay is over"
     )
