@@ -276,7 +276,7 @@ async def test_every_mistake_is_one_line_with_its_cure(fleet: HubProcess, tmp_pa
     await refused(good, "no hub answers at 127.0.0.2", at=f"127.0.0.2:{free_port()}")
 
     for words, parts in (
-        (("revoke", "texas"), ("no site texas is enrolled", "site list")),
+        (("revoke", "texas", "--yes"), ("no site texas is enrolled", "site list")),
         (("token", "Texas!"), ("names no site",)),
     ):
         code, _, said = await told("site", *words, "--dir", fleet.folder.path)
