@@ -138,7 +138,7 @@ async def test_a_site_that_dies_answers_with_an_error_and_comes_back_as_the_same
     def before(partition: int, number: int) -> None:
         if (partition, number) == (1, 1):
             begun.set()
-            release.wait(30)
+            release.wait(60)
 
     failures: list[str] = []
     results: list[Result] = []
@@ -152,7 +152,7 @@ async def test_a_site_that_dies_answers_with_an_error_and_comes_back_as_the_same
     async with LocalFleet(tmp_path, adding(before), silence=timedelta(seconds=2)) as fleet:
         await fleet.until_up(3)
         running = asyncio.create_task(fleet.run(server(main)))
-        await asyncio.to_thread(begun.wait, 30)
+        await asyncio.to_thread(begun.wait, 60)
         await fleet.kill("site-b")
         while len(fleet.office.state.members) == 3:
             await fleet.office.changed()
@@ -172,7 +172,7 @@ async def test_a_site_whose_window_closes_is_not_waited_for(tmp_path: Path) -> N
     def before(partition: int, number: int) -> None:
         if partition == 1:
             begun.set()
-            release.wait(30)
+            release.wait(60)
 
     reasons: list[str] = []
 
@@ -184,7 +184,7 @@ async def test_a_site_whose_window_closes_is_not_waited_for(tmp_path: Path) -> N
     async with LocalFleet(tmp_path, adding(before), finish_within=timedelta(seconds=0.2)) as fleet:
         await fleet.until_up(3)
         running = asyncio.create_task(fleet.run(server(main)))
-        await asyncio.to_thread(begun.wait, 30)
+        await asyncio.to_thread(begun.wait, 60)
         node = fleet.nodes["site-b"]
         node.stop("the window closed")
         await node.finished.wait()
@@ -201,7 +201,7 @@ async def test_a_batch_whose_sites_all_go_dark_waits_for_the_first_to_come_back(
     def before(partition: int, number: int) -> None:
         if number == 2 and not dark.is_set():
             begun.set()
-            dark.wait(30)
+            dark.wait(60)
 
     calls: list[tuple[int, int]] = []
     results: list[Result] = []
@@ -209,7 +209,7 @@ async def test_a_batch_whose_sites_all_go_dark_waits_for_the_first_to_come_back(
         await fleet.until_up(1)
         main = averaging(results, 3, fraction_evaluate=0.0, min_available_nodes=1)
         running = asyncio.create_task(fleet.run(server(main)))
-        await asyncio.to_thread(begun.wait, 30)
+        await asyncio.to_thread(begun.wait, 60)
         node = fleet.nodes["site-a"]
         node.stop("the window closed")
         await node.finished.wait()
@@ -231,13 +231,13 @@ async def test_a_site_that_drains_is_not_sampled(tmp_path: Path) -> None:
     def before(partition: int, number: int) -> None:
         if partition == 0:
             begun.set()
-            go.wait(30)
+            go.wait(60)
 
     def main(grid: Grid, context: Context) -> None:
         content = RecordDict({"arrays": ArrayRecord([np.zeros(1)]), "config": ConfigRecord({"server-round": 1})})
         nodes.append(list(grid.get_node_ids()))
         ids = grid.push_messages([Message(content, nodes[0][0], "train")])
-        begun.wait(30)
+        begun.wait(60)
         while len(nodes[-1]) > 1:
             threading.Event().wait(0.02)  # as an app that polls does
             nodes.append(list(grid.get_node_ids()))
@@ -248,7 +248,7 @@ async def test_a_site_that_drains_is_not_sampled(tmp_path: Path) -> None:
     async with LocalFleet(tmp_path, adding(before), ("site-a", "site-b")) as fleet:
         await fleet.until_up(2)
         running = asyncio.create_task(fleet.run(server(main)))
-        await asyncio.to_thread(begun.wait, 30)
+        await asyncio.to_thread(begun.wait, 60)
         fleet.nodes["site-a"].stop("the window closed")
         await running
     assert nodes[-1] == [node_id_of("local", "site-b")]
@@ -284,14 +284,14 @@ async def test_an_app_that_looks_at_the_window_replies_with_what_it_has(
     def before(partition: int, number: int) -> None:
         if partition == 1:
             begun.set()
-            window._closing.wait(30)
+            window._closing.wait(60)
             assert window.closing()
 
     results: list[Result] = []
     async with LocalFleet(tmp_path, adding(before)) as fleet:
         await fleet.until_up(3)
         running = asyncio.create_task(fleet.run(server(averaging(results, 1, fraction_evaluate=0.0))))
-        await asyncio.to_thread(begun.wait, 30)
+        await asyncio.to_thread(begun.wait, 60)
         node = fleet.nodes["site-b"]
         node.stop("the window closed")
         await node.finished.wait()
@@ -309,7 +309,7 @@ async def test_a_coordinator_that_was_killed_goes_on_in_the_same_round(tmp_path:
     def before(partition: int, number: int) -> None:
         if (partition, number) == (1, 3) and not release.is_set():
             begun.set()
-            release.wait(30)
+            release.wait(60)
 
     def everyone(results: list[Result]) -> Main:
         return averaging(results, 5, min_train_nodes=3)
@@ -319,7 +319,7 @@ async def test_a_coordinator_that_was_killed_goes_on_in_the_same_round(tmp_path:
     async with cut:
         await cut.until_up(3)
         running = asyncio.create_task(cut.run(server(everyone(results))))
-        await asyncio.to_thread(begun.wait, 30)
+        await asyncio.to_thread(begun.wait, 60)
         while len(cut.office.state.waiting) > 1:
             await cut.office.changed()
         running.cancel()
@@ -477,7 +477,7 @@ async def test_a_timeout_returns_what_there_is(tmp_path: Path) -> None:
 
     def before(partition: int, number: int) -> None:
         if partition == 2:
-            release.wait(30)
+            release.wait(60)
 
     counts: list[int] = []
 

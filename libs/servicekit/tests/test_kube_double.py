@@ -101,7 +101,7 @@ async def client(kubeconfig: Path) -> AsyncIterator[Cluster]:
 async def test_bookmarks_come_by_the_clock(kube_double: KubeApi, client: Cluster) -> None:
     kube_double.bookmark_every = timedelta(milliseconds=20)
     query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": str(kube_double.store.version)}
-    async with client._transport.lines(CONFIG_MAP.path("default"), query, timedelta(seconds=5)) as lines:
+    async with client._transport.lines(CONFIG_MAP.path("default"), query, timedelta(seconds=60)) as lines:
         made = await client.create(NAMESPACE, {"metadata": {"name": "elsewhere"}})
         async for line in lines:
             event = json.loads(line)

@@ -94,7 +94,7 @@ async def write(cluster: Cluster, chance: random.Random, value: int) -> None:
 
 @pytest.fixture
 async def client(kubeconfig: Path) -> AsyncIterator[Cluster]:
-    async with Cluster.connect(Connection(kubeconfig), deadline=timedelta(seconds=5)) as cluster:
+    async with Cluster.connect(Connection(kubeconfig), deadline=timedelta(seconds=60)) as cluster:
         yield cluster
 
 

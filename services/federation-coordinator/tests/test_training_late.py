@@ -35,7 +35,7 @@ from windfall.tasks.task import Evaluation
 
 async def test_what_comes_after_its_round_was_merged_counts_in_the_next_for_less(kind: str, tmp_path: Path) -> None:
     # Long enough that on a busy machine, too, both sites get to speak in the second one.
-    policy = replace(LONG, steps=1, straggler_grace=timedelta(0), length=timedelta(seconds=1))
+    policy = replace(LONG, steps=1, straggler_grace=timedelta(0), length=timedelta(seconds=5))
     async with standing(Place(kind, tmp_path, policy, rule=Rule.parse("topk-ef"))) as place:
         one, other = await place.join("site-a"), await place.join("site-b")
         await place.said(RoundStarted, 1)
@@ -72,7 +72,7 @@ async def test_what_comes_after_its_round_was_merged_counts_in_the_next_for_less
 
 
 async def test_later_than_it_may_be_it_is_refused_with_its_reason(kind: str, tmp_path: Path) -> None:
-    policy = replace(LONG, length=timedelta(seconds=0.1), straggler_grace=timedelta(0), rounds_late=0)
+    policy = replace(LONG, length=timedelta(seconds=1), straggler_grace=timedelta(0), rounds_late=0)
     async with standing(Place(kind, tmp_path, policy)) as place:
         one, other = await place.join("site-a"), await place.join("site-b")
         base, late = place.coordinator.state.base_digest, message(2)

@@ -90,7 +90,7 @@ async def test_a_stream_without_a_beat_ends(place: Place) -> None:
 
 
 async def test_a_silent_member_is_dropped_and_hears_it(kind: str, tmp_path: Path) -> None:
-    async with standing(Place(kind, tmp_path, LONG, silence=timedelta(seconds=0.3))) as place:
+    async with standing(Place(kind, tmp_path, LONG, silence=timedelta(seconds=3))) as place:
         site = await place.join("site-a")
         async with site.listening():
             await site.opened()
@@ -101,7 +101,7 @@ async def test_a_silent_member_is_dropped_and_hears_it(kind: str, tmp_path: Path
 
 
 async def test_a_round_does_not_wait_for_the_silent(kind: str, tmp_path: Path) -> None:
-    async with standing(Place(kind, tmp_path, LONG, silence=timedelta(seconds=0.3))) as place:
+    async with standing(Place(kind, tmp_path, LONG, silence=timedelta(seconds=3))) as place:
         await place.join("site-b")
         site = await place.join("site-a")
         await site.push(1)

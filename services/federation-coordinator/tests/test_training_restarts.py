@@ -85,7 +85,7 @@ async def test_a_journal_that_breaks_under_a_call_ends_the_coordinator(place: Pl
 
 
 async def test_a_journal_that_breaks_under_a_timer_ends_the_coordinator(kind: str, tmp_path: Path) -> None:
-    async with standing(Place(kind, tmp_path, LONG, silence=timedelta(seconds=0.1))) as place:
+    async with standing(Place(kind, tmp_path, LONG, silence=timedelta(seconds=2))) as place:
         await place.join("site-a")
         await unreadable(place)
         async with asyncio.timeout(SECONDS):
