@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from safetensors.torch import load_file
 from windfall.lowcomm.layout import Split
 from windfall.lowcomm.rule import Rule
 from windfall.servicekit.errors import Mistake
+from windfall.servicekit.natsserver import free_port
 from windfall.site_trainer.collective import boundary, holding
 from windfall.site_trainer.collective.boundary import Held, Passed, agree, check_alike, local_steps
 from windfall.site_trainer.collective.exchange import Group
@@ -315,8 +315,7 @@ class Ground:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.sites: list[Site] = []
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         (folder / "text").mkdir()
         (folder / "text" / "verse.txt").write_text("the wind blows where it will; " * 40)
 

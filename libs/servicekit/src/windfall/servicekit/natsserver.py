@@ -12,12 +12,20 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from random import SystemRandom
+from typing import Final
 
 from windfall.contracts.subjects import COMMANDS_STREAM, DEAD_STREAM, EVERYTHING
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.tls import Tls
 
+_ASKED_FOR: Final = range(20_000, 30_000)
+_GIVEN_BY_ITSELF: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_TRIES: Final = 10_000
+_CHANCE: Final = SystemRandom()
+_given: Final = set[int]()
 _READY = b"Server is ready"
 _RELOADED = b"Reloaded server configuration"
 
@@ -42,11 +50,35 @@ class ServerPlan:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that nobody listens on now, and another one each time.
+
+    Whoever asks takes it only later: so it is none of those, where that can be told, that the system gives by itself to
+    whoever asks for any.
+
+    Raises:
+        Mistake: there is none.
+    """
+    for _ in range(_TRIES):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", _CHANCE.choice(_ASKED_FOR) if _kept_apart() else 0))
+            except OSError:
+                continue
+            port: int = probe.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
+    raise Mistake("this machine has no free port", "End what holds them", ExitCode.RESOURCE)
+
+
+@cache
+def _kept_apart() -> bool:
+    """Whether the system gives other ports to whoever asks for any (Linux, see ip(7))."""
+    try:
+        lowest, highest = map(int, _GIVEN_BY_ITSELF.read_text(encoding="ascii").split())
+    except (OSError, ValueError):
+        return False
+    return highest < _ASKED_FOR.start or lowest >= _ASKED_FOR.stop
 
 
 def render(plan: ServerPlan) -> str:
