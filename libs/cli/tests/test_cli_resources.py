@@ -19,6 +19,7 @@ import click
 import pytest
 import yaml
 from click.shell_completion import ShellComplete
+from click.testing import CliRunner
 
 from tests.commanded import ran
 from windfall.cli import commands
@@ -221,7 +222,7 @@ def test_every_form_of_every_resource(of: Resource, recorded: Sequence[Said]) ->
         assert shown(of, found, "table") == of.empty[:1].upper() + of.empty[1:] + "."
 
 
-def test_whom_a_hub_lets_in_is_shown_like_all_else() -> None:
+def test_whom_a_hub_lets_in_is_deadlike_all_else() -> None:
     noon = "2026-01-01T12:00:00+00:00"
     register = {
         "members": [{"site": "texas", "tenant": "lab", "since": noon, "until": "2026-04-01T12:00:00Z"}],
@@ -283,11 +284,13 @@ async def test_a_dead_letter_is_a_row_whatever_is_in_it(hub: str, recorded: Sequ
     assert (code, first["name"], first["consumer"], first["reason"]) == (0, "1", "provisioner", "no such site")
     assert (first["event_id"], first["said_at"]) == (str(said.message.id), said.message.at.isoformat())
     assert (second["name"], second["subject"], second["event_id"]) == ("2", "windfall.v1.window.opened.site-a", "")
-    code, listed, _ = await ran("dlq", "list", "-o", "json", url=hub)
-    assert (code, listed) == (0, out)
-    code, out, _ = await ran("dlq", "show", "2", "-o", "yaml", url=hub)
-    one = yaml.safe_load(out)
-    assert (code, one["kind"], one["consumer"], one["body"]) == (0, "DeadLetter", "profiler", "nonsense")
+    listed, dead = [
+        await asyncio.to_thread(CliRunner().invoke, windfall, ["dlq", *words, "--server", hub])
+        for words in (["list", "-o", "json"], ["show", "2", "-o", "yaml"])
+    ]
+    assert (listed.exit_code, listed.stdout) == (0, out)
+    one = yaml.safe_load(dead.stdout)
+    assert (one["kind"], one["consumer"], one["body"]) == ("DeadLetter", "profiler", "nonsense")
     assert "no JSON" in in_words(await described(hub, "dlq", "2", 10))
 
 
@@ -367,8 +370,8 @@ async def test_one_is_described_with_what_was_said_of_it_last(hub: str, recorded
 
 
 async def test_a_federation_is_explained(hub: str) -> None:
-    code, out, err = await ran("explain", "demo", url=hub)
-    assert (code, err) == (0, "") and out.startswith("demo is finished since ")
+    told = await asyncio.to_thread(CliRunner().invoke, windfall, ["explain", "demo", "--server", hub])
+    assert told.exit_code == 0 and told.stdout.startswith("demo is finished since ")
     with pytest.raises(Mistake, match=r"unknown site or federation 'dmeo'\. Did you mean demo\?"):
         await explain_any(hub, "dmeo")
 
