@@ -222,7 +222,7 @@ def test_every_form_of_every_resource(of: Resource, recorded: Sequence[Said]) ->
         assert shown(of, found, "table") == of.empty[:1].upper() + of.empty[1:] + "."
 
 
-def test_whom_a_hub_lets_in_is_deadlike_all_else() -> None:
+def test_whom_a_hub_lets_in_is_shown_like_all_else() -> None:
     noon = "2026-01-01T12:00:00+00:00"
     register = {
         "members": [{"site": "texas", "tenant": "lab", "since": noon, "until": "2026-04-01T12:00:00Z"}],
