@@ -71,7 +71,7 @@ def check_promises(play: Play, before: Federation) -> None:
         assert all(0 <= one.rounds_late <= 4 for one in state.contributions)
         assert {one.base_round % state.fragments for one in state.contributions} == {state.round % state.fragments}
     if state.phase is Phase.DARK:
-        assert len(state.members) < policy.minimum or state.paused
+        assert len(state.members.keys() - policy.excluded) < policy.minimum or state.paused
         assert state.resting == state.paused, "who is paused and rests has said so"
     assert not (state.paused and state.phase is Phase.RUNNING), "no round runs while it is paused"
     if state.lone and state.phase is Phase.RUNNING:
@@ -80,8 +80,13 @@ def check_promises(play: Play, before: Federation) -> None:
     if policy.length is not None and state.phase is Phase.RUNNING and waited_for(state):
         assert state.ends_at is not None
         assert rounds.next_instant(state, policy) == state.ends_at
-    if state.phase is Phase.FINISHING and quorum:
-        assert rounds.next_instant(state, policy, play.progresses) is not None
+    unwanted = policy.excluded | policy.left_out.keys()
+    newcomers = {site for site, one in state.members.items() if one.since > state.round} - unwanted
+    if state.phase is Phase.FINISHING and (quorum or (newcomers and not policy.once and not state.stopping)):
+        due = rounds.next_instant(state, policy, play.progresses)
+        assert due is not None, "nobody waits for ever for those who stand still"
+        after, _ = rounds.tick(state, due, policy, play.progresses)
+        assert after.phase is not Phase.FINISHING
 
 
 def of(said: Iterable[Message], kind: type[Message]) -> list[Message]:

@@ -110,6 +110,20 @@ SCRIPTS: dict[str, tuple[Policy, str, str, Phase]] = {
         "a1 joins 0|0 starts with a|b1 joins 0|finish a|finish b|b1 counts|merge",
         Phase.MERGING,
     ),
+    "but keeps nobody waiting who has come meanwhile": (
+        BY_TIME,
+        "join a; wait 20; join b; wait 4; wait 1; push b; wait 20; wait 5; merged",
+        "a1 joins 0|0 starts with a|finish a|b1 joins 1|0 starts with a,b|b1 counts|finish a|merge"
+        "|0 completed by b: 10|1 starts with a,b",
+        Phase.RUNNING,
+    ),
+    "where too few have brought something, neither": (
+        PAIRS,
+        "join a; join b; wait 20; push a 5; join c; wait 5; push c 6; wait 20; wait 5; merged",
+        "a1 joins 0|b1 joins 0|0 starts with a,b|finish a|finish b|a1 counts|c1 joins 1|0 starts with b,c|c1 counts"
+        "|finish b|merge|0 completed by a,c: 11|1 starts with a,b,c",
+        Phase.RUNNING,
+    ),
     "the same contribution again changes nothing": (
         BY_TIME,
         "join a; join b; push a 3; push a 3; push b 4; merged",

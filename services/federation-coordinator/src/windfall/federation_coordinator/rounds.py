@@ -141,7 +141,9 @@ def tick(
             )
         )
     overdue = _overdue_at(state, policy, progresses or {})
-    return merge(state) if overdue is not None and now >= overdue else (state, Decision())
+    if overdue is None or now < overdue:
+        return state, Decision()
+    return merge(state) if _quorate(state, policy) else _open_again(state, now, policy)
 
 
 def next_instant(state: Federation, policy: Policy, progresses: Progresses | None = None) -> datetime | None:
@@ -428,8 +430,11 @@ def _trained_enough(state: Federation, policy: Policy, progresses: Progresses) -
 
 
 def _overdue_at(state: Federation, policy: Policy, progresses: Progresses) -> datetime | None:
-    """When the last of those who are waited for has stood still for too long, or all have had their time."""
-    if state.phase is not Phase.FINISHING or state.ended_at is None or not _quorate(state, policy):
+    """When the last of those who are waited for has stood still for too long, or all have had their time. Where too
+    little was brought to be merged, that matters to those alone who might train meanwhile."""
+    if state.phase is not Phase.FINISHING or state.ended_at is None:
+        return None
+    if not _quorate(state, policy) and not _idle(state, policy):
         return None
     moved = [state.ended_at]
     for member in state.members.values():
@@ -438,6 +443,27 @@ def _overdue_at(state: Federation, policy: Policy, progresses: Progresses) -> da
             moved.append(progress.moved_at)
     overdue = max(moved) + policy.straggler_grace
     return overdue if policy.straggler_limit is None else min(overdue, state.ended_at + policy.straggler_limit)
+
+
+def _idle(state: Federation, policy: Policy) -> bool:
+    """Whether a member waits for the next round that could train in this one, if it were opened again."""
+    return not state.stopping and any(
+        one.since > state.round
+        and one.site not in policy.excluded
+        and one.site not in policy.left_out
+        and not (policy.once and has_spoken(state, one.site, state.round))
+        for one in state.members.values()
+    )
+
+
+def _open_again(state: Federation, now: datetime, policy: Policy) -> tuple[Federation, Decision]:
+    """Nobody is waited for any more, and the round begins again from its base, with all who are there. Who stood still
+    keeps what it has trained."""
+    members = {
+        site: member.model_copy(update={"since": state.round + 1}) if waited_for(state, member) else member
+        for site, member in state.members.items()
+    }
+    return settle(state.model_copy(update={"members": members}), now, policy)
 
 
 def _progress(state: Federation, member: Member, progresses: Progresses) -> Progress | None:
