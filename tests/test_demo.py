@@ -28,7 +28,7 @@ from windfall.contracts.events import (
 from windfall.contracts.message import Message
 from windfall.contracts.subjects import EVENTS_STREAM, type_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 FIELDS = {
     "rounds",
@@ -96,7 +96,7 @@ async def heard(url: str, kind: type[Message]) -> None:
             ordered_consumer=True,
             deliver_policy=nats.js.api.DeliverPolicy.NEW,
         )
-        await subscription.next_msg(timeout=150)
+        await subscription.next_msg(timeout=400)
     finally:
         await client.close()
 

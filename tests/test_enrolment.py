@@ -117,7 +117,7 @@ async def test_a_site_is_enrolled_renewed_and_shut_out(fleet: HubProcess, tmp_pa
     assert told == ["token", "asked", "enrolled", "renewed", "revoked"]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_certificates_of_seconds_are_renewed_at_both_ends_while_everything_runs(tmp_path: Path) -> None:
     """The keepers of a site and of the hub, and what reads their files: each connection that is made anew shows a
     certificate of which the first has long run out."""

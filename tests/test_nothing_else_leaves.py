@@ -340,7 +340,7 @@ def unpacked(data: bytes) -> Iterable[bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 async def test_what_leaves_a_site_is_on_the_list_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

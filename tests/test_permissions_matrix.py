@@ -8,6 +8,8 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from windfall.servicekit.leadership import Lease
 from windfall.servicekit.nats import NatsBus
 from windfall.servicekit.nats_client import connected
 from windfall.servicekit.nats_register import NatsRegister
+from windfall.servicekit.testing.kube_played.persistence import persist
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "libs/contracts/tests/golden"
@@ -210,7 +213,8 @@ async def test_whoever_hears_a_sentence_gets_it_and_whoever_says_it_is_acknowled
             message = golden(kind)
             speakers = [(domain, service) for domain, service in PLACES if service in says(kind)]
             for place in speakers[:1]:
-                await buses[place].publish(seal(message, "/windfall/test"))
+                letter = seal(message, "/windfall/test")
+                await persist(partial(buses[place].publish, letter))
             if not speakers:
                 domain = SITE if kind.topic == "signal.observed" or not is_command(kind) else HUB
                 letter = seal(message, "/windfall/test")
@@ -239,7 +243,10 @@ def test_every_sentence_has_somebody_who_says_it() -> None:
     assert all(says(kind) and set(says(kind)) <= known for kind in KINDS.values())
 
 
-async def test_a_coordinator_that_stands_by_may_hold_the_lease(servers: Servers) -> None:
+async def test_a_coordinator_that_stands_by_may_hold_the_lease(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("windfall.servicekit.nats_register._TIMEOUT", timedelta(seconds=SECONDS))
     access = servers.access(HUB, "federation-coordinator")
     register = await NatsRegister.connected(servers.url(HUB), "federation-coordinator.demo", access)
     assert await register.read() is None

@@ -22,7 +22,7 @@ from windfall.servicekit import instruments as m
 from windfall.servicekit.instruments import ALL
 from windfall.servicekit.testing.collector import Collector, collecting
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SELDOM = {
     m.CERTIFICATE,

@@ -33,8 +33,9 @@ from windfall.contracts.message import Message
 from windfall.contracts.subjects import HUB, hub_streams, site_streams
 from windfall.servicekit.nats import NatsBus
 from windfall.servicekit.natsserver import free_port
+from windfall.servicekit.testing.kube_played.persistence import persist
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SITE = "site-a"
 TASK = '{"width": 16, "layers": 1, "heads": 2, "context": 8, "rotary_pct": 0.5}'
@@ -60,7 +61,7 @@ class Field:
     async def says(self, kind: type[Message], window: UUID, **fields: Any) -> Message:
         about = {"id": uuid4(), "at": datetime.now(UTC), "site": SITE, "window_id": window}
         message = kind.model_validate(about | {"expected_close_at": None} | fields)
-        await self.watcher.publish(seal(message, "/test"))
+        await persist(lambda: self.watcher.publish(seal(message, "/test")))
         return message
 
     async def expects(self, window: UUID) -> None:
@@ -71,7 +72,7 @@ class Field:
         return [event for event in self.heard if isinstance(event, kind) and getattr(event, "window_id", "") == window]
 
     async def until(self, kind: type[E], window: UUID, times: int = 1) -> E:
-        async with asyncio.timeout(60), self.news:
+        async with asyncio.timeout(120), self.news:
             await self.news.wait_for(lambda: len(self.events(kind, window)) >= times)
         return self.events(kind, window)[-1]
 
@@ -79,7 +80,7 @@ class Field:
         """Return when the node of a window has said so often that it is warm: once in each of its lives."""
 
         ready = await self.until(NodeReady, window)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while True:
                 if self.log(ready.lease_id).count("warm after") >= times:
                     return

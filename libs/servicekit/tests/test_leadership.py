@@ -19,6 +19,13 @@ from windfall.servicekit.testing.virtual import run_virtual
 
 LEASE = timedelta(seconds=3)
 
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server on a busy machine may take longer for an answer than a leader has."""
+    monkeypatch.setattr("windfall.servicekit.nats_register._TIMEOUT", timedelta(seconds=5))
+
+
 # --- the register: one body over both ---------------------------------------------------------------------------------
 
 

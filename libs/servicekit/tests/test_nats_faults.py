@@ -27,6 +27,7 @@ from windfall.servicekit.journal import Journal
 from windfall.servicekit.nats import NatsBus
 from windfall.servicekit.natsserver import NatsServer, ServerPlan, free_port
 from windfall.servicekit.outbox import Outbox
+from windfall.servicekit.testing.kube_played.persistence import persist
 
 SITE = "site-a"
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -144,6 +145,11 @@ async def jetstream_of(server: NatsServer) -> AsyncIterator[JetStreamContext]:
         yield client.jetstream()
     finally:
         await client.close()
+
+
+async def say(bus: NatsBus, message: Message) -> None:
+    """As an outbox does: until the server has acknowledged it."""
+    await persist(lambda: bus.publish(seal(message, "/windfall/test")))
 
 
 async def wiped(server: NatsServer) -> None:
@@ -271,14 +277,14 @@ async def test_a_process_whose_own_consumer_is_deleted_hears_the_newest_again(
         await bus.start()
         ending.push_async_callback(bus.stop)
     first, second = opened(), opened(1)
-    await speaker.publish(seal(first, "/test"))
+    await say(speaker, first)
     assert await heard.get() == first
     async with jetstream_of(server) as jetstream:
         (own,) = await jetstream.consumers_info(EVENTS_STREAM)
         await jetstream.delete_consumer(EVENTS_STREAM, own.name)
     async with asyncio.timeout(PATIENCE_S):
         assert await heard.get() == first
-        await speaker.publish(seal(second, "/test"))
+        await say(speaker, second)
         assert await heard.get() == second
 
 
@@ -398,7 +404,7 @@ async def test_what_cannot_be_said_now_is_not_kept_by_the_client(server: NatsSer
     await server.start()
     await stands(bus)
     kept = opened(1)
-    await bus.publish(seal(kept, "/windfall/test"))
+    await say(bus, kept)
     assert await ids_in(server, EVENTS_STREAM) == [str(kept.id)]
 
 
@@ -429,7 +435,7 @@ async def test_a_flood_of_orders_is_pushed_back_and_holds_up_no_fact(
     # Facts have room of their own, in which the newest count.
     said = [opened(minute) for minute in range(room // 400)]
     for message in said:
-        await bus.publish(seal(message, "/windfall/test"))
+        await say(bus, message)
     kept = await ids_in(server, EVENTS_STREAM)
     assert 0 < len(kept) < len(said)
     assert kept == [str(message.id) for message in said[-len(kept) :]]
@@ -488,7 +494,7 @@ async def test_long_work_is_not_delivered_twice(server: NatsServer, ending: Asyn
     ending.push_async_callback(bus.stop)
     await bus.start()
     for window in (first, second):
-        await bus.publish(seal(window, "/windfall/test"))
+        await say(bus, window)
     await asyncio.wait_for(done.wait(), PATIENCE_S)
     assert heard == [first.id, second.id]
     async with jetstream_of(server) as jetstream:
@@ -515,7 +521,7 @@ async def test_a_delivery_in_hand_is_finished_and_acknowledged_at_stop(server: N
     await before.start()
     first, second = opened(), opened(1)
     for window in (first, second):
-        await before.publish(seal(window, "/windfall/test"))
+        await say(before, window)
     await asyncio.wait_for(entered.wait(), PATIENCE_S)
     stopping = asyncio.create_task(before.stop())
     await asyncio.wait([stopping], timeout=0.05)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -45,7 +45,10 @@ def bus(server: NatsServer, tls: NatsTls) -> NatsBus:
     return NatsBus(server.url, "profiler", site_streams("site-a"), lambda mistake: None, access=Access(tls))
 
 
-async def test_whoever_shows_a_certificate_of_the_authority_is_heard(server: NatsServer, authority: Authority) -> None:
+async def test_whoever_shows_a_certificate_of_the_authority_is_heard(
+    server: NatsServer, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("windfall.servicekit.nats_register._TIMEOUT", timedelta(minutes=1))
     ours = bus(server, of(authority))
     await ours.start()
     event = SignalRecovered(id=uuid4(), at=NOON, site="site-a", point_time=NOON)

@@ -27,6 +27,7 @@ from windfall.servicekit.nats import NatsBus
 from windfall.servicekit.natsserver import NatsServer
 from windfall.servicekit.testing.kube_api import kube_api
 from windfall.servicekit.testing.kube_played import played
+from windfall.servicekit.testing.kube_played.persistence import persist
 
 pytestmark = pytest.mark.slow
 
@@ -61,13 +62,13 @@ class Ear:
         said = WindowOpened(
             id=uuid4(), at=at, site=NAME, window_id=window, intensity_g_per_kwh=20, expected_close_at=None
         )
-        await self.bus.publish(seal(said, "/test"))
+        await persist(lambda: self.bus.publish(seal(said, "/test")))
         return window
 
     async def closes(self, window: UUID) -> None:
         at = datetime.now(UTC)
         said = WindowClosed(id=uuid4(), at=at, site=NAME, window_id=window, reason="dirty", crossed_at=at)
-        await self.bus.publish(seal(said, "/test"))
+        await persist(lambda: self.bus.publish(seal(said, "/test")))
 
 
 class Supervised:

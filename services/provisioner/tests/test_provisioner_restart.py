@@ -18,6 +18,7 @@ from windfall.contracts.message import Message
 from windfall.contracts.subjects import site_streams
 from windfall.servicekit.nats import NatsBus
 from windfall.servicekit.natsserver import NatsServer
+from windfall.servicekit.testing.kube_played.persistence import persist
 
 SITE = "site-a"
 SECONDS = 90.0
@@ -52,12 +53,12 @@ class Ear:
         said = WindowOpened(
             id=uuid4(), at=at, site=SITE, window_id=window, intensity_g_per_kwh=20, expected_close_at=None
         )
-        await self.bus.publish(seal(said, "/test"))
+        await persist(lambda: self.bus.publish(seal(said, "/test")))
 
     async def closes(self, window: UUID) -> None:
         at = datetime.now(UTC)
         said = WindowClosed(id=uuid4(), at=at, site=SITE, window_id=window, reason="dirty", crossed_at=at)
-        await self.bus.publish(seal(said, "/test"))
+        await persist(lambda: self.bus.publish(seal(said, "/test")))
 
 
 @asynccontextmanager

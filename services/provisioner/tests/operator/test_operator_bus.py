@@ -18,6 +18,7 @@ from windfall.provisioner.operator.testing.installed import install
 from windfall.servicekit.kube import Cluster, Connection
 from windfall.servicekit.nats import NatsBus
 from windfall.servicekit.testing.fixtures import started_server
+from windfall.servicekit.testing.kube_played.persistence import persist
 
 
 @pytest.mark.slow
@@ -57,7 +58,7 @@ async def test_a_window_that_was_told_before_the_streams_and_the_site_were_there
                 intensity_g_per_kwh=1.0,
                 expected_close_at=None,
             )
-            await bus.publish(seal(word, "/test"))
+            await persist(lambda: bus.publish(seal(word, "/test")))
             await cluster.create(SITE, {**early, "metadata": {**metadata, "name": "quebec"}})
             await _state(cluster, "quebec", "open")
             await bus.stop()
