@@ -22,8 +22,7 @@ async def coordinators_checkpoint(fleet: Fleet, dice: random.Random) -> float:
     """The newest base loses a bit or its end while the coordinator is down."""
     part = fleet.coordinator
     await part.hold()
-    newest = max(fleet.models.glob("base-*.safetensors"))
-    damage(newest, dice)
+    damage(fleet.base(), dice)
     since = datetime.now(UTC)
     part.start()
     await fleet.stand([part])

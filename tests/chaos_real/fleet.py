@@ -127,6 +127,13 @@ class Fleet(Hearing):
             rows = journal.execute("SELECT id, subject, said FROM outbox").fetchall()
         return [(UUID(each[0]), each[1], bool(each[2])) for each in rows]
 
+    def base(self) -> Path:
+        """The base that the coordinator's journal names. A newer one may lie beside it: who wrote it died too soon."""
+        path = self.plan.state_of("federation-coordinator", HUB) / "federation-coordinator.sqlite"
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as journal:
+            ((state,),) = journal.execute("SELECT value FROM state WHERE key = 'federation'").fetchall()
+        return self.models / f"base-{json.loads(state)['round']:06d}.safetensors"
+
     def bases(self) -> Iterator[tuple[int, str]]:
         """Round and digest of every base that the coordinator's disk holds."""
         for path in sorted(self.models.glob("base-*.safetensors")):
