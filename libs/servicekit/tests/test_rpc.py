@@ -37,6 +37,7 @@ from windfall.servicekit.rpc import (
 )
 from windfall.servicekit.testing.authority import Authority
 from windfall.servicekit.testing.memory_rpc import MemoryServer, memory_channel
+from windfall.servicekit.testing.proxy import Proxy
 from windfall.servicekit.tls import Tls, is_loopback
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -436,6 +437,20 @@ async def test_a_server_span_is_the_child_of_its_caller(link: Link, spans: Any) 
 
 def registrations() -> list[Callable[[Any], None]]:
     return [partial(add_LinkProbeServicer_to_server, Probe())]
+
+
+async def test_a_connection_that_takes_everything_and_says_nothing_is_left() -> None:
+    """As one does whose peer waits for the rest of a record that some device on the way has garbled."""
+    server = await serve("127.0.0.1:0", [partial(add_LinkProbeServicer_to_server, Probe())])
+    async with Proxy(f"127.0.0.1:{server.port}") as proxy, connect(proxy.address) as channel:
+        stub = LinkProbeStub(channel)
+        await stub.Echo(probe.EchoMessage(), timeout=60)
+        proxy.up.spoil = lambda passing: b"" if proxy.connections == 1 else passing
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await stub.Echo(probe.EchoMessage(), timeout=40)
+        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        await stub.Echo(probe.EchoMessage(), timeout=60)
+    await server.stop(timedelta(0))
 
 
 async def test_a_port_in_use_is_a_mistake() -> None:

@@ -34,10 +34,11 @@ _MAX_MESSAGE = 4 * 1024 * 1024
 _OPTIONS: Final = (
     ("grpc.max_send_message_length", _MAX_MESSAGE),
     ("grpc.max_receive_message_length", _MAX_MESSAGE),
-    # A peer that is stopped, or behind a link that is cut, is left after these two; so is one that takes our
-    # connection and says nothing.
+    # A peer that is stopped, or behind a link that is cut, is left after these; so is one that takes our connection and
+    # says nothing. Without the third, gRPC waits a minute for the answer of one whose TCP still acknowledges.
     ("grpc.keepalive_time_ms", 3_000),
     ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.min_reconnect_backoff_ms", 3_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),

@@ -23,7 +23,7 @@ class Way:
     cut_at: int | None = None
     """The link is cut, once, before its byte of this number would pass."""
     spoil: Callable[[bytes], bytes] | None = None
-    """Changes what passes."""
+    """Changes what passes; what it makes into nothing is lost, and TCP tells nobody."""
     open: asyncio.Event = field(default_factory=asyncio.Event)
     """Cleared, nothing passes, and TCP holds the sender."""
 
@@ -125,7 +125,8 @@ class Proxy:
                     self.cut()
                     break
                 way.nbytes += len(data)
-                await in_flight.put((self._at(way, len(data)), data if way.spoil is None else way.spoil(data)))
+                if passing := data if way.spoil is None else way.spoil(data):
+                    await in_flight.put((self._at(way, len(data)), passing))
         await in_flight.put((0.0, b""))
 
     async def _arrive(self, in_flight: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter) -> None:
