@@ -7,6 +7,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -285,33 +286,40 @@ class World:
                 await fleet.backends[whom].wait(node)
             # Whoever is started next is another process; the provisioner does that.
             doom.dead = False
-        elif key == COORDINATOR:
-            if key in fleet.services:
-                await fleet.kill_coordinator()
-            await fleet.clock.sleep(pause)
-            await self._started(doom, fleet.start_coordinator)
         else:
-            running = fleet.services.pop(key, None)
-            if running is not None:
-                await running.kill()
-            await fleet.clock.sleep(pause)
-            starts = {
-                "energy-watcher": fleet.start_watcher,
-                "provisioner": fleet.start_provisioner,
-                "profiler": fleet.start_profiler,
+            starts: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+                "federation-coordinator": fleet.start_coordinator,
+                "energy-watcher": partial(fleet.start_watcher, whom),
+                "provisioner": partial(fleet.start_provisioner, whom),
+                "profiler": partial(fleet.start_profiler, whom),
             }
-            await self._started(doom, partial(starts[service], whom))
+            await self._cut(key)
+            await fleet.clock.sleep(pause)
+            await self._started(key, starts[service])
         self._away.discard(key)
 
-    async def _started(self, doom: Doom, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """As whoever runs a service does: again a minute later, when it ends in its first breath."""
+    async def _cut(self, key: Key) -> None:
+        """Nothing of a process goes on."""
+        fleet = self.fleet
+        if key not in fleet.services:
+            return
+        if key == COORDINATOR:
+            await fleet.kill_coordinator()
+        else:
+            await fleet.services.pop(key).kill()
+
+    async def _started(self, key: Key, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """As whoever runs a service does: again a minute later, when it ends in its first breath, or dies while it
+        waits for its server."""
+        doom = self.doom(key)
         while True:
             doom.dead = False
-            try:
+            with suppress(Crashed, Mistake):
                 await apart(start)
-                return
-            except (Crashed, Mistake):
-                await self.fleet.clock.sleep(timedelta(minutes=1))
+                if not doom.dead:
+                    return
+                await self._cut(key)
+            await self.fleet.clock.sleep(timedelta(minutes=1))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Whoever causes it, this is nobody's code."""
