@@ -202,3 +202,20 @@ async def test_reading_begins_where_it_is_told(url: str) -> None:
             assert stored.sequence == 2
             break
         assert await last_sequence(client, COMMANDS_STREAM) == 0
+
+
+async def test_a_store_that_was_lost_is_read_from_its_beginning_even_when_it_holds_more_than_before(url: str) -> None:
+    async with connection(url) as client, asyncio.timeout(120):
+        jetstream = client.jetstream()
+        for number in (1, 2):
+            await store(client, seal(_opened(number), "/test"))
+        reading = letters(client, EVENTS_STREAM)
+        assert [(await anext(reading)).letter.id for _ in range(2)] == [str(UUID(int=1)), str(UUID(int=2))]
+        config = (await jetstream.stream_info(EVENTS_STREAM)).config
+        await jetstream.delete_stream(EVENTS_STREAM)
+        await jetstream.add_stream(config)
+        for number in range(1, 6):
+            await store(client, seal(_opened(number), "/test"))
+        heard = [(await anext(reading)).letter.id for _ in range(5)]
+        assert heard == [str(UUID(int=number)) for number in range(1, 6)]
+        await reading.aclose()

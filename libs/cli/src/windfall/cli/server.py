@@ -222,12 +222,17 @@ async def letters(
     """Every letter of a stream from place ``start`` on, in order, and then each new one, for ever.
 
     The reader's place is kept here and not on the server, so that a server that restarts, or that has no such stream
-    yet, is only a pause.
+    yet, is only a pause. One that lost its store is heard from the beginning: what is said again has the same ids.
     """
-    place = start
+    place, made = start, None
     while True:
         try:
-            reader = await _reader(client.jetstream(), stream, subjects, place)
+            jetstream = client.jetstream()
+            info = await jetstream.stream_info(stream)
+            if made not in (None, info.created) or info.state.last_seq < place - 1:
+                place = 1
+            made = info.created
+            reader = await _reader(jetstream, stream, subjects, place)
             try:
                 async for stored in _read(reader):
                     place = stored.sequence + 1
@@ -289,9 +294,6 @@ async def kept(
 async def _reader(
     jetstream: JetStreamContext, stream: str, subjects: Sequence[str], start: int
 ) -> JetStreamContext.PullSubscription:
-    if (await jetstream.stream_info(stream)).state.last_seq < start - 1:
-        # The server lost its store: what is said again begins at one, under the same ids.
-        start = 1
     config = api.ConsumerConfig(
         filter_subjects=list(subjects) or None,
         deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
