@@ -20,7 +20,7 @@ export class Rounds {
     this.newest.addEventListener("input", () => again("rounds"));
     one("round-before").addEventListener("click", () => this.step(1, again));
     one("round-after").addEventListener("click", () => this.step(-1, again));
-    const heads = ["what", "when", "from opening to commit", "tokens", "loss", "sent", "trace"];
+    const heads = ["what", "when", "to the commit", "tokens", "loss", "sent", "trace"];
     this.table.append(h("thead", {}, h("tr", {}, ...heads.map((text) => h("th", { scope: "col" }, text)))), h("tbody"));
   }
 
