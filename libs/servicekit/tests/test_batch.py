@@ -71,7 +71,7 @@ async def forbid(server: NatsServer) -> None:
     await client.close()
 
 
-async def test_a_run_is_one_batch(tmp_path: Path) -> None:
+async def test_what_is_said_at_once_is_one_batch(tmp_path: Path) -> None:
     letters = said(50)
     async with started_server(tmp_path) as server, standing(server) as bus:
         await bus.publish_all(letters)
@@ -106,7 +106,7 @@ async def test_an_older_server_is_told_word_by_word(tmp_path: Path, monkeypatch:
         assert await kept(server) == ([letter.id for letter in letters], {""})
 
 
-def test_streams_have_runs_of_their_own() -> None:
+def test_streams_have_batches_of_their_own() -> None:
     opened, release = "windfall.v1.window.opened.site-a", "windfall.v1.command.provisioner.node-release.site-a"
     fact, order, other = (Letter(subject, {}, b"") for subject in (opened, release, "elsewhere"))
     assert by_stream([fact, order, other, fact], STREAMS) == [[fact, fact], [order], [other]]

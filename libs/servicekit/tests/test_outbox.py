@@ -28,15 +28,15 @@ class Mouth:
         self.lost: dict[str, Exception] = {}
         """What becomes of a letter the next time that it is said, by its id."""
         self.looks = 0
-        self.runs: list[int] = []
+        self.batches: list[int] = []
         """How many letters were to be stored at once, whenever something was said."""
 
     async def publish(self, letter: Letter) -> None:
-        self.runs.append(1)
+        self.batches.append(1)
         await self._take(letter)
 
     async def publish_all(self, letters: Sequence[Letter]) -> None:
-        self.runs.append(len(letters))
+        self.batches.append(len(letters))
         for letter in letters:
             await self._take(letter)
 
@@ -88,6 +88,14 @@ def play(scene: Scene, journal: Journal | None = None) -> Mouth:
         return mouth
 
     return run_virtual(run())
+
+
+async def lost(journal: Journal, mouth: Mouth, outbox: Outbox, before: list[WindowOpened]) -> None:
+    """Everything is said, and then its store is another one."""
+    journal.commit(say=before)
+    outbox.wake()
+    await outbox.emptied()
+    mouth.identity, mouth.said, mouth.batches = "second", [], []
 
 
 def test_everything_is_said_in_order_and_marked() -> None:
@@ -170,35 +178,32 @@ def test_a_new_store_is_told_everything_again() -> None:
     assert play(scene).said == ids([*before, *before, *after])
 
 
-def test_what_a_new_store_is_told_again_goes_in_runs_and_what_is_new_word_by_word() -> None:
+def test_what_a_new_store_is_told_again_goes_in_batches_and_what_is_new_word_by_word() -> None:
     before, after = windows(250), windows(3)
 
     async def scene(journal: Journal, mouth: Mouth, outbox: Outbox) -> None:
         journal.commit(say=before)
         outbox.wake()
         await outbox.emptied()
-        assert mouth.runs == [1] * 250
-        mouth.identity, mouth.runs = "second", []
+        assert mouth.batches == [1] * 250
+        mouth.identity, mouth.batches = "second", []
         outbox.recheck()
         journal.commit(say=after[:1])
         await outbox.emptied()
         journal.commit(say=after[1:])
         outbox.wake()
         await outbox.emptied()
-        assert mouth.runs == [100, 100, 50, 1, 1, 1]
+        assert mouth.batches == [100, 100, 50, 1, 1, 1]
 
     assert play(scene).said == ids([*before, *before, *after])
 
 
-def test_a_run_that_was_not_acknowledged_is_said_once_more_before_what_is_new() -> None:
+def test_a_batch_that_was_not_acknowledged_is_said_once_more_before_what_is_new() -> None:
     before, after = windows(5), windows(1)
     said = ids(before)
 
     async def scene(journal: Journal, mouth: Mouth, outbox: Outbox) -> None:
-        journal.commit(say=before)
-        outbox.wake()
-        await outbox.emptied()
-        mouth.identity, mouth.said = "second", []
+        await lost(journal, mouth, outbox, before)
         mouth.lost = {said[2]: Transient("away")}
         outbox.recheck()
         journal.commit(say=after)
@@ -208,15 +213,12 @@ def test_a_run_that_was_not_acknowledged_is_said_once_more_before_what_is_new() 
     assert play(scene).said == [*said[:2], *said, *ids(after)]
 
 
-def test_of_a_run_only_what_can_never_be_said_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_of_a_batch_only_what_can_never_be_said_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     before = windows(4)
     said = ids(before)
 
     async def scene(journal: Journal, mouth: Mouth, outbox: Outbox) -> None:
-        journal.commit(say=before)
-        outbox.wake()
-        await outbox.emptied()
-        mouth.identity, mouth.said = "second", []
+        await lost(journal, mouth, outbox, before)
         mouth.failures = [Poison("one of them is too large")]
         mouth.lost = {said[1]: Poison("too large")}
         outbox.recheck()
@@ -229,19 +231,16 @@ def test_of_a_run_only_what_can_never_be_said_is_left_out(caplog: pytest.LogCapt
     ]
 
 
-def test_a_run_is_no_longer_than_a_client_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_no_longer_than_a_client_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     before = windows(4)
     room = 2 * len(seal(before[0], "/windfall/test").body)
-    monkeypatch.setattr("windfall.servicekit.outbox._RUN_BYTES", room)
+    monkeypatch.setattr("windfall.servicekit.outbox._BATCH_BYTES", room)
 
     async def scene(journal: Journal, mouth: Mouth, outbox: Outbox) -> None:
-        journal.commit(say=before)
-        outbox.wake()
-        await outbox.emptied()
-        mouth.identity, mouth.runs = "second", []
+        await lost(journal, mouth, outbox, before)
         outbox.recheck()
         await outbox.emptied()
-        assert mouth.runs == [2, 2]
+        assert mouth.batches == [2, 2]
 
     play(scene)
 

@@ -125,7 +125,7 @@ def test_whatever_comes(policy: Policy, acts: list[tuple[Act, str, int]], stops:
     check_story(play)
 
 
-def test_what_is_late_waits_for_the_turn_of_its_fragment() -> None:
+def after_two_of_three_fragments() -> Play:
     play = Play(state=Federation(name="demo", base_digest="0" * 64, fragments=3))
     for site in "ab":
         play.join(site)
@@ -133,6 +133,11 @@ def test_what_is_late_waits_for_the_turn_of_its_fragment() -> None:
         play.push("a")
         play.push("b")
         play.merged()
+    return play
+
+
+def test_what_is_late_waits_for_the_turn_of_its_fragment() -> None:
+    play = after_two_of_three_fragments()
     assert (play.state.round, play.state.phase) == (2, Phase.RUNNING)
     late = contribution("b", 7, 100, 0)
     play.take(rounds.accept(play.state, late, play.now, play.policy))
@@ -160,13 +165,7 @@ def test_what_is_late_waits_for_the_turn_of_its_fragment() -> None:
 
 
 def test_what_is_late_when_the_federation_ends_and_is_of_another_fragment_is_refused_and_said() -> None:
-    play = Play(state=Federation(name="demo", base_digest="0" * 64, fragments=3))
-    for site in "ab":
-        play.join(site)
-    for _ in range(2):
-        play.push("a")
-        play.push("b")
-        play.merged()
+    play = after_two_of_three_fragments()
     for number in (0, 1):
         play.take(rounds.accept(play.state, contribution("b", 7, 100, number), play.now, play.policy))
     play.push("a")

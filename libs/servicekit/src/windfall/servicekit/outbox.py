@@ -1,7 +1,6 @@
 """Says what the journal holds unsaid: in order, until the bus has acknowledged, and again when the bus lost it all.
 
-What is new is said word by word. What a lost store is told again may be months of it, and goes in runs that are stored
-together.
+What is new is said word by word. What a lost store is told again may be months of it, and goes in batches.
 """
 
 import asyncio
@@ -23,7 +22,7 @@ log = logging.getLogger(__name__)
 
 _RETRY = timedelta(milliseconds=500)
 _STORE = "bus-store"
-_RUN_BYTES: Final = 1024 * 1024
+_BATCH_BYTES: Final = 1024 * 1024
 """Of what is said again, as much as this is said at once: far less than a client keeps for its connection."""
 
 
@@ -124,44 +123,44 @@ class Outbox:
     async def _say_all(self) -> None:
         while unsaid := self._journal.unsaid():
             self._unsaid = self._journal.count_unsaid()
-            for run in self._runs(unsaid):
+            for batch in self._batches(unsaid):
                 reach("outbox.unsaid")
-                await self._say(run)
+                await self._say(batch)
                 reach("outbox.marked")
         self._empty.set()
 
-    def _runs(self, unsaid: Sequence[Unsaid]) -> Iterator[list[Unsaid]]:
+    def _batches(self, unsaid: Sequence[Unsaid]) -> Iterator[list[Unsaid]]:
         """What is said at once: each new word alone, and what is said again up to so many bytes."""
-        run: list[Unsaid] = []
+        batch: list[Unsaid] = []
         size = 0
         for waiting in unsaid:
             nbytes = len(waiting.letter.body)
-            if run and (waiting.position > self._again or size + nbytes > _RUN_BYTES):
-                yield run
-                run, size = [], 0
-            run.append(waiting)
+            if batch and (waiting.position > self._again or size + nbytes > _BATCH_BYTES):
+                yield batch
+                batch, size = [], 0
+            batch.append(waiting)
             size += nbytes
-        yield run
+        yield batch
 
-    async def _say(self, run: Sequence[Unsaid]) -> None:
+    async def _say(self, batch: Sequence[Unsaid]) -> None:
         """Say these in their order, and mark them.
 
         Raises:
             Transient: not all of them were acknowledged; none is marked.
         """
-        letters = [waiting.letter for waiting in run]
+        letters = [waiting.letter for waiting in batch]
         try:
-            if len(run) == 1:
+            if len(batch) == 1:
                 await self._voice.publish(letters[0])
             else:
                 await self._voice.publish_all(letters)
         except Poison as error:
-            if len(run) > 1:
-                for waiting in run:
+            if len(batch) > 1:
+                for waiting in batch:
                     await self._say([waiting])
                 return
             # It can never be said, and must not stop what stands behind it.
             log.error("cannot say %s: %s", letters[0].subject, error)
         reach("outbox.published")
-        self._journal.mark_said([waiting.position for waiting in run])
-        self._unsaid -= len(run)
+        self._journal.mark_said([waiting.position for waiting in batch])
+        self._unsaid -= len(batch)
