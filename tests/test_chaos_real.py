@@ -10,7 +10,7 @@ from tests.chaos_real.disks import damage
 from tests.chaos_real.fault import Run
 from tests.chaos_real.processes import Part, belonging_to, eventually
 from tests.chaos_real.registry import FAULTS, named
-from tests.chaos_real.running import run
+from tests.chaos_real.running import Told, run
 from windfall.cli.fleet import Program
 
 
@@ -19,7 +19,8 @@ from windfall.cli.fleet import Program
 async def test_a_fleet_outlives_its_coordinator() -> None:
     (fault,) = named("coordinator killed")
     said: list[str] = []
-    runs = [one async for _, one in run([(fault, 0)], said.append)]
+    runs: list[Run] = []
+    await run([(fault, 0)], Told(said.append, lambda _, one: runs.append(one)))
     assert [one.violations for one in runs] == [()], said
     assert runs[0].recovery_s is not None
 

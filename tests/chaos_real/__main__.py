@@ -1,7 +1,8 @@
 """``make chaos``: a fleet of real processes is hurt, so many times in each way, and must be as if nothing had happened.
 
 ``ARGS="--fault NAME --runs N --seed S"`` takes some of them (``--list`` says which there are), ``RUNS=N`` is how many
-of each. It ends with 1 when an invariant did not hold.
+of each. ``--fleets N`` hurts so many at a time: of use where a fault mostly lasts, as a partition of ten minutes does.
+It ends with 1 when an invariant did not hold.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from contextlib import suppress
 from tests.chaos_real import report
 from tests.chaos_real.fault import Fault, Run
 from tests.chaos_real.registry import FAULTS, named
-from tests.chaos_real.running import run
+from tests.chaos_real.running import Told, run
 from windfall.servicekit.errors import Mistake
 
 
@@ -27,6 +28,9 @@ def main() -> None:
     parser.add_argument("--fault", default="", help="its name or how that begins; several, separated by commas")
     parser.add_argument("--runs", type=int, default=int(os.environ.get("RUNS", "20")), help="of each fault")
     parser.add_argument("--seed", type=int, default=0, help="of the first run; each next one has the next")
+    parser.add_argument(
+        "--fleets", type=int, default=1, help="beside each other; what they need of a processor adds up"
+    )
     parser.add_argument("--add", action="store_true", help="to the runs of other seeds that are known already")
     parser.add_argument(
         "--resume", action="store_true", help="only the runs that are lacking: as --add, known seeds left out"
@@ -57,18 +61,21 @@ async def _all(faults: tuple[Fault, ...], seeds: range, asked: argparse.Namespac
     runs = {fault.name: report.earlier(fault, again) if asked.add or asked.resume else [] for fault in faults}
     known = {(name, one.seed) for name, each in runs.items() for one in each}
     turns = [(fault, seed) for fault, seed in _in_turn(faults, seeds) if (fault.name, seed) not in known]
-    minutes = 1 + sum(fault.minutes for fault, _ in turns)
+    minutes = 1 + sum(fault.minutes for fault, _ in turns) / asked.fleets
     _say(f"{len(faults)} faults, {len(turns)} runs, about {minutes:.0f} minutes on two cores")
-    stopped, rows = "", report.read()
+    stopped = ""
+
+    def ran(fault: Fault, one: Run) -> None:
+        runs[fault.name].append(one)
+        _say(f"{fault.name}: seed {one.seed}, run {len(runs[fault.name])}, {_came_to(one)}")
+        # Whatever ends this, what was measured until then is kept.
+        report.kept([report.row(fault, runs[fault.name])])
+
     try:
-        async for fault, one in run(turns, _say):
-            runs[fault.name].append(one)
-            _say(f"{fault.name}: seed {one.seed}, run {len(runs[fault.name])}, {_came_to(one)}")
-            # Whatever ends this, what was measured until then is kept.
-            rows = report.kept([report.row(fault, runs[fault.name])])
+        await run(turns, Told(_say, ran), asked.fleets)
     except (Mistake, TimeoutError) as error:
         stopped = f"it ended early: {error}"
-    report.show([each for each in rows if runs.get(each["fault"])])
+    report.show([each for each in report.read() if runs.get(each["fault"])])
     broken = sum(bool(one.violations) for each in runs.values() for one in each)
     _say(f"{time.perf_counter() - began:.0f} s; {broken} runs with violations; written to {report.FILE}; {stopped}")
     return 1 if broken or stopped else 0

@@ -9,7 +9,7 @@ from tests.chaos_real.fault import Fault, Strike
 from tests.chaos_real.fleet import Fleet
 from tests.chaos_real.judgement import Violated
 from tests.chaos_real.keys import over_tls
-from tests.chaos_real.needs import SITES
+from tests.chaos_real.needs import SITES, Needs, calm
 from windfall.contracts.events import ContributionAccepted, RoundCompleted, SiteLeft
 
 SILENT_S: Final = 15.0
@@ -114,6 +114,7 @@ def _held(name: str, seconds: float, minutes: float, long: bool = False) -> Faul
         _COUNTS,
         partition(seconds),
         peers=_FLOWER,
+        needs=calm if long else Needs,
         minutes=minutes,
         long=long,
     )
