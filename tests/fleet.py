@@ -216,19 +216,20 @@ class Fleet:
             canary=self.canary,
             once=self.rule.merging.robust,
         )
-        first = recover(store, stand.journal, self._first, stand.clock.now(), policy)
+        recovered = recover(store, stand.journal, self._first, stand.clock.now(), policy)
         coordinator = Coordinator(
             stand,
             FEDERATION,
             Model("toy", "{}", self.layout),
             policy,
             store,
-            first,
+            recovered.digest,
             5 * self.heartbeat,
             self._in_place,
             self._evaluation(store),
             limits=self.limits,
             leases=self._leases(stand.journal),
+            again=recovered.again,
         )
         self.coordinator = coordinator
         service = TrainingService(coordinator, self.sites, self.heartbeat, law=self.law, overlap=self.overlap)

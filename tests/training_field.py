@@ -146,6 +146,8 @@ class Place:
     rule: Rule = RULE
     wanted: Wanted = field(default_factory=Wanted)
     patience: timedelta = timedelta(seconds=SECONDS)
+    again: Callable[[], bool] | None = None
+    """Makes the newest checkpoint whole, from the next start on."""
     domain: MemoryDomain = field(default_factory=lambda: MemoryDomain(HUB))
     server: MemoryServer = field(default_factory=MemoryServer)
     disk: Disk = field(default_factory=Disk)
@@ -173,6 +175,7 @@ class Place:
             self.evaluate,
             wanted=self.wanted,
             patience=self.patience,
+            again=self.again,
         )
         self.service = Watched(self.coordinator)
         training = partial(register, self.service)

@@ -56,6 +56,11 @@ class Fleet(Hearing):
         return self.plan.wish.folder
 
     @property
+    def calm_path(self) -> str:
+        """Where its programs find the task of a calm fleet."""
+        return str(self.folder / "calm")
+
+    @property
     def coordinator(self) -> Part:
         return self.parts[COORDINATOR]
 
@@ -228,8 +233,8 @@ class Fleet(Hearing):
                 told |= {f"WINDFALL_{key}": value for key, value in tls.get(place, {}).items()}
         elif service == "federation-coordinator":
             told |= {f"WINDFALL_{key}": value for key, value in tls.get(place, {}).items()}
-        if self.needs.pythonpath:
-            told["PYTHONPATH"] = self.needs.pythonpath
+        if path := [*filter(None, (self.needs.pythonpath, self.calm_path if self.needs.calm else ""))]:
+            told["PYTHONPATH"] = os.pathsep.join(path)
         if self.needs.stays and service == "provisioner":
             told["WINDFALL_ON_STOP"] = "leave"
         return replace(program, environ=told)

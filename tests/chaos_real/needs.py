@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -20,8 +20,6 @@ STEADY: Final = Pace(
     warning=timedelta(seconds=5),
     stale_after=timedelta(hours=3),
 )
-CALM: Final = replace(STEADY, round_length=timedelta(seconds=5), straggler_grace=timedelta(seconds=4))
-"""For fleets beside each other: they ask less often for a processor that they share."""
 _CLEAN_G_PER_KWH: Final = 50.0
 _DIRTY_G_PER_KWH: Final = 400.0
 _EVERY: Final = timedelta(minutes=5)
@@ -50,13 +48,15 @@ class Needs:
     """``hub``, or a site: its services' state lies on a file system of a few megabytes of its own."""
     pythonpath: str = ""
     """Where programs find the product; empty is where this one does."""
+    calm: bool = False
+    """It trains :mod:`tests.chaos_real.calm_task`, and leaves the processor to others."""
     stays: bool = False
     """What a provisioner started goes on when it is ended in order, as is usual but in a demo."""
 
 
 def calm() -> Needs:
     """A fleet that others may stand beside."""
-    return Needs(day=Day(pace=CALM))
+    return Needs(calm=True)
 
 
 def write_trace(path: Path, day: Day) -> None:

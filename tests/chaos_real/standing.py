@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from tests.chaos_real import calm_task
 from tests.chaos_real.fleet import Fleet
 from tests.chaos_real.link import Link
-from tests.chaos_real.needs import MIDNIGHT, SITES, Day, Needs, write_trace
+from tests.chaos_real.needs import MIDNIGHT, SITES, Needs, write_trace
 from tests.chaos_real.small_disk import small_disk
 from windfall.cli.fleet import LOOPBACK, Wish, plan
 from windfall.cli.preparation import furnish, ports
@@ -23,7 +24,7 @@ MODEL: Final = {"width": 16, "layers": 1, "heads": 2, "context": 8, "rotary_pct"
 async def standing(folder: Path, seed: int, needs: Needs | None = None) -> AsyncIterator[Fleet]:
     """A fleet that trains. Nothing of it is left behind."""
     needs = needs or Needs()
-    wish = _wish(folder.resolve(), seed, needs.day)
+    wish = _wish(folder.resolve(), seed, needs)
     write_trace(wish.trace_file, needs.day)
     taken = ports(None)
     chosen = plan(wish, datetime.now(UTC), taken)
@@ -38,6 +39,8 @@ async def standing(folder: Path, seed: int, needs: Needs | None = None) -> Async
             for site in SITES
         }
         fleet = Fleet(chosen, links, needs)
+        if needs.calm:
+            calm_task.install(Path(fleet.calm_path))
         stack.push_async_callback(fleet.end)
         if needs.small_disk_of:
             stack.enter_context(small_disk(folder / "state" / needs.small_disk_of))
@@ -50,7 +53,8 @@ async def standing(folder: Path, seed: int, needs: Needs | None = None) -> Async
         yield fleet
 
 
-def _wish(folder: Path, seed: int, day: Day) -> Wish:
+def _wish(folder: Path, seed: int, needs: Needs) -> Wish:
+    day = needs.day
     return Wish(
         folder=folder,
         sites=SITES,
@@ -60,6 +64,7 @@ def _wish(folder: Path, seed: int, day: Day) -> Wish:
         pace=day.pace,
         seed=seed,
         federation="chaos",
+        task=calm_task.NAME if needs.calm else Wish.task,
         task_settings=MODEL,
         settings={"ALONE": "PT0S", "OUTER": "average"},
     )

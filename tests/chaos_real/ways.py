@@ -114,7 +114,7 @@ def _held(name: str, seconds: float, minutes: float, long: bool = False) -> Faul
         _COUNTS,
         partition(seconds),
         peers=_FLOWER,
-        needs=calm if long else Needs,
+        needs=calm if seconds > SILENT_S else Needs,
         minutes=minutes,
         long=long,
     )

@@ -139,7 +139,9 @@ def test_a_damaged_base_is_made_again_from_its_fragment(rule: Rule, tmp_path: Pa
     store.base(2).path.write_bytes(b"nothing")
     for path in store.states(2):
         path.unlink()
-    assert recover(store, journal, lambda: flat(0), NOW, POLICY) == found == store.digest(2)
+    recovered = recover(store, journal, lambda: flat(0), NOW, POLICY)
+    assert recovered.again is not None and recovered.again()
+    assert recovered.digest == found == store.digest(2)
     assert store.sums(2) == after.sums
     journal.close()
 

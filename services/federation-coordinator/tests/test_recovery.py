@@ -54,10 +54,11 @@ class Place:
         return Journal(self.folder / "journal.sqlite", "/test")
 
     def start(self) -> Federation:
-        """What a start leaves in the journal."""
+        """What a start leaves in the journal, once what it makes again is whole."""
         journal = self.journal()
         try:
-            recover(self.store, journal, first, NOW, POLICY)
+            recovered = recover(self.store, journal, first, NOW, POLICY)
+            assert recovered.again is None or recovered.again()
             state = journal.load("federation", Federation)
             assert state is not None
             self.store.check(state.round, state.base_digest)

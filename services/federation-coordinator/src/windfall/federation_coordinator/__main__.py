@@ -71,7 +71,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         store = ModelStore(settings.state_dir / "models", layout, settings.rule_of(terms), stand.term, fragments)
     except ValueError as error:
         raise Mistake(f"the model cannot be cut so: {error}", "Set WINDFALL_FRAGMENTS to less") from error
-    digest = await asyncio.to_thread(
+    recovered = await asyncio.to_thread(
         recover,
         store,
         stand.journal,
@@ -99,7 +99,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         Model(settings.task, settings.task_settings, layout),
         policy,
         store,
-        digest,
+        recovered.digest,
         settings.silence,
         asyncio.to_thread,
         evaluate,
@@ -111,6 +111,7 @@ async def attend(settings: CoordinatorSettings, stand: Stand) -> AsyncIterator[N
         settings.wanted,
         settings.advice_patience,
         settings.trust,
+        recovered.again,
     )
     coordinator.attend()
     try:

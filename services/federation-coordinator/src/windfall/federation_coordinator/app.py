@@ -46,6 +46,7 @@ from windfall.federation_coordinator.firewall import Limits
 from windfall.federation_coordinator.guard import Guard
 from windfall.federation_coordinator.incoming import Chunk
 from windfall.federation_coordinator.influence import speeds_of
+from windfall.federation_coordinator.mending import Mending, given_up
 from windfall.federation_coordinator.planning import Planning
 from windfall.federation_coordinator.presence import Presence
 from windfall.federation_coordinator.reception import Reception
@@ -92,6 +93,7 @@ class Coordinator:
             how fast they are.
         wanted: how contributions are to be written, where that was not chosen before.
         patience: wall time that such a choice waits for sites to be measured.
+        again: makes the newest checkpoint whole (see :class:`~windfall.federation_coordinator.recovery.Recovered`).
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Coordinator:
         wanted: Wanted = Wanted(),
         patience: timedelta = timedelta(minutes=3),
         trust: Trust = Trust(),
+        again: Callable[[], bool] | None = None,
     ) -> None:
         self.stand = stand
         self.model = model
@@ -126,6 +129,7 @@ class Coordinator:
         self._presence = Presence(stand.clock, silence, self._drop)
         self._deliveries = None if overlaps else Deliveries()
         self._reception = Reception(self, store, model.layout, offload, self._presence.moves)
+        self.mending = Mending(again)
         self._rearm = asyncio.Event()
         self._fresh_model = asyncio.Event()
         self._scored: tuple[str, Evaluation] | None = None
@@ -161,6 +165,8 @@ class Coordinator:
             self._presence.watch(member.site, member.attempt)
         led = led_to(self.kept, state.round)
         self.store.sweep(state.round, [one.key for one in (*state.contributions, *state.late, *led)])
+        if self.mending.pending:
+            self.stand.spawn(self._mend(), "mending")
         self.stand.spawn(self._keep_time(), "rounds")
         self.stand.spawn(self._keep_score(), "evaluation")
         self._commit(state, decision + Decision(merge=state.phase is Phase.MERGING))
@@ -216,6 +222,7 @@ class Coordinator:
     async def _roll_back(self, command: RollBack) -> None:
         if self.stand.journal.heard(command.id):
             return
+        await self.mending.whole()
         number, best = self.state.round, self.state.best
         if best is None or best.digest == self.state.base_digest or self.state.phase is Phase.FINISHED:
             log.warning("nothing to go back to: no other model did better on held-out data")
@@ -390,6 +397,13 @@ class Coordinator:
                 self._commit(state, decision)
                 reach("finish.journaled")
 
+    async def _mend(self) -> None:
+        if not await self.mending.work(self.offload, self.stand.risen):
+            assert self.kept is not None
+            self._commit(self.state, Decision(), kept=self.kept.unled())
+            raise given_up(self.state.round)
+        log.info("the model of round %d is whole again", self.state.round)
+
     async def _choose(self) -> None:
         """Wait until those who are there were measured, and not for ever; then choose how contributions are written.
         Who has joined joins again and learns it: nothing was trained yet."""
@@ -422,6 +436,7 @@ class Coordinator:
         self._commit(state, decision + opened, kept=kept)
 
     async def _merge(self) -> None:
+        await self.mending.whole()
         brought = sorted(self.state.contributions, key=lambda one: one.key)
         contributions = self._guard.counted(brought, speeds_of(self.state))
         for one in contributions:
@@ -489,6 +504,7 @@ class Coordinator:
 
         Models that came and went meanwhile are skipped.
         """
+        await self.mending.whole()
         while True:
             self._fresh_model.clear()
             state = self.state

@@ -51,6 +51,7 @@ class CheckpointService(rpc.CheckpointsServicer):
             if request.offset > layout.nbytes:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the model has {layout.nbytes} bytes")
             assert one is not None
+            await self._coordinator.mending.whole()
             base = self._coordinator.store.best() if one.apart else self._coordinator.store.base(one.starts)
             try:
                 # An open file stays what it was, even when the next round prunes its name.

@@ -63,6 +63,10 @@ class Kept(Frozen):
         """The checkpoint of this model; none when it is not kept."""
         return next((one for one in (self.current, self.previous) if one is not None and one.digest == digest), None)
 
+    def unled(self) -> "Kept":
+        """What leads to the current one does not: it came to another digest."""
+        return self.model_copy(update={"contributions": ()})
+
     def evaluated(self, digest: str, loss_nats: float) -> "Kept":
         """A model was evaluated on held-out data."""
         known = {"loss_nats": loss_nats}

@@ -1,10 +1,13 @@
-"""At start: hold the disk against the journal, and mend what can be mended before anything is served."""
+"""At start: hold the disk against the journal, and say what is to be mended: before anything is served, or while who
+reads the model waits."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from windfall.contracts.events import CheckpointDamaged
@@ -25,9 +28,22 @@ log = logging.getLogger(__name__)
 _STATE: Final = "federation"
 
 
-def recover(store: ModelStore, journal: Journal, first: Callable[[], Tensor], now: datetime, policy: Policy) -> str:
-    """Leave the newest checkpoint whole, whatever happened to it; the journal holds what was done. Gives the digest of
-    the base from which the federation goes on: that of round 0 when it begins.
+@dataclass(frozen=True)
+class Recovered:
+    """From where the federation goes on."""
+
+    digest: str
+    """Of the base: that of round 0 when it begins."""
+    again: Callable[[], bool] | None = None
+    """Makes that base again, which is damaged, from what led to it; false when it does not come to this digest. It
+    takes torch, so nobody waits for it who does not read the model."""
+
+
+def recover(
+    store: ModelStore, journal: Journal, first: Callable[[], Tensor], now: datetime, policy: Policy
+) -> Recovered:
+    """Leave the newest checkpoint whole, or what makes it whole, whatever happened to it; the journal holds what was
+    done.
 
     Args:
         first: the model of round 0, flat.
@@ -41,7 +57,7 @@ def recover(store: ModelStore, journal: Journal, first: Callable[[], Tensor], no
         digest = store.initialise(first())
         begun = Checkpoint(round=0, digest=digest, sums=store.sums(0), made_at=now, tokens_total=0)
         journal.commit(state={KEY: Kept(current=begun)})
-        return digest
+        return Recovered(digest)
     kept = _kept(store, journal, state)
     if len(kept.current.sums) != len(store.states(state.round)):
         store.check(state.round, state.base_digest)
@@ -53,11 +69,13 @@ def recover(store: ModelStore, journal: Journal, first: Callable[[], Tensor], no
         log.error("%s", damaged.detail)
         journal.commit(state={KEY: kept}, say=(damaged,))
         reach("rebuild.planned")
-        if _made_again(store, kept, first):
+        if kept.previous is not None:
+            return Recovered(state.base_digest, partial(_merged_again, store, kept, kept.previous.round))
+        if store.initialise(first()) == kept.current.digest:
             reach("rebuild.done")
-            return state.base_digest
+            return Recovered(state.base_digest)
         log.error("the model of round %d was not made again to the same digest", state.round)
-        cure = remedy(Found(base=False, states=False, previous=found.previous), state)
+        cure = remedy(Found(base=False, states=False), state)
     if cure == "fall-back":
         state, kept = _fall_back(store, journal, state, kept, now, policy)
     elif cure == "person":
@@ -70,7 +88,7 @@ def recover(store: ModelStore, journal: Journal, first: Callable[[], Tensor], no
         )
     else:
         journal.commit(state={KEY: kept})
-    return state.base_digest
+    return Recovered(state.base_digest)
 
 
 def _fall_back(
@@ -111,8 +129,9 @@ def _look(store: ModelStore, kept: Kept) -> Found:
     return Found(base, states, again, previous)
 
 
-def _made_again(store: ModelStore, kept: Kept, first: Callable[[], Tensor]) -> bool:
-    if kept.previous is None:
-        return store.initialise(first()) == kept.current.digest
-    made = store.merge(kept.previous.round, kept.contributions)
-    return made == kept.current.digest and store.sums(kept.current.round) == kept.current.sums
+def _merged_again(store: ModelStore, kept: Kept, before: int) -> bool:
+    made = store.merge(before, kept.contributions)
+    if made != kept.current.digest or store.sums(kept.current.round) != kept.current.sums:
+        return False
+    reach("rebuild.done")
+    return True

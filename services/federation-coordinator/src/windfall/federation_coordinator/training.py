@@ -123,6 +123,7 @@ class TrainingService(rpc.TrainingServicer):
 
     async def Pull(self, request: pb.PullRequest, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         with serving(context, "Training/Pull", {"windfall.site": request.site}):
+            await self._coordinator.mending.whole()
             log = await self._log(request, context)
             # Only now: a round may have been merged while the log was put together.
             if request.base_digest != self._coordinator.state.base_digest:
