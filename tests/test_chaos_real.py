@@ -1,11 +1,14 @@
 """``make chaos`` in small: one fault on real processes, and what its checker and its report are made of."""
 
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.chaos_real import killed, report
+from tests.chaos_real import calm_task, killed, report
 from tests.chaos_real.disks import damage
 from tests.chaos_real.fault import Run
 from tests.chaos_real.processes import Part, belonging_to, eventually
@@ -57,6 +60,20 @@ def test_a_later_run_of_a_fault_takes_the_place_of_an_earlier_one(
     page = report.page(FAULTS)
     assert page.count("\n") == len(FAULTS) + 1
     assert f"| {FAULTS[-1].name} | {FAULTS[-1].does} | not run |" in page
+
+
+def test_the_task_of_a_calm_fleet_is_found_like_one_of_another_package(tmp_path: Path) -> None:
+    path = calm_task.install(tmp_path)
+    ask = (
+        "import time, torch, sys; from pathlib import Path; from windfall.tasks.registry import load_task;"
+        f"task = load_task({calm_task.NAME!r}, '{{\"context\": 4}}');"
+        "Path('text.txt').write_text('surplus ' * 100); began = time.perf_counter();"
+        "batch = task.loader(Path(), 1).batch(3, task.model(1));"
+        "print(task.name, tuple(batch.inputs.shape), time.perf_counter() - began >= 0.1)"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(path)}
+    done = subprocess.run([sys.executable, "-c", ask], env=environ, cwd=tmp_path, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == f"{calm_task.NAME} (3, 4) True"
 
 
 def test_damage_leaves_another_file_by_the_same_name(tmp_path: Path) -> None:

@@ -60,6 +60,10 @@ class Fleet(Hearing):
         """Where its programs find the task of a calm fleet."""
         return str(self.folder / "calm")
 
+    def path(self, product: str) -> str:
+        """What PYTHONPATH names so that a program finds this installation of the product, and its task."""
+        return os.pathsep.join(filter(None, (product, self.calm_path if self.needs.calm else "")))
+
     @property
     def coordinator(self) -> Part:
         return self.parts[COORDINATOR]
@@ -233,8 +237,8 @@ class Fleet(Hearing):
                 told |= {f"WINDFALL_{key}": value for key, value in tls.get(place, {}).items()}
         elif service == "federation-coordinator":
             told |= {f"WINDFALL_{key}": value for key, value in tls.get(place, {}).items()}
-        if path := [*filter(None, (self.needs.pythonpath, self.calm_path if self.needs.calm else ""))]:
-            told["PYTHONPATH"] = os.pathsep.join(path)
+        if path := self.path(self.needs.pythonpath):
+            told["PYTHONPATH"] = path
         if self.needs.stays and service == "provisioner":
             told["WINDFALL_ON_STOP"] = "leave"
         return replace(program, environ=told)

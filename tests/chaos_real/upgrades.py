@@ -57,7 +57,7 @@ async def _replaced(fleet: Fleet, name: str, other: Version) -> float:
         members = {one.site: one.attempt for one in fleet.said(SiteJoined)}
         part = fleet.parts[name]
         await part.hold(signal.SIGTERM)
-        part.become({"PYTHONPATH": str(other.folder)})
+        part.become({"PYTHONPATH": fleet.path(str(other.folder))})
         part.start()
         await fleet.stand([part])
     took = (datetime.now(UTC) - since).total_seconds()
@@ -84,11 +84,11 @@ def _version_of(pid: int) -> str:
     """What a process was told when it was born (proc(5))."""
     entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     born_with = dict(entry.partition(b"=")[::2] for entry in entries)
-    return born_with.get(b"PYTHONPATH", b"").decode()
+    return born_with.get(b"PYTHONPATH", b"").decode().partition(os.pathsep)[0]
 
 
 def _older() -> Needs:
-    return Needs(pythonpath=str(_both()[0].folder), stays=True)
+    return Needs(pythonpath=str(_both()[0].folder), stays=True, calm=True)
 
 
 FAULTS: Final = (
