@@ -73,12 +73,13 @@ class Tab:
 
     async def until(self, script: str) -> Any:
         """Return once an expression is true; the page itself looks, once per frame."""
+        look = (
+            "new Promise((done) => { const look = () => { let found; try { found = "
+            f"({script}) }} catch {{}} found ? done(found) : setTimeout(look, 16) }}; look(); }})"
+        )
         try:
-            async with asyncio.timeout(_PATIENCE_S):
-                return await self.value(
-                    "new Promise((done) => { const look = () => { let found; try { found = "
-                    f"({script}) }} catch {{}} found ? done(found) : setTimeout(look, 16) }}; look(); }})"
-                )
+            async with asyncio.timeout(_PATIENCE_S - 1):
+                return await self.value(look)
         except TimeoutError as error:
             raise Broken(f"never came true: {script}; {self.complaints}") from error
 
@@ -130,11 +131,12 @@ class Browser:
     """Enter it to start it; it ends with the block, and its profile with it."""
 
     async def __aenter__(self) -> Self:
+        program = found()
         self._profile = tempfile.TemporaryDirectory(prefix="windfall-chromium-", ignore_cleanup_errors=True)
         # Without a sandbox only where root runs it, which Chromium refuses otherwise.
         flags = (*_FLAGS, *(("--no-sandbox",) if os.geteuid() == 0 else ()), f"--user-data-dir={self._profile.name}")
         self._process = await asyncio.create_subprocess_exec(
-            found(), *flags, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+            program, *flags, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
         )
         self._session = aiohttp.ClientSession()
         async with asyncio.timeout(_PATIENCE_S):
@@ -159,13 +161,18 @@ class Browser:
         self._profile.cleanup()
 
     async def call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
-        """One call of the protocol; raises ``Broken`` when it is refused."""
+        """One call of the protocol; raises ``Broken`` when it is refused, or nobody answers."""
         number = next(self._numbers)
         self._waiting[number] = asyncio.get_running_loop().create_future()
         about = {} if session is None else {"sessionId": session}
-        await self._socket.send_json({"id": number, "method": method, "params": parameters, **about})
         try:
-            return await self._waiting[number]
+            async with asyncio.timeout(_PATIENCE_S):
+                await self._socket.send_json({"id": number, "method": method, "params": parameters, **about})
+                return await self._waiting[number]
+        except TimeoutError as error:
+            raise Broken(f"no answer to {method} {json.dumps(parameters)[:200]}") from error
+        except ConnectionError as error:
+            raise Broken(f"Chromium has ended: {error}") from error
         finally:
             del self._waiting[number]
 
@@ -201,6 +208,10 @@ class Browser:
                     waiting.set_result(told["result"])
             elif (tab := self._tabs.get(told.get("sessionId", ""))) is not None:
                 _note(tab, told["method"], told["params"])
+        # Nobody answers any more, and whoever waits is told.
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(Broken("Chromium has ended"))
 
 
 def _note(tab: Tab, method: str, told: dict[str, Any]) -> None:
