@@ -8,8 +8,9 @@ from typing import Final
 from windfall.servicekit.errors import ExitCode, Mistake
 from windfall.servicekit.offload import Offload
 
-_STANDS_FIRST_S: Final = 1.0
-"""For which it waits until the service stands: torch, which takes the processor from it, is loaded after that."""
+_STANDS_FIRST_S: Final = 5.0
+"""For which it waits, where the bus is away, until the service stands: torch, which takes the processor from it, is
+loaded after that."""
 
 
 class Mending:
