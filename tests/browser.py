@@ -160,6 +160,11 @@ class Browser:
         await self._process.wait()
         self._profile.cleanup()
 
+    @property
+    def pid(self) -> int:
+        """Of the process that all its others end with."""
+        return self._process.pid
+
     async def call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
         """One call of the protocol; raises ``Broken`` when it is refused, or nobody answers."""
         number = next(self._numbers)
