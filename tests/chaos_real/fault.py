@@ -3,6 +3,7 @@
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.chaos_real.fleet import Fleet
 from tests.chaos_real.needs import Needs
@@ -10,6 +11,10 @@ from tests.chaos_real.needs import Needs
 Strike = Callable[[Fleet, random.Random], Awaitable[float]]
 """Does it to a fleet that trains, waits until it is whole again, and gives the seconds that this took; whatever an
 invariant forbids meanwhile is raised as ``Violated``."""
+
+Alone = Callable[[Path, int], Awaitable[tuple[float | None, tuple[str, ...]]]]
+"""Builds a fleet of its own in a folder, hurts it as a seed says, and gives the seconds of the recovery, if it
+recovered, and what does not hold."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class Fault:
     """What happens, in one sentence."""
     recovery: str
     """What is measured: from when until when, and who recovers."""
-    strike: Strike
+    strike: Strike | None = None
     goal_s: float | None = None
     """95 % of recoveries take no longer."""
     peers: str = ""
@@ -31,6 +36,8 @@ class Fault:
     """What one run takes about, on two cores."""
     long: bool = False
     """Run only when it is named."""
+    alone: Alone | None = None
+    """Instead of a strike, where it takes a fleet of another kind."""
     day_ends: bool = False
     """Its fleet's day is over afterwards, and so is its fleet."""
 

@@ -2,17 +2,19 @@
 
 from typing import Final
 
-from tests.chaos_real import asleep, disks, keys, killed, servers, soak, upgrades, ways
+from tests.chaos_real import api_server, asleep, disks, keys, killed, places, servers, soak, upgrades, ways
 from tests.chaos_real.fault import Fault
 from tests.chaos_real.needs import Needs
 
 _ALL: Final[tuple[Fault, ...]] = (
     *killed.FAULTS,
+    *places.FAULTS,
     *asleep.FAULTS,
     *servers.FAULTS,
     *disks.FAULTS,
     *ways.FAULTS,
     *keys.FAULTS,
+    *api_server.FAULTS,
     *upgrades.FAULTS,
     *soak.FAULTS,
 )

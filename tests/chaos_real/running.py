@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -58,7 +58,8 @@ async def run(turns: Sequence[Turn], told: Told, fleets: int = 1) -> None:
 async def _one_after_another(waiting: deque[Turn], rising: asyncio.Lock, told: Told) -> None:
     while waiting:
         folder = Path(tempfile.mkdtemp(prefix="windfall-chaos-"))
-        if await _on_one_fleet(waiting, rising, folder, told):
+        alone = waiting[0][0].alone is not None
+        if await (_alone(waiting, folder, told) if alone else _on_one_fleet(waiting, rising, folder, told)):
             shutil.rmtree(folder)
         else:
             told.say(f"what that fleet wrote is kept in {folder}")
@@ -89,7 +90,22 @@ async def _on_one_fleet(waiting: deque[Turn], rising: asyncio.Lock, folder: Path
     return not one.violations
 
 
+async def _alone(waiting: deque[Turn], folder: Path, told: Told) -> bool:
+    """The next turn, on a fleet of its own; whether it was well."""
+    fault, seed = waiting.popleft()
+    assert fault.alone is not None
+    began = time.perf_counter()
+    took: float | None = None
+    found: tuple[str, ...] = ("I8 it did not settle in time",)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(WITHIN_S + 60 * fault.minutes):
+            took, found = await fault.alone(folder, seed)
+    told.ran(fault, Run(fault.name, seed, took, found, time.perf_counter() - began, os.getloadavg()[0]))
+    return not found
+
+
 async def _once(fault: Fault, seed: int, fleet: Fleet, before: Before) -> Run:
+    assert fault.strike is not None
     began, took, found = time.perf_counter(), None, list[str]()
     try:
         async with asyncio.timeout(WITHIN_S + 60 * fault.minutes):
