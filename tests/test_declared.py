@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from tests.commanded import ran
+from tests.commanded import begun, ran
 from windfall.cli.declared.applying import applied
 from windfall.cli.declared.deleting import deleted, found
 from windfall.cli.declared.kinds import FEDERATION, MANAGER, SITE, namespace_of
@@ -111,12 +111,15 @@ async def test_what_is_deleted_drains_before_it_goes(cluster: Cluster, any_kubec
 
     texas, stands = await found("site", "texas", Connection(any_kubeconfig), namespace)
     assert await deleted(texas, stands, Connection(any_kubeconfig)), "no finalizer kept it"
-    waiting = asyncio.create_task(ran("delete", "site", "quebec", *here, "--yes", "--wait", "60"))
+    waiting = await begun("delete", "site", "quebec", *here, "--yes", "--wait", "60")
+    assert waiting.stdout is not None
+    async with asyncio.timeout(SECONDS.total_seconds()):
+        assert await waiting.stdout.readline() == b"site/quebec goes when it is drained\n"
     stands = await _going(cluster, namespace)
     assert stands["metadata"]["deletionTimestamp"]
     await cluster.patch(SITE, "quebec", namespace, {"metadata": {"finalizers": []}})
-    code, out, _ = await waiting
-    assert (code, out) == (0, "site/quebec goes when it is drained\nsite/quebec is gone\n")
+    out, _ = await waiting.communicate()
+    assert (waiting.returncode, out) == (0, b"site/quebec is gone\n")
     with pytest.raises(Mistake, match="there is no site 'quebec'"):
         await found("site", "quebec", Connection(any_kubeconfig), namespace)
 

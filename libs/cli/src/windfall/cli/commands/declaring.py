@@ -94,7 +94,8 @@ def delete(
     if wait_for(deleted(one, stands, connection)):
         print(f"{one} is gone")
         return
-    print(f"{one} goes when it is drained")
+    # Whoever reads it through a pipe waits for it as well.
+    print(f"{one} goes when it is drained", flush=True)
     if seconds is not None:
         wait_for(until_gone(one, connection, timedelta(seconds=seconds), _said))
         print(f"{one} is gone")
