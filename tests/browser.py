@@ -78,6 +78,7 @@ class Tab:
             f"({script}) }} catch {{}} found ? done(found) : setTimeout(look, 16) }}; look(); }})"
         )
         try:
+            # It ends before the call does, which knows less of why.
             async with asyncio.timeout(_PATIENCE_S - 1):
                 return await self.value(look)
         except TimeoutError as error:

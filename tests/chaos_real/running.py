@@ -71,7 +71,7 @@ async def _on_one_fleet(waiting: deque[Turn], rising: asyncio.Lock, folder: Path
     A fleet that rises imports torch three times: one at a time does.
     """
     fault, seed = waiting.popleft()
-    needs, goes_on = fault.needs, True
+    needs = fault.needs
     async with AsyncExitStack() as stack:
         async with rising:
             began = time.perf_counter()

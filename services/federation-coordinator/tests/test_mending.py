@@ -5,6 +5,9 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
+import grpc
+import grpc.aio
+
 from tests.training_field import LAYOUT, LONG, SECONDS, Place, flat, raw, standing
 from windfall.contracts.events import CheckpointDamaged, RoundCompleted
 from windfall.federation_coordinator.federation import Phase
@@ -69,7 +72,10 @@ async def test_it_admits_and_takes_in_at_once_and_whoever_reads_the_model_waits(
             assert path.read_bytes() == whole
             # The reader asked for a model that is not the newest any more by now, or got it.
             (answer,) = await asyncio.gather(reading, return_exceptions=True)
-            assert not isinstance(answer, bytes) or answer == whole[-len(raw(flat(0))) :]
+            if isinstance(answer, grpc.aio.AioRpcError):
+                assert answer.code() is grpc.StatusCode.NOT_FOUND
+            else:
+                assert answer == whole[-len(raw(flat(0))) :]
     finally:
         held.set()
 
